@@ -1,0 +1,86 @@
+"""What every source of images gives: labels, names, digests, and a reader of pixels."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from busi_search.data.images import GreyImage
+
+
+class ImageReader(Protocol):
+    """Gives the pixels of a source's images; picklable, so that workers can read them too."""
+
+    def read(self, indices: Sequence[int]) -> Iterator[GreyImage]:
+        """Yield the (H, W) uint8 image of each index, in the order asked for."""
+        ...
+
+
+@dataclass(frozen=True)
+class ImageDataset:
+    """Images with labels; pixels are read on demand.
+
+    Attributes:
+        name: short name, used in study names.
+        class_names: C names.
+        positive: index of the class whose AUC and AUPR binary data reports (malignant).
+        labels: (N,) int64 indices into ``class_names``.
+        paths: N names, relative to the source, unique.
+        digests: N hexadecimal SHA-256 of each image's content.
+        official: N names of official parts (``train``, ``val``, ``test``), or None.
+        reader: where the pixels come from.
+        positions: (N,) index of each image in ``reader``.
+        simulated: whether the images are phantoms, whose scores mean nothing for patients.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    positive: int
+    labels: npt.NDArray[np.int64]
+    paths: tuple[str, ...]
+    digests: tuple[str, ...]
+    official: tuple[str, ...] | None
+    reader: ImageReader
+    positions: npt.NDArray[np.int64]
+    simulated: bool = False
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that change with any image, label, name or their order."""
+        digest = hashlib.sha256("\n".join(self.class_names).encode())
+        for path, content, label in zip(self.paths, self.digests, self.labels, strict=True):
+            digest.update(f"\n{path}\t{content}\t{label}".encode())
+        return digest.hexdigest()[:16]
+
+    def subset(self, indices: npt.NDArray[np.int64]) -> "ImageDataset":
+        """Return the dataset of the given images only, in the given order."""
+        chosen = [int(index) for index in indices]
+        return replace(
+            self,
+            labels=self.labels[indices],
+            paths=tuple(self.paths[index] for index in chosen),
+            digests=tuple(self.digests[index] for index in chosen),
+            official=None
+            if self.official is None
+            else tuple(self.official[index] for index in chosen),
+            positions=self.positions[indices],
+        )
+
+    def images(self) -> Iterator[GreyImage]:
+        """Yield every image, (H, W) uint8, in order."""
+        return self.reader.read([int(position) for position in self.positions])
+
+
+def positive_class(class_names: tuple[str, ...]) -> int:
+    """Return the index of the malignant class, or of the last one where none is named so."""
+    for index, name in enumerate(class_names):
+        if "malignant" in name.lower():
+            return index
+    return len(class_names) - 1

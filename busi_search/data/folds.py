@@ -1,0 +1,96 @@
+"""Which images are the sealed test, and which folds divide the rest."""
+
+import hashlib
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.model_selection import StratifiedGroupKFold
+
+from busi_search.errors import InputError
+
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One division of the development images; both parts are sorted index arrays."""
+
+    train: Indices
+    validation: Indices
+
+
+def make_folds(labels: Indices, groups: Indices, *, num_folds: int, seed: int) -> list[Fold]:
+    """Divide images into stratified folds that keep groups together.
+
+    Where each group has one label, every fold's share of a class is even to within one group.
+
+    Args:
+        labels: (N,) class of each image.
+        groups: (N,) group of each image; images of one group share a fold.
+        num_folds: number of folds, at least 2.
+        seed: seed of the shuffle.
+
+    Returns:
+        ``num_folds`` folds whose validation parts are a partition of ``range(N)``.
+
+    Raises:
+        InputError: a class has fewer groups than there are folds.
+
+    Source: scikit-learn's ``StratifiedGroupKFold``.
+    """
+    for label in np.unique(labels):
+        num_groups = len(np.unique(groups[labels == label]))
+        if num_groups < num_folds:
+            raise InputError(
+                f"Class {label} has {num_groups} group(s) of images, fewer than {num_folds} folds; "
+                "add images or lower dataset.num_folds."
+            )
+    splitter = StratifiedGroupKFold(n_splits=num_folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        parts = list(splitter.split(np.zeros(len(labels)), labels, groups))
+    return [
+        Fold(train=np.sort(train).astype(np.int64), validation=np.sort(held_out).astype(np.int64))
+        for train, held_out in parts
+    ]
+
+
+def split_sealed_test(
+    labels: Indices, groups: Indices, digests: Sequence[str], *, fraction: float, seed: int
+) -> Indices:
+    """Choose whole groups for the sealed test, class by class, up to ``fraction`` of each class.
+
+    Membership depends on the content of the images and the seed only, not on names or order: a
+    group's place in the draw is the hash of the seed and its smallest content digest.
+
+    Args:
+        labels: (N,) class of each image.
+        groups: (N,) group of each image.
+        digests: N content digests.
+        fraction: share of every class, in (0, 0.5].
+        seed: seed of the draw.
+
+    Returns:
+        Sorted indices of the test images; each class's share is right to within one group.
+    """
+    order: dict[int, str] = {}
+    for group, digest in zip(groups.tolist(), digests, strict=True):
+        order[group] = min(digest, order.get(group, digest))
+    drawn = {
+        group: hashlib.sha256(f"busi-search/test/{seed}/{digest}".encode()).hexdigest()
+        for group, digest in order.items()
+    }
+    num_classes = int(labels.max()) + 1
+    wanted = fraction * np.bincount(labels, minlength=num_classes)
+    taken = np.zeros(num_classes)
+    chosen: list[int] = []
+    for group in sorted(drawn, key=lambda key: (drawn[key], key)):
+        counts = np.bincount(labels[groups == group], minlength=num_classes)
+        # Half of the group may stand over: the share is then the nearest that whole groups allow.
+        if np.all(taken + counts / 2 <= wanted + 1e-9):
+            taken += counts
+            chosen.append(group)
+    return np.flatnonzero(np.isin(groups, chosen)).astype(np.int64)

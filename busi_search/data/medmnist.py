@@ -1,0 +1,131 @@
+"""A MedMNIST .npz file with its official split."""
+
+import hashlib
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from busi_search.data.dataset import ImageDataset, positive_class
+from busi_search.data.images import GreyImage
+from busi_search.errors import InputError
+
+PARTS = ("train", "val", "test")
+MAX_ARRAY_BYTES = 16_000_000_000
+# BT.601 luminance, as Pillow's convert("L").
+_LUMINANCE = np.array([0.299, 0.587, 0.114])
+
+
+@dataclass(frozen=True)
+class NpzReader:
+    """Reads images of the three official parts, one after the other."""
+
+    path: Path
+
+    def read(self, indices: Sequence[int]) -> Iterator[GreyImage]:
+        """Yield the (H, W) uint8 image of each index."""
+        images = np.concatenate([images for images, _ in _read_parts(self.path).values()])
+        for index in indices:
+            yield _grey(images[index])
+
+
+def load_medmnist(path: Path, class_names: tuple[str, ...] | None = None) -> ImageDataset:
+    """Load a MedMNIST archive: ``{train,val,test}_{images,labels}``.
+
+    Args:
+        path: the .npz file; images uint8 (N, H, W) or (N, H, W, 3), labels (N,) or (N, 1).
+        class_names: names of the classes in the order of their labels.
+
+    Returns:
+        The dataset, official parts kept.
+
+    Raises:
+        InputError: the file is missing, damaged, pickled, of another form or type.
+    """
+    parts = _read_parts(path)
+    images = [image for array, _ in parts.values() for image in array]
+    labels = np.concatenate([part_labels for _, part_labels in parts.values()])
+    num_classes = int(labels.max()) + 1
+    names = class_names or _default_names(path, num_classes)
+    if len(names) != num_classes:
+        raise InputError(
+            f"{path}: {num_classes} classes in the labels but {len(names)} class_names in the study."
+        )
+    paths = [f"{part}/{index}" for part, (array, _) in parts.items() for index in range(len(array))]
+    return ImageDataset(
+        name=path.stem,
+        class_names=names,
+        positive=positive_class(names),
+        labels=labels,
+        paths=tuple(paths),
+        digests=tuple(hashlib.sha256(np.ascontiguousarray(i).tobytes()).hexdigest() for i in images),
+        official=tuple(part for part, (array, _) in parts.items() for _ in range(len(array))),
+        reader=NpzReader(path=path.resolve()),
+        positions=np.arange(len(labels), dtype=np.int64),
+    )
+
+
+def _default_names(path: Path, num_classes: int) -> tuple[str, ...]:
+    if "breastmnist" in path.stem.lower() and num_classes == 2:
+        return ("malignant", "normal or benign")
+    return tuple(f"class {index}" for index in range(num_classes))
+
+
+def _grey(image: npt.NDArray[np.uint8]) -> GreyImage:
+    if image.ndim == 3:
+        return np.round(image @ _LUMINANCE).astype(np.uint8)
+    return image
+
+
+def _read_parts(
+    path: Path,
+) -> dict[str, tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]]:
+    """Read and check the arrays of every official part."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected a MedMNIST .npz archive.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > MAX_ARRAY_BYTES:
+            raise InputError(f"{path}: unpacks to {unpacked / 1e9:.0f} GB, more than allowed.")
+        with np.load(path, allow_pickle=False) as arrays:
+            return {part: _read_part(path, arrays, part) for part in PARTS}
+    except InputError:
+        raise
+    except KeyError as error:
+        raise InputError(
+            f"{path}: {error.args[0]}; expected train, val and test images and labels."
+        ) from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path}: not a readable .npz archive ({reason}).") from None
+
+
+def _read_part(
+    path: Path, arrays: "np.lib.npyio.NpzFile", part: str
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
+    if images.dtype != np.uint8:
+        raise InputError(f"{path}: {part}_images has type {images.dtype}, expected uint8.")
+    if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] != 3):
+        raise InputError(
+            f"{path}: {part}_images has shape {images.shape}, expected (N, H, W) or (N, H, W, 3)."
+        )
+    if len(images) == 0 or not all(28 <= side <= 1024 for side in images.shape[1:3]):
+        raise InputError(
+            f"{path}: {part}_images has shape {images.shape}, expected 28 to 1024 pixels a side "
+            "and at least one image."
+        )
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
+        raise InputError(
+            f"{path}: {part}_labels has shape {labels.shape} and type {labels.dtype}, "
+            f"expected {len(images)} whole numbers."
+        )
+    if labels.min() < 0 or labels.max() > 999:
+        raise InputError(f"{path}: {part}_labels holds values outside 0 to 999.")
+    return images, labels.astype(np.int64)

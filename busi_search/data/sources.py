@@ -1,0 +1,90 @@
+"""One door for every source of images."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from busi_search.data.busi import is_busi_folder, load_busi
+from busi_search.data.dataset import ImageDataset, positive_class
+from busi_search.data.images import GreyImage
+from busi_search.data.medmnist import load_medmnist
+from busi_search.data.phantom import simulate_phantom
+from busi_search.errors import InputError
+from busi_search.spec import DatasetSection
+
+
+@dataclass(frozen=True)
+class PhantomReader:
+    """Simulates the images anew: they are a function of three numbers."""
+
+    num_images: int
+    size_pixels: int
+    seed: int
+
+    def read(self, indices: Sequence[int]) -> Iterator[GreyImage]:
+        """Yield the (H, W) uint8 image of each index."""
+        phantom = simulate_phantom(self.num_images, size_pixels=self.size_pixels, seed=self.seed)
+        for index in indices:
+            yield phantom.images[index]
+
+
+def guess_study(data: str | None, *, default_folder: Path = Path("data")) -> tuple[str, str | None]:
+    """Return the bundled study and the data path that fit what the user named.
+
+    Args:
+        data: a path given by the user, or None.
+        default_folder: where a BUSI folder is looked for when nothing was named.
+
+    Returns:
+        The study's name and the path (None: embedded phantoms).
+
+    Raises:
+        InputError: a path was named that is neither a class folder nor an .npz file.
+    """
+    if data is None:
+        return ("busi", str(default_folder)) if is_busi_folder(default_folder) else ("quickstart", None)
+    path = Path(data)
+    if path.suffix.lower() == ".npz":
+        return "breastmnist", data
+    if path.is_dir():
+        return "busi", data
+    raise InputError(f"{data}: neither a folder of class folders nor a MedMNIST .npz file.")
+
+
+def load_dataset(section: DatasetSection) -> ImageDataset:
+    """Load what the ``[dataset]`` section of a study names.
+
+    Raises:
+        InputError: the data is missing or not usable; the sentence names the file.
+    """
+    if section.source == "phantom":
+        return _load_phantom(section)
+    if section.path is None:
+        raise InputError(
+            f'This study needs images (source = "{section.source}"): name them with --data PATH.'
+        )
+    path = Path(section.path).expanduser()
+    if section.source == "medmnist":
+        return load_medmnist(path, section.class_names)
+    return load_busi(path)
+
+
+def _load_phantom(section: DatasetSection) -> ImageDataset:
+    num_images, seed = section.phantom_num_images, section.phantom_seed
+    size = max(64, section.image_size_pixels)
+    phantom = simulate_phantom(num_images, size_pixels=size, seed=seed)
+    return ImageDataset(
+        name="phantom",
+        class_names=phantom.class_names,
+        positive=positive_class(phantom.class_names),
+        labels=phantom.labels,
+        paths=tuple(f"phantom/{index}" for index in range(num_images)),
+        digests=tuple(hashlib.sha256(image.tobytes()).hexdigest() for image in phantom.images),
+        official=None,
+        reader=PhantomReader(num_images=num_images, size_pixels=size, seed=seed),
+        positions=np.arange(num_images, dtype=np.int64),
+        simulated=True,
+    )

@@ -1,0 +1,33 @@
+"""Errors a user can cause or must decide about; each knows its exit code."""
+
+
+class BusiSearchError(Exception):
+    """Something went wrong that is worth one clear sentence instead of a traceback."""
+
+    exit_code = 1
+
+
+class InputError(BusiSearchError):
+    """The command line, a study file, a dataset or a model name is not usable as given."""
+
+    exit_code = 2
+
+
+class GateRefused(BusiSearchError):
+    """A gate (promotion) said no; nothing was changed.
+
+    Attributes:
+        reasons: why, one sentence each.
+    """
+
+    exit_code = 3
+
+    def __init__(self, message: str, reasons: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.reasons = reasons
+
+
+class Interrupted(BusiSearchError):
+    """The user or the system asked to stop; the state is saved and can be resumed."""
+
+    exit_code = 130

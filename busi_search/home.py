@@ -1,0 +1,125 @@
+"""Where things are kept: one folder with the stores, the artifacts and the caches."""
+
+import logging
+import os
+import tempfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from busi_search.errors import BusiSearchError, InputError
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folder that holds a machine's results, and the addresses of its two stores."""
+
+    root: Path
+    tracking_uri: str
+    storage_url: str
+
+    @property
+    def cache(self) -> Path:
+        """Folder of everything that can be computed again."""
+        return self.root / "cache"
+
+    @property
+    def has_local_storage(self) -> bool:
+        """Whether the Optuna storage is the SQLite file of this home."""
+        return self.storage_url.startswith("sqlite:")
+
+    @property
+    def artifact_location(self) -> str | None:
+        """URI under which a local tracking store keeps artifacts; None leaves it to the server."""
+        if self.tracking_uri.startswith("sqlite:"):
+            return (self.root / "artifacts").as_uri()
+        return None
+
+    def study_folder(self, name: str) -> Path:
+        """Folder of one study's locks and local files."""
+        return self.root / "studies" / name
+
+
+def open_home(
+    root: str | Path | None = None, *, tracking_uri: str | None = None, storage: str | None = None
+) -> Home:
+    """Return the home at ``root`` (default ``./mlruns``), creating the folder.
+
+    Raises:
+        InputError: the folder cannot be created or written to.
+    """
+    folder = Path(root if root is not None else "mlruns").expanduser().resolve()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"The home {folder} cannot be written to ({error.strerror}); "
+            "choose another with --home DIR."
+        ) from None
+    home = Home(
+        root=folder,
+        tracking_uri=tracking_uri or f"sqlite:///{folder / 'mlflow.db'}",
+        storage_url=storage or f"sqlite:///{folder / 'optuna.db'}",
+    )
+    return home
+
+
+def without_password(url: str) -> str:
+    """Return ``url`` with the password, if any, replaced by ``***``."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    host = parts.netloc.rsplit("@", 1)[-1]
+    return urlunsplit(parts._replace(netloc=f"{parts.username}:***@{host}"))
+
+
+def quiet_mlflow() -> None:
+    """Set MLflow's switches for a tool that works offline and prints its own lines."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("DO_NOT_TRACK", "true")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+    for name in ("mlflow", "alembic", "alembic.runtime.migration"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"mlflow(\..*)?")
+
+
+def create_tracking_store(home: Home) -> None:
+    """Create or migrate the tracking database, once, before any other process opens it.
+
+    Raises:
+        BusiSearchError: the tracking store cannot be reached or opened.
+    """
+    from filelock import FileLock
+
+    quiet_mlflow()
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    try:
+        with FileLock(home.root / "mlflow.lock"):
+            MlflowClient(tracking_uri=home.tracking_uri).search_experiments(max_results=1)
+    except MlflowException as error:
+        raise BusiSearchError(
+            f"The tracking store {without_password(home.tracking_uri)} cannot be opened: "
+            f"{str(error).splitlines()[0]}"
+        ) from None
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path`` so that a reader sees the old file or the new one, whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,126 @@
+"""The study as one page that opens anywhere, without a network."""
+
+import html
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from optuna.trial import FrozenTrial, TrialState
+
+from busi_search.release import charts
+from busi_search.release.selection import Estimate
+from busi_search.search.context import StudyContext
+from busi_search.search.cross_validation import FoldResult, gather_out_of_fold
+from busi_search.search.records import cv_metrics, stored_folds, trial_hyperparameters
+from busi_search.training.metrics import softmax
+
+PHANTOM_WARNING = "Simulated phantoms: these scores mean nothing for patients."
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
+       color: #1a1a1a; }
+table { border-collapse: collapse; font-size: .9rem; display: block; overflow-x: auto; }
+th, td { text-align: left; padding: .25rem .75rem; border-bottom: 1px solid #ddd; }
+.warning { background: #fff3cd; border-left: .4rem solid #e69f00; padding: .6rem 1rem; }
+h2 { margin-top: 2.5rem; }
+"""
+
+
+def render_report(
+    context: StudyContext,
+    trials: Sequence[FrozenTrial],
+    best: FrozenTrial,
+    estimate: Estimate,
+) -> str:
+    """Return a self-contained HTML page about a finished search.
+
+    Args:
+        context: the study.
+        trials: all its trials.
+        best: the winner.
+        estimate: its score, corrected for having been chosen.
+    """
+    folds = stored_folds(best, len(context.partition.folds))
+    results = [folds[index] for index in sorted(folds)]
+    section = context.spec.study
+    development = context.development
+    out_of_fold = gather_out_of_fold(results, context.partition.folds)
+    probabilities = softmax(out_of_fold.log_probabilities)
+    arguments = (probabilities, development.labels, development.class_names)
+    figures = [
+        charts.history_figure(trials, section.objective, section.direction),
+        charts.curves_figure([(r.val_epochs, r.val_auc) for r in results]),
+        charts.roc_figure(*arguments, development.positive),
+        charts.precision_recall_figure(*arguments, development.positive),
+        charts.confusion_figure(*arguments),
+    ]
+    parts = [
+        f"<h1>{html.escape(context.name)}</h1>",
+        f'<p class="warning">{PHANTOM_WARNING}</p>' if development.simulated else "",
+        _summary(context, trials, best, results, estimate),
+        "<h2>Best trials</h2>",
+        _leaderboard(context, trials),
+        "<h2>Figures</h2>",
+        *(
+            figure.to_html(full_html=False, include_plotlyjs=index == 0)
+            for index, figure in enumerate(figures)
+        ),
+        "<h2>Study file</h2>",
+        f"<pre>{html.escape(context.spec_text)}</pre>",
+    ]
+    head = (
+        '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{html.escape(context.name)} – busi-search</title><style>{_STYLE}</style>"
+    )
+    body = "\n".join(parts)
+    return f"<!doctype html><html lang=en><head>{head}</head><body>{body}</body></html>"
+
+
+def _summary(
+    context: StudyContext,
+    trials: Sequence[FrozenTrial],
+    best: FrozenTrial,
+    results: Sequence[FoldResult],
+    estimate: Estimate,
+) -> str:
+    figures = cv_metrics(results)
+    counts = context.counts
+    count = {state: sum(t.state == state for t in trials) for state in TrialState}
+    objective = context.spec.study.objective
+    trained = sum(len(stored_folds(t, len(context.partition.folds))) for t in trials)
+    possible = len(context.partition.folds) * (
+        count[TrialState.COMPLETE] + count[TrialState.PRUNED]
+    )
+    return (
+        f"<p>Of {count[TrialState.COMPLETE] + count[TrialState.PRUNED]} configurations "
+        f"({count[TrialState.PRUNED]} given up early, which saved "
+        f"{max(0, possible - trained)} of {possible} fold trainings; {count[TrialState.FAIL]} "
+        f"failed), trial {best.number} is the best: {objective} "
+        f"<b>{estimate.naive:.3f}</b> as found, <b>{estimate.value:.3f}</b> "
+        f"(95 % interval {estimate.low:.3f} to {estimate.high:.3f}) after correction for having "
+        f"been chosen among many. AUC {figures['cv_auc']:.3f} ± {figures['cv_auc_std']:.3f} over "
+        f"{len(results)} folds, accuracy {figures['cv_accuracy']:.3f}, macro or malignant F1 "
+        f"{figures['cv_f1']:.3f}.</p><p>Data: {html.escape(context.development.name)}, "
+        f"{counts['num_images']} images in {counts['num_groups']} groups of near-duplicates, "
+        f"which no fold divides; {counts['num_quarantined']} images in {counts['num_conflicts']} "
+        f"groups with contradictory labels are left out; {counts['num_test']} test images are "
+        f"sealed and were not used. Fingerprint {context.partition.fingerprint}.</p>"
+    )
+
+
+def _leaderboard(context: StudyContext, trials: Sequence[FrozenTrial], top: int = 10) -> str:
+    sign = 1 if context.spec.study.direction == "maximize" else -1
+    complete = [t for t in trials if t.state == TrialState.COMPLETE and t.value is not None]
+    ranked = sorted(complete, key=lambda t: -sign * (t.value or 0.0))[:top]
+    names = list(context.spec.space)
+    header = ["trial", context.spec.study.objective, *names, "recipe"]
+    rows = ["<tr>" + "".join(f"<th>{html.escape(name)}</th>" for name in header) + "</tr>"]
+    for trial in ranked:
+        hyperparameters: Mapping[str, object] = trial_hyperparameters(trial).model_dump()
+        cells = [str(trial.number), f"{trial.value:.4f}"]
+        cells += [_short(hyperparameters[name]) for name in names]
+        cells.append(str(trial.user_attrs.get("recipe", "")))
+        rows.append("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")
+    return f"<table>{''.join(rows)}</table>"
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float | np.floating) else str(value)

@@ -1,0 +1,377 @@
+"""A study from its name to its registered winner: what ``busi-search run`` does."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from busi_search.data.sources import guess_study
+from busi_search.errors import InputError
+from busi_search.home import Home, open_home
+from busi_search.release.winner import Release, release_winner
+from busi_search.search.context import StudyContext, prepare_study
+from busi_search.search.executors import Executor, InlineExecutor, ProcessExecutor
+from busi_search.search.records import HYPERPARAMETERS, stored_folds
+from busi_search.search.storage import find_study, open_storage
+from busi_search.search.study import SearchProgress, run_search
+from busi_search.search.tracking import Tracker
+from busi_search.spec import Choice, StudySpec, load_spec
+from busi_search.training.weights import check_weights
+
+COST = "cost"
+WORKER_MEMORY_BYTES = 1_500_000_000
+
+
+def plan_study(
+    study: str | None = None,
+    *,
+    data: str | None = None,
+    home: Home | None = None,
+    name: str | None = None,
+    seed: int | None = None,
+    weights: str | None = None,
+    overrides: tuple[str, ...] = (),
+    device: str = "auto",
+) -> StudyContext:
+    """Read a study file and its data, and check what can be checked before the search.
+
+    Args:
+        study: bundled name or TOML path; None chooses by the data (no data: phantoms).
+        data: replaces ``dataset.path``.
+        home: where things are kept (default ``./mlruns``).
+        name: of the study (default from the study file and the dataset).
+        seed: replaces ``study.seed``.
+        weights: replaces ``hyperparameters.weights``.
+        overrides: further ``key=value`` strings.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:K``.
+
+    Raises:
+        InputError: anything of this is not usable.
+        BusiSearchError: ImageNet weights are asked for and cannot be had.
+    """
+    if study is None:
+        study, data = guess_study(data)
+    options = list(overrides)
+    for key, value in (("dataset.path", data), ("study.seed", seed), ("weights", weights)):
+        if value is not None:
+            written = f"{value}" if isinstance(value, int) else _toml_string(value)
+            options.append(f"{key}={written}")
+    spec, text = load_spec(study, tuple(options))
+    if data is not None and spec.dataset.source == "phantom":
+        raise InputError(
+            f"Study '{study}' simulates its own images and takes no --data; "
+            "name the study breastmnist or busi, or leave the name out."
+        )
+    _check_weights(spec)
+    return prepare_study(
+        spec,
+        text,
+        home=home or open_home(),
+        name=_checked_name(name),
+        device=resolve_device(device),
+        origin=study,
+    )
+
+
+def _toml_string(value: str) -> str:
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _checked_name(name: str | None) -> str | None:
+    if name is not None and (not name.strip() or "/" in name or "\\" in name or name[0] == "."):
+        raise InputError(f"--name {name!r}: a study name must not be empty, hold / or begin with a dot.")
+    return name
+
+
+def _check_weights(spec: StudySpec) -> None:
+    """Load every (architecture, weights) pair once, so that a missing file ends here."""
+
+    def values(name: str) -> list[Any]:
+        searched = spec.space.get(name)
+        fixed = getattr(spec.resolve({}), name)
+        return list(searched.choices) if isinstance(searched, Choice) else [fixed]
+
+    for weights in values("weights"):
+        for architecture in values("architecture"):
+            check_weights(str(weights), str(architecture))
+
+
+def resolve_device(device: str) -> str:
+    """Return PyTorch's name of a device; ``auto`` is the first GPU or else the CPU.
+
+    Raises:
+        InputError: no such device on this machine.
+    """
+    import torch
+
+    if device == "auto":
+        return "cuda:0" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        return device
+    kind, _, index = device.partition(":")
+    if kind != "cuda" or not (index == "" or index.isdigit()):
+        raise InputError(f"--device {device}: expected auto, cpu, cuda or cuda:K.")
+    if not torch.cuda.is_available() or int(index or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f"--device {device}: this machine has {torch.cuda.device_count()} usable GPU(s); "
+            "use --device cpu."
+        )
+    return f"cuda:{index or 0}"
+
+
+def default_workers(device: str) -> int:
+    """Return one worker per core the process may use, as memory allows; one on a GPU."""
+    if device != "cpu":
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        available = 8 * WORKER_MEMORY_BYTES
+    return max(1, min(cores or 1, available // WORKER_MEMORY_BYTES))
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What a call of :func:`run_study` ends with.
+
+    Attributes:
+        context: the study.
+        progress: where the search stands.
+        release: the registered winner; None if trials are missing or none is complete.
+        experiment_id, run_id: of the study in MLflow.
+        cost: what it took so far, over all calls.
+    """
+
+    context: StudyContext
+    progress: SearchProgress
+    release: Release | None
+    experiment_id: str
+    run_id: str
+    cost: dict[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as ``busi-search run --json`` prints it."""
+        counts, release = self.context.counts, self.release
+        result: dict[str, Any] = {
+            "study": self.context.name,
+            "experiment_id": self.experiment_id,
+            "run_id": self.run_id,
+            "dataset": {
+                "name": self.context.development.name,
+                "fingerprint": self.context.partition.fingerprint,
+                **counts,
+                "simulated": self.context.development.simulated,
+            },
+            "trials": {
+                "complete": self.progress.complete,
+                "pruned": self.progress.pruned,
+                "failed": self.progress.failed,
+            },
+            "best": None,
+            "corrected": None,
+            "model": None,
+            "cost": self.cost,
+        }
+        if release is not None:
+            objective = self.context.spec.study.objective
+            estimate = release.estimate
+            result["best"] = {
+                "trial": release.trial,
+                "params": release.params,
+                **{k: v if math.isfinite(v) else None for k, v in release.metrics.items()},
+            }
+            result["corrected"] = {objective: estimate.value, "ci95": [estimate.low, estimate.high]}
+            result["model"] = {
+                "name": release.version.name,
+                "version": release.version.version,
+                "alias": "candidate",
+            }
+        return result
+
+
+def search_and_release(
+    context: StudyContext,
+    *,
+    num_trials: int,
+    num_workers: int | None = None,
+    timeout_seconds: float | None = None,
+    inline: bool = False,
+) -> Iterator[SearchProgress | StudyResult]:
+    """Search, then register the winner; yields progress and, last, the result.
+
+    Args:
+        context: the study.
+        num_trials: finished trials the study shall hold.
+        num_workers: processes at once (default :func:`default_workers`).
+        timeout_seconds: stop searching after this time; the best so far is released.
+        inline: run in this process, one trial after the other.
+    """
+    started = time.monotonic()
+    workers = num_workers or default_workers(context.device)
+    executor: Executor = InlineExecutor() if inline else ProcessExecutor()
+    tracker = Tracker(context)
+    progress: SearchProgress | None = None
+    for progress in run_search(
+        context,
+        executor,
+        tracker,
+        num_trials=num_trials,
+        num_workers=1 if inline else workers,
+        timeout_seconds=timeout_seconds,
+    ):
+        yield progress
+    assert progress is not None, "a search reports at least once"
+    searched = time.monotonic() - started
+    release = None
+    if progress.complete > 0:
+        try:
+            release = release_winner(context, tracker)
+        except BaseException:
+            tracker.mark("searched")
+            raise
+    times = {
+        "seconds": time.monotonic() - started,
+        "search_seconds": searched,
+        "tracking_seconds": tracker.seconds,
+    }
+    changed = release is not None and release.new or progress.elapsed_seconds > 1
+    yield StudyResult(
+        context=context,
+        progress=progress,
+        release=release,
+        experiment_id=tracker.experiment_id,
+        run_id=tracker.run_id,
+        cost=_total_cost(context, progress.trials, times, changed=changed),
+    )
+
+
+def _total_cost(
+    context: StudyContext, trials: list[FrozenTrial], times: dict[str, float], *, changed: bool
+) -> dict[str, float]:
+    """Add this call's seconds to those of the calls before and count the work in the storage."""
+    study = optuna.load_study(study_name=context.name, storage=open_storage(context.home))
+    before = study.user_attrs.get(COST, {})
+    total = {key: round(before.get(key, 0.0) + (value if changed else 0), 3) for key, value in times.items()}
+    if changed:
+        study.set_user_attr(COST, total)
+    num_folds = len(context.partition.folds)
+    results = [fold for trial in trials for fold in stored_folds(trial, num_folds).values()]
+    return {
+        "seconds": total["seconds"],
+        "fold_trainings": len(results),
+        "epochs": sum(len(fold.train_loss) for fold in results),
+        "image_passes": sum(fold.image_passes for fold in results),
+        "tracking_seconds": total["tracking_seconds"],
+        "search_seconds": total["search_seconds"],
+    }
+
+
+def run_study(
+    study: str | None = None,
+    *,
+    trials: int = 100,
+    data: str | None = None,
+    home: str | Path | None = None,
+    name: str | None = None,
+    seed: int | None = None,
+    weights: str | None = None,
+    overrides: tuple[str, ...] = (),
+    device: str = "auto",
+    workers: int | None = None,
+    timeout_seconds: float | None = None,
+    inline: bool = False,
+) -> StudyResult:
+    """Search until the study holds ``trials`` finished trials and register the winner.
+
+    The same call resumes after any interruption. Example::
+
+        import busi_search as bs
+        result = bs.run_study("breastmnist", data="breastmnist.npz", trials=20)
+
+    Args: as :func:`plan_study` and :func:`search_and_release`.
+    """
+    context = plan_study(
+        study,
+        data=data,
+        home=open_home(home),
+        name=name,
+        seed=seed,
+        weights=weights,
+        overrides=overrides,
+        device=device,
+    )
+    last: SearchProgress | StudyResult | None = None
+    for last in search_and_release(
+        context,
+        num_trials=trials,
+        num_workers=workers,
+        timeout_seconds=timeout_seconds,
+        inline=inline,
+    ):
+        pass
+    assert isinstance(last, StudyResult), "the last item is the result"
+    return last
+
+
+def load_study(name: str, *, home: Home | str | Path | None = None) -> optuna.Study:
+    """Open a study that was run on a home, as Optuna sees it.
+
+    Raises:
+        InputError: no such study; the sentence lists those there are.
+    """
+    return find_study(home if isinstance(home, Home) else open_home(home), name)
+
+
+def list_studies(home: Home) -> list["StudyStatus"]:
+    """Return the studies that were run on a home, in alphabetical order."""
+    storage = open_storage(home)
+    names = sorted(optuna.get_all_study_names(storage))
+    return [study_status(optuna.load_study(study_name=name, storage=storage)) for name in names]
+
+
+@dataclass(frozen=True)
+class StudyStatus:
+    """One line about a study.
+
+    Attributes:
+        name: of the study.
+        states: number of trials by Optuna state.
+        best: best value of a complete trial, or None.
+        best_trial: its number, or None.
+        best_params: its full configuration.
+        objective: name of the optimised metric.
+        simulated: whether its images are phantoms.
+    """
+
+    name: str
+    states: dict[str, int]
+    best: float | None
+    best_trial: int | None
+    best_params: dict[str, Any]
+    objective: str
+    simulated: bool
+
+
+def study_status(study: optuna.Study) -> StudyStatus:
+    """Summarise a study."""
+    trials = study.get_trials(deepcopy=False)
+    complete = [t for t in trials if t.state == TrialState.COMPLETE]
+    best = study.best_trial if complete else None
+    spec = json.loads(study.user_attrs["identity"]["spec"]) if "identity" in study.user_attrs else {}
+    return StudyStatus(
+        name=study.study_name,
+        states={state.name.lower(): sum(t.state == state for t in trials) for state in TrialState},
+        best=best.value if best else None,
+        best_trial=best.number if best else None,
+        best_params=best.user_attrs.get(HYPERPARAMETERS, {}) if best else {},
+        objective=spec.get("study", {}).get("objective", "cv_auc"),
+        simulated=bool(study.user_attrs.get("simulated")),
+    )

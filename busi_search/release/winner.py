@@ -1,0 +1,352 @@
+"""From a finished search to a registered candidate."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import torch
+from optuna.trial import FrozenTrial, TrialState
+
+from busi_search.data.image_cache import load_images
+from busi_search.errors import BusiSearchError, InputError
+from busi_search.home import Home, write_atomically
+from busi_search.release.predict import load_champion
+from busi_search.release.registry import (
+    MODEL_NAME,
+    FoldEnsemble,
+    RegisteredVersion,
+    find_version,
+    register_candidate,
+)
+from busi_search.release.report import PHANTOM_WARNING, render_report
+from busi_search.release.selection import Estimate, bias_corrected_estimate
+from busi_search.search.context import StudyContext, reopen_study
+from busi_search.search.cross_validation import cross_validate, gather_out_of_fold
+from busi_search.search.records import cv_metrics, stored_folds, trial_hyperparameters
+from busi_search.search.storage import find_study, open_storage
+from busi_search.search.study import best_trial
+from busi_search.search.tracking import Tracker
+from busi_search.training.metrics import softmax
+
+RELEASED = "released"
+# Probabilities before and after export may differ by rounding only.
+EXPORT_TOLERANCE = 1e-5
+# On one kind of CPU a trial comes out the same to the last bit; elsewhere by rounding.
+REBUILD_TOLERANCE = 0.05
+
+
+@dataclass(frozen=True)
+class Release:
+    """What became of a search.
+
+    Attributes:
+        trial: number of the winner.
+        version: the registered model.
+        estimate: the objective, corrected for the choice.
+        metrics: the winner's ``cv_`` figures.
+        params: its full configuration.
+        rebuilt_difference: largest difference of a log-probability between the winner's stored
+            out-of-fold predictions and those of the models that were registered.
+        new: whether this call registered it, or found it registered.
+    """
+
+    trial: int
+    version: RegisteredVersion
+    estimate: Estimate
+    metrics: dict[str, float]
+    params: dict[str, Any]
+    rebuilt_difference: float
+    new: bool
+
+
+def release_winner(context: StudyContext, tracker: Tracker) -> Release:
+    """Choose the best fully evaluated trial, rebuild its models, register their average.
+
+    The fold models are trained again from their seeds rather than kept for every trial, and their
+    out-of-fold predictions are compared with the stored ones: what is registered is what was
+    scored. If the winner is registered already, nothing is changed.
+
+    Args:
+        context: a study with at least one complete trial.
+        tracker: started.
+
+    Raises:
+        BusiSearchError: no trial is complete, or the rebuilt models differ from the scored ones.
+    """
+    storage = open_storage(context.home)
+    study = optuna.load_study(study_name=context.name, storage=storage)
+    trials = study.get_trials(deepcopy=False)
+    best = best_trial(trials, context.spec.study.direction)
+    if best is None:
+        raise BusiSearchError(
+            f"Study '{context.name}' has no fully evaluated trial to release; search on."
+        )
+    finished = sum(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in trials)
+    released = study.user_attrs.get(RELEASED, {})
+    if released.get("finished") == finished and released.get("trial") == best.number:
+        return _stored_release(context, best, released)
+    tracker.mark("releasing")
+    estimate = estimate_score(context, trials)
+    if released.get("trial") == best.number:
+        version = find_version(context.home, released["version"])
+        difference, new = float(released["rebuilt_difference"]), False
+    else:
+        version, difference = _rebuild_and_register(context, best, estimate, tracker)
+        new = True
+    _log_release(context, tracker, trials, best, estimate, version)
+    study.set_user_attr(
+        RELEASED,
+        {
+            "finished": finished,
+            "trial": best.number,
+            "version": version.version,
+            "estimate": asdict(estimate),
+            "rebuilt_difference": difference,
+        },
+    )
+    tracker.mark("complete")
+    return _release(context, best, version, estimate, difference, new=new)
+
+
+def _stored_release(context: StudyContext, best: FrozenTrial, released: dict[str, Any]) -> Release:
+    version = find_version(context.home, released["version"])
+    estimate = Estimate(**released["estimate"])
+    difference = float(released["rebuilt_difference"])
+    return _release(context, best, version, estimate, difference, new=False)
+
+
+def _release(
+    context: StudyContext,
+    best: FrozenTrial,
+    version: RegisteredVersion,
+    estimate: Estimate,
+    difference: float,
+    *,
+    new: bool,
+) -> Release:
+    folds = stored_folds(best, len(context.partition.folds))
+    return Release(
+        trial=best.number,
+        version=version,
+        estimate=estimate,
+        metrics=cv_metrics([folds[index] for index in sorted(folds)]),
+        params=trial_hyperparameters(best).model_dump(),
+        rebuilt_difference=difference,
+        new=new,
+    )
+
+
+def estimate_score(context: StudyContext, trials: Sequence[FrozenTrial]) -> Estimate:
+    """Return the objective of the best trial, corrected for the choice among complete trials.
+
+    Pruned trials have no predictions for all images; they were given up because they were worse
+    than the best, so they would hardly ever be chosen in a resample.
+    """
+    folds = context.partition.folds
+    complete = [t for t in trials if t.state == TrialState.COMPLETE]
+    gathered = [
+        gather_out_of_fold(list(stored_folds(trial, len(folds)).values()), folds)
+        for trial in complete
+    ]
+    return bias_corrected_estimate(
+        context.development.labels,
+        np.stack([softmax(rows.log_probabilities) for rows in gathered]),
+        groups=context.groups,
+        folds=gathered[0].fold_of,
+        metric=context.spec.study.metric,
+        positive=context.development.positive,
+        seed=context.spec.study.seed,
+    )
+
+
+def _rebuild_and_register(
+    context: StudyContext, best: FrozenTrial, estimate: Estimate, tracker: Tracker
+) -> tuple[RegisteredVersion, float]:
+    model, difference = rebuild_ensemble(context, best)
+    hyperparameters = trial_hyperparameters(best)
+    development = context.development
+    metadata = {
+        "busi_search": {
+            "class_names": list(development.class_names),
+            "positive_class": development.class_names[development.positive],
+            "image_size_pixels": hyperparameters.image_size_pixels,
+            "preprocessing": "decode, grey by ITU-R BT.601 luminance, resize to a square with an "
+            "antialiased bilinear filter, float32 in [0, 255], shape (N, 1, S, S); normalisation, "
+            "softmax and the average over folds are inside the model",
+            "simulated": development.simulated,
+            "study": context.name,
+            "trial": best.number,
+            "dataset_fingerprint": context.partition.fingerprint,
+        }
+    }
+    tags = {
+        "busi.study": context.name,
+        "busi.trial": str(best.number),
+        "busi.dataset": development.name,
+        "busi.fingerprint": context.partition.fingerprint,
+        "busi.simulated": str(development.simulated).lower(),
+        f"busi.{context.spec.study.objective}": f"{estimate.naive:.4f}",
+        f"busi.corrected_{context.spec.study.objective}": f"{estimate.value:.4f}",
+        "busi.rebuilt_difference": f"{difference:.3g}",
+    }
+    version = register_candidate(
+        context.home,
+        model,
+        run_id=tracker.run_id,
+        size_pixels=hyperparameters.image_size_pixels,
+        num_classes=len(development.class_names),
+        metadata=metadata,
+        tags=tags,
+        description=_describe(context, best, estimate),
+    )
+    _check_export(context, model, version, hyperparameters.image_size_pixels)
+    return version, difference
+
+
+def rebuild_ensemble(context: StudyContext, trial: FrozenTrial) -> tuple[FoldEnsemble, float]:
+    """Train a trial's fold models again and compare their predictions with the stored ones.
+
+    Returns:
+        The ensemble, on the CPU in evaluation mode, and the largest difference of a
+        log-probability.
+
+    Raises:
+        BusiSearchError: they differ by more than rounding explains.
+    """
+    torch.set_num_threads(1)
+    hyperparameters = trial_hyperparameters(trial)
+    stored = stored_folds(trial, len(context.partition.folds))
+    results = list(
+        cross_validate(
+            context.images(hyperparameters.image_size_pixels),
+            context.development.labels,
+            context.groups,
+            context.partition.folds,
+            hyperparameters,
+            num_classes=len(context.development.class_names),
+            positive=context.development.positive,
+            study_seed=context.spec.study.seed,
+            trial_number=trial.number,
+            device=context.device,
+        )
+    )
+    differences = [
+        float(np.abs(softmax(r.log_probabilities) - softmax(stored[r.fold].log_probabilities)).max())
+        for r in results
+    ]
+    difference = max(differences)
+    if difference > REBUILD_TOLERANCE and context.device == "cpu":
+        raise BusiSearchError(
+            f"Trial {trial.number} was trained again and its predictions differ by up to "
+            f"{difference:.3f} from those that were scored; versions or hardware changed since. "
+            "Begin a study with --name NEW."
+        )
+    models = [result.model for result in results if result.model is not None]
+    return FoldEnsemble([model.cpu().eval() for model in models]).eval(), difference
+
+
+def _check_export(
+    context: StudyContext, model: FoldEnsemble, version: RegisteredVersion, size_pixels: int
+) -> None:
+    """Load what was registered and compare its answers with the model's own."""
+    loaded = load_champion(context.home, f"models:/{version.name}/{version.version}")
+    pixels = np.array(load_images(context.development, size_pixels, context.home.cache)[:5])
+    inputs = torch.from_numpy(pixels).unsqueeze(1).to(torch.float32)
+    with torch.inference_mode():
+        expected = model(inputs).numpy()
+    for count in (1, len(pixels)):
+        difference = float(np.abs(loaded.predict_pixels(pixels[:count]) - expected[:count]).max())
+        if difference > EXPORT_TOLERANCE:
+            raise BusiSearchError(
+                f"The exported model's probabilities differ by {difference:.2g} from the trained "
+                f"model's; version {version.version} must not be used."
+            )
+
+
+def _describe(context: StudyContext, best: FrozenTrial, estimate: Estimate) -> str:
+    objective = context.spec.study.objective
+    warning = f"**{PHANTOM_WARNING}**\n\n" if context.development.simulated else ""
+    return (
+        f"{warning}Average of {len(context.partition.folds)} fold models of trial {best.number} of "
+        f"study `{context.name}`.\n\n"
+        f"* {objective}: {estimate.naive:.3f} as found, **{estimate.value:.3f}** corrected for the "
+        f"choice (95 % interval {estimate.low:.3f} to {estimate.high:.3f})\n"
+        f"* data: {context.development.name}, fingerprint `{context.partition.fingerprint}`, "
+        f"{context.counts['num_development']} development images in groups\n"
+        f"* classes: {', '.join(context.development.class_names)}\n\n"
+        "For research use only."
+    )
+
+
+def _log_release(
+    context: StudyContext,
+    tracker: Tracker,
+    trials: Sequence[FrozenTrial],
+    best: FrozenTrial,
+    estimate: Estimate,
+    version: RegisteredVersion,
+) -> None:
+    objective = context.spec.study.objective
+    folds = stored_folds(best, len(context.partition.folds))
+    results = [folds[index] for index in sorted(folds)]
+    figures = {
+        **{key: value for key, value in cv_metrics(results).items() if np.isfinite(value)},
+        f"corrected_{objective}": estimate.value,
+        f"corrected_{objective}_low": estimate.low,
+        f"corrected_{objective}_high": estimate.high,
+    }
+    tags = {
+        "busi.best_trial": str(best.number),
+        "busi.model_version": version.version,
+        "mlflow.note.content": _note(context, best, estimate, version),
+    }
+    tracker.log_result(figures, tags)
+    started = time.perf_counter()
+    tracker.log_texts(
+        {
+            "report.html": render_report(context, trials, best, estimate),
+            "best_hyperparameters.json": json.dumps(
+                trial_hyperparameters(best).model_dump(), indent=2
+            ),
+        }
+    )
+    tracker.seconds += time.perf_counter() - started
+
+
+def _note(
+    context: StudyContext, best: FrozenTrial, estimate: Estimate, version: RegisteredVersion
+) -> str:
+    searched = ", ".join(f"`{name}`" for name in context.spec.space)
+    return (
+        f"# {context.name}\n\n{_describe(context, best, estimate)}\n\n"
+        f"Searched: {searched}; sampler {context.spec.study.sampler}, pruner "
+        f"{context.spec.study.pruner}.\n\nRegistered as `{MODEL_NAME}` version {version.version}. "
+        f"Promote it with `busi-search promote --version {version.version}`.\n\n"
+        "Figures: artifact `report.html` (download it and open it; it works offline)."
+    )
+
+
+def write_report(home: Home, name: str, target: Path) -> None:
+    """Write the report of a study to an HTML file, whole or not at all.
+
+    Raises:
+        InputError: no such study, no complete trial yet, or its data is gone or changed.
+    """
+    study = find_study(home, name)
+    if "origin" not in study.user_attrs:
+        raise InputError(f"Study '{name}' has not begun; run it first.")
+    context = reopen_study(study, home=home)
+    trials = study.get_trials(deepcopy=False)
+    best = best_trial(trials, context.spec.study.direction)
+    if best is None:
+        raise InputError(f"Study '{name}' has no fully evaluated trial yet; search on.")
+    page = render_report(context, trials, best, estimate_score(context, trials))
+    try:
+        write_atomically(target, page.encode())
+    except OSError as error:
+        raise InputError(f"{target}: cannot be written ({error.strerror}).") from None

@@ -1,0 +1,119 @@
+"""All that a trial needs to know about its study; travels to every worker."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import optuna
+
+from busi_search.data.dataset import ImageDataset
+from busi_search.data.image_cache import load_images
+from busi_search.data.partition import Partition, make_partition
+from busi_search.data.sources import load_dataset
+from busi_search.errors import InputError
+from busi_search.home import Home
+from busi_search.spec import StudySpec
+
+
+@dataclass(frozen=True)
+class StudyContext:
+    """One study on one home; picklable, without any image of the sealed test.
+
+    Attributes:
+        name: of the study, in every store.
+        spec: the checked study file.
+        spec_text: the file, verbatim.
+        home: where things are kept.
+        device: PyTorch's name of the device trials run on.
+        partition: who belongs where.
+        development: the images the search may see.
+        counts: number of images, groups, conflicts and test images of the whole dataset.
+        origin: name of the study file.
+    """
+
+    name: str
+    spec: StudySpec
+    spec_text: str
+    home: Home
+    device: str
+    partition: Partition
+    development: ImageDataset
+    counts: dict[str, int]
+    origin: str
+
+    @cached_property
+    def groups(self) -> npt.NDArray[np.int64]:
+        """(N,) group of each development image."""
+        return self.partition.development_groups
+
+    def images(self, size_pixels: int) -> npt.NDArray[np.uint8]:
+        """Return the (N, S, S) uint8 development images at one size."""
+        return load_images(self.development, size_pixels, self.home.cache)
+
+
+def prepare_study(
+    spec: StudySpec, spec_text: str, *, home: Home, name: str | None, device: str, origin: str
+) -> StudyContext:
+    """Read and divide the data and say how the study is called.
+
+    Args:
+        spec: the checked study.
+        spec_text: its file, verbatim.
+        home: where things are kept.
+        name: the study's name, or None for one made from ``origin`` and the dataset.
+        device: PyTorch's name of the device.
+        origin: name of the study file.
+
+    Raises:
+        InputError: the data is not usable.
+    """
+    dataset = load_dataset(spec.dataset)
+    partition = make_partition(dataset, spec.dataset, seed=spec.study.seed, cache=home.cache)
+    stem = origin.removesuffix(".toml").rsplit("/", 1)[-1]
+    default = stem if stem == dataset.name else f"{stem}-{dataset.name}"
+    context = StudyContext(
+        name=name or default,
+        spec=spec,
+        spec_text=spec_text,
+        home=home,
+        device=device,
+        partition=partition,
+        development=dataset.subset(partition.development),
+        counts={
+            "num_images": len(dataset),
+            "num_groups": len(np.unique(partition.groups)),
+            "num_conflicts": len(partition.conflicts),
+            "num_quarantined": len(partition.quarantined),
+            "num_development": len(partition.development),
+            "num_test": len(partition.test),
+        },
+        origin=origin,
+    )
+    # Decoding here names a damaged image before any trial starts.
+    context.images(spec.dataset.image_size_pixels)
+    return context
+
+
+def reopen_study(study: optuna.Study, *, home: Home, device: str = "cpu") -> StudyContext:
+    """Prepare a study again from what it stored about itself.
+
+    Raises:
+        InputError: its images are gone, unusable or changed.
+    """
+    identity = study.user_attrs["identity"]
+    spec = StudySpec.model_validate_json(identity["spec"])
+    context = prepare_study(
+        spec,
+        study.user_attrs["spec_text"],
+        home=home,
+        name=study.study_name,
+        device=device,
+        origin=study.user_attrs["origin"],
+    )
+    if context.partition.fingerprint != identity["fingerprint"]:
+        raise InputError(
+            f"The images of study '{study.study_name}' changed since it began "
+            f"({identity['fingerprint']} → {context.partition.fingerprint}); restore them."
+        )
+    return context

@@ -1,0 +1,249 @@
+"""One configuration on every fold: each image is predicted by a model that never saw it."""
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from busi_search.data.folds import Fold, make_folds
+from busi_search.seeding import derive_seed, seed_everything
+from busi_search.spec import Hyperparameters
+from busi_search.training import metrics
+from busi_search.training.augment import augment_batch, mixup
+from busi_search.training.fit import (
+    EpochResult,
+    Schedule,
+    fit_fold,
+    make_optimizer,
+    predict_log_probabilities,
+)
+from busi_search.training.freezing import freeze_backbone
+from busi_search.training.losses import balanced_class_weights, make_loss
+from busi_search.training.weights import load_weights
+from busi_search.training.zoo import ImageClassifier, build_model
+
+Indices = npt.NDArray[np.int64]
+
+NUM_CURVE_POINTS = 8
+INNER_FOLDS = 6
+
+
+class TrainingDiverged(ArithmeticError):
+    """The loss is no longer a finite number; the configuration cannot be trained."""
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """What one fold of one trial gave.
+
+    Attributes:
+        fold: its index.
+        log_probabilities: (V, C) float32, one row per validation image of the fold.
+        metrics: :func:`busi_search.training.metrics.compute_metrics` of these.
+        train_loss: one value per epoch.
+        val_epochs: epochs at which the validation AUC was looked at (never acted on).
+        val_auc: its values there.
+        image_passes: images that went forward and backward.
+        seconds: wall time.
+        model: the trained network, where it was trained in this process.
+    """
+
+    fold: int
+    log_probabilities: npt.NDArray[np.float32]
+    metrics: Mapping[str, float]
+    train_loss: tuple[float, ...]
+    val_epochs: tuple[int, ...]
+    val_auc: tuple[float, ...]
+    image_passes: int
+    seconds: float
+    model: ImageClassifier | None = field(default=None, compare=False, repr=False)
+
+
+def cross_validate(
+    images: npt.NDArray[np.uint8],
+    labels: Indices,
+    groups: Indices,
+    folds: Sequence[Fold],
+    hyperparameters: Hyperparameters,
+    *,
+    num_classes: int,
+    positive: int,
+    study_seed: int,
+    trial_number: int,
+    device: str = "cpu",
+    finished: Mapping[int, FoldResult] | None = None,
+) -> Iterator[FoldResult]:
+    """Train and judge a configuration fold by fold; stop iterating to prune.
+
+    The last epoch's model is judged: the fold that is scored chooses nothing. The result is a
+    function of the arguments alone, not of the worker or of the trials before.
+
+    Args:
+        images: (N, S, S) uint8 development images at the configuration's size.
+        labels: (N,) classes.
+        groups: (N,) groups; an inner split for early stopping keeps them together.
+        folds: divisions of ``range(N)``.
+        hyperparameters: the configuration.
+        num_classes: C.
+        positive: the class that binary figures are about.
+        study_seed: seed of the study.
+        trial_number: number of the trial, part of every seed.
+        device: PyTorch's name of the device.
+        finished: folds that are already known and are passed through, not trained again.
+
+    Raises:
+        TrainingDiverged: the loss is not finite.
+    """
+    pixels = torch.from_numpy(np.array(images)).unsqueeze(1).to(device)
+    targets = torch.from_numpy(labels).to(device)
+    for index, fold in enumerate(folds):
+        if finished is not None and index in finished:
+            yield finished[index]
+            continue
+        started = time.perf_counter()
+        seed = derive_seed(study_seed, trial_number, index, "fit")
+        train, monitor = _inner_split(fold.train, labels, groups, hyperparameters, seed)
+        seed_everything(seed)
+        model = _make_model(hyperparameters, num_classes).to(device)
+        epochs = list[EpochResult]()
+        val_epochs, val_auc = list[int](), list[float]()
+        truth = labels[fold.validation]
+        every = max(1, math.ceil(hyperparameters.epochs / NUM_CURVE_POINTS))
+        log_probabilities = np.zeros((0, num_classes), dtype=np.float32)
+        for epoch in _fit(model, pixels, targets, train, monitor, hyperparameters, seed):
+            if not math.isfinite(epoch.train_loss):
+                raise TrainingDiverged(
+                    f"the training loss became {epoch.train_loss} in epoch {epoch.epoch} of fold {index}"
+                )
+            epochs.append(epoch)
+            last = epoch.stopped or epoch.epoch == hyperparameters.epochs
+            if last or epoch.epoch % every == 0:
+                log_probabilities = predict_log_probabilities(model, pixels, fold.validation)
+                val_epochs.append(epoch.epoch)
+                val_auc.append(metrics.auc(log_probabilities, truth, positive=positive))
+        if not np.isfinite(log_probabilities).all():
+            raise TrainingDiverged(f"the predictions of fold {index} are not finite")
+        yield FoldResult(
+            fold=index,
+            log_probabilities=log_probabilities,
+            metrics=metrics.compute_metrics(
+                metrics.softmax(log_probabilities), truth, positive=positive
+            ),
+            train_loss=tuple(epoch.train_loss for epoch in epochs),
+            val_epochs=tuple(val_epochs),
+            val_auc=tuple(val_auc),
+            image_passes=len(epochs) * len(train),
+            seconds=time.perf_counter() - started,
+            model=model,
+        )
+
+
+def _make_model(hyperparameters: Hyperparameters, num_classes: int) -> ImageClassifier:
+    model = build_model(
+        hyperparameters.architecture,
+        num_classes=num_classes,
+        head=hyperparameters.head,
+        head_width=hyperparameters.head_width,
+        dropout=hyperparameters.dropout,
+        imagenet_normalisation=hyperparameters.weights != "none",
+    )
+    load_weights(model, hyperparameters.architecture, hyperparameters.weights)
+    freeze_backbone(model, hyperparameters.freeze_depth)
+    return model
+
+
+def _fit(
+    model: ImageClassifier,
+    pixels: Tensor,
+    targets: Tensor,
+    train: Indices,
+    monitor: Indices | None,
+    hyperparameters: Hyperparameters,
+    seed: int,
+) -> Iterator[EpochResult]:
+    """Put the pieces a configuration names together and train with them."""
+    weights = None
+    if hyperparameters.class_weighting == "balanced":
+        num_classes = int(targets.max()) + 1
+        weights = balanced_class_weights(targets[torch.from_numpy(train)], num_classes)
+    return fit_fold(
+        model,
+        pixels,
+        targets,
+        train=train,
+        monitor=monitor,
+        optimizer=make_optimizer(
+            model,
+            hyperparameters.optimizer,
+            learning_rate=hyperparameters.learning_rate,
+            weight_decay=hyperparameters.weight_decay,
+        ),
+        loss_function=make_loss(
+            hyperparameters.loss,
+            label_smoothing=hyperparameters.label_smoothing,
+            class_weights=weights,
+        ),
+        augmentation=partial(
+            _augment,
+            strength=hyperparameters.augmentation_strength,
+            alpha=hyperparameters.mixup_alpha,
+        ),
+        schedule=_schedule(hyperparameters),
+        epochs=hyperparameters.epochs,
+        batch_size=hyperparameters.batch_size,
+        freeze_depth=hyperparameters.freeze_depth,
+        balanced_sampling=hyperparameters.balanced_sampling,
+        seed=seed,
+    )
+
+
+def _augment(
+    pixels: Tensor, targets: Tensor, generator: torch.Generator, *, strength: float, alpha: float
+) -> tuple[Tensor, Tensor]:
+    return mixup(augment_batch(pixels, strength, generator), targets, alpha, generator)
+
+
+def _schedule(hyperparameters: Hyperparameters) -> Schedule:
+    return Schedule(hyperparameters.scheduler, hyperparameters.early_stopping_patience)
+
+
+def _inner_split(
+    train: Indices, labels: Indices, groups: Indices, hyperparameters: Hyperparameters, seed: int
+) -> tuple[Indices, Indices | None]:
+    """Hold out a grouped, stratified part of the training images, if something watches it."""
+    if not _schedule(hyperparameters).needs_monitor:
+        return train, None
+    inner = make_folds(labels[train], groups[train], num_folds=INNER_FOLDS, seed=seed)[0]
+    return train[inner.train], train[inner.validation]
+
+
+@dataclass(frozen=True)
+class OutOfFoldPredictions:
+    """One row per development image, predicted by the fold that held it out.
+
+    Attributes:
+        log_probabilities: (N, C) float32.
+        fold_of: (N,) index of the fold.
+    """
+
+    log_probabilities: npt.NDArray[np.float32]
+    fold_of: Indices
+
+
+def gather_out_of_fold(results: Sequence[FoldResult], folds: Sequence[Fold]) -> OutOfFoldPredictions:
+    """Put the predictions of all folds into one array in the order of the images."""
+    num_images = sum(len(fold.validation) for fold in folds)
+    num_classes = results[0].log_probabilities.shape[1]
+    rows = np.full((num_images, num_classes), np.nan, dtype=np.float32)
+    fold_of = np.full(num_images, -1, dtype=np.int64)
+    for result in results:
+        validation = folds[result.fold].validation
+        rows[validation] = result.log_probabilities
+        fold_of[validation] = result.fold
+    return OutOfFoldPredictions(rows, fold_of)

@@ -1,0 +1,122 @@
+"""Where workers run: in this process, or in local processes. Knows nothing of trials."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.context import SpawnProcess
+from typing import Protocol
+
+# A worker is given its index and works as long as it is iterated.
+Worker = Callable[[int], Iterator[None]]
+
+
+class Executor(Protocol):
+    """Runs several copies of a picklable worker until each has nothing left to do."""
+
+    def start(self, worker: Worker, num_workers: int) -> None:
+        """Start the workers; returns at once."""
+        ...
+
+    def poll(self, seconds: float) -> int:
+        """Let the workers work for about ``seconds`` and return how many are still at it."""
+        ...
+
+    def stop(self) -> None:
+        """End the workers where they stand; returns when none is left."""
+        ...
+
+
+class InlineExecutor:
+    """Runs workers in this process, one step of one worker per poll; for tests and notebooks."""
+
+    def __init__(self) -> None:
+        self._workers: list[Iterator[None]] = []
+
+    def start(self, worker: Worker, num_workers: int) -> None:
+        """Make the workers' iterators; nothing runs before :meth:`poll`."""
+        self._workers = [worker(index) for index in range(num_workers)]
+
+    def poll(self, seconds: float) -> int:
+        """Advance every worker by one step."""
+        self._workers = [worker for worker in self._workers if next(worker, "done") != "done"]
+        return len(self._workers)
+
+    def stop(self) -> None:
+        """Close the iterators."""
+        for worker in self._workers:
+            worker.close()  # type: ignore[attr-defined]
+        self._workers = []
+
+
+class ProcessExecutor:
+    """Runs each worker in a process of its own, and starts another where one died.
+
+    A process that ends with an error code or a signal is replaced up to ``max_restarts`` times;
+    workers end themselves when this process is gone.
+    """
+
+    def __init__(self, *, max_restarts: int = 3) -> None:
+        self._context = multiprocessing.get_context("spawn")
+        self._restarts_left = max_restarts
+        self._worker: Worker | None = None
+        self._processes: dict[int, SpawnProcess] = {}
+        self.num_died = 0
+
+    def start(self, worker: Worker, num_workers: int) -> None:
+        """Start one process per worker."""
+        self._worker = worker
+        for index in range(num_workers):
+            self._spawn(index)
+
+    def _spawn(self, index: int) -> None:
+        process = self._context.Process(
+            target=_run_in_process, args=(self._worker, index, os.getpid()), daemon=False
+        )
+        process.start()
+        self._processes[index] = process
+
+    def poll(self, seconds: float) -> int:
+        """Wait, replace dead workers, and return how many are alive."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and any(p.is_alive() for p in self._processes.values()):
+            time.sleep(min(0.05, seconds))
+        for index, process in list(self._processes.items()):
+            if process.is_alive():
+                continue
+            process.join()
+            del self._processes[index]
+            if process.exitcode != 0:
+                self.num_died += 1
+                if self._restarts_left > 0:
+                    self._restarts_left -= 1
+                    self._spawn(index)
+        return len(self._processes)
+
+    def stop(self) -> None:
+        """End the processes with SIGTERM, then SIGKILL after three seconds."""
+        for process in self._processes.values():
+            process.terminate()
+        for process in self._processes.values():
+            process.join(timeout=3)
+            if process.is_alive():
+                process.kill()
+                process.join()
+        self._processes = {}
+
+
+def _run_in_process(worker: Worker, index: int, parent: int) -> None:
+    """Body of a worker process: Ctrl-C is the parent's business, SIGTERM ends it at once."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
+    for _ in worker(index):
+        pass
+
+
+def _end_with_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)

@@ -1,0 +1,118 @@
+"""One trial: sample, cross-validate, report every fold, prune, return."""
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from busi_search.search.context import StudyContext
+from busi_search.search.cross_validation import FoldResult, TrainingDiverged, cross_validate
+from busi_search.search.pruning import EVIDENCE_ALPHA, paired_evidence
+from busi_search.search.records import (
+    HYPERPARAMETERS,
+    PRUNE_REASON,
+    encode_fold,
+    fold_key,
+    stored_folds,
+)
+from busi_search.search.space import suggest_hyperparameters
+
+
+class Objective:
+    """Callable that Optuna's trials are scored with; keeps the best trial's folds at hand."""
+
+    def __init__(self, context: StudyContext, study: optuna.Study) -> None:
+        self._context = context
+        self._study = study
+        self._incumbent: tuple[int, list[FoldResult]] | None = None
+
+    def __call__(self, trial: optuna.Trial) -> float:
+        """Return the mean over folds of the optimised metric.
+
+        Every finished fold is stored at once: a trial that was interrupted goes on at the next
+        fold, under the same number and seeds, with the same result.
+
+        Raises:
+            optuna.TrialPruned: the trial is given up; the reason is stored.
+        """
+        context, section = self._context, self._context.spec.study
+        hyperparameters = suggest_hyperparameters(trial, context.spec)
+        trial.set_user_attr(HYPERPARAMETERS, hyperparameters.model_dump())
+        folds = context.partition.folds
+        finished = stored_folds(self._frozen(trial), len(folds))
+        results: list[FoldResult] = []
+        fits = cross_validate(
+            context.images(hyperparameters.image_size_pixels),
+            context.development.labels,
+            context.groups,
+            folds,
+            hyperparameters,
+            num_classes=len(context.development.class_names),
+            positive=context.development.positive,
+            study_seed=section.seed,
+            trial_number=trial.number,
+            device=context.device,
+            finished=finished,
+        )
+        try:
+            for result in fits:
+                results.append(result)
+                if result.fold not in finished:
+                    trial.set_user_attr(fold_key(result.fold), encode_fold(result))
+                self._report_and_prune(trial, results)
+        except TrainingDiverged as error:
+            raise self._pruned(trial, str(error)) from error
+        return sum(result.metrics[section.metric] for result in results) / len(results)
+
+    def _frozen(self, trial: optuna.Trial) -> FrozenTrial:
+        return self._study.get_trials(deepcopy=False)[trial.number]
+
+    def _report_and_prune(self, trial: optuna.Trial, results: list[FoldResult]) -> None:
+        section = self._context.spec.study
+        scores = [result.metrics[section.metric] for result in results]
+        # Wilcoxon's test pairs the folds themselves; the other pruners compare running means.
+        value = scores[-1] if section.pruner == "wilcoxon" else sum(scores) / len(scores)
+        step = results[-1].fold
+        if step not in self._frozen(trial).intermediate_values:
+            trial.report(value, step)
+        if step == len(self._context.partition.folds) - 1:
+            return
+        if trial.should_prune():
+            raise self._pruned(trial, f"{section.pruner} pruner after fold {step}")
+        if section.pruner == "evidence":
+            self._weigh_evidence(trial, results)
+
+    def _weigh_evidence(self, trial: optuna.Trial, results: list[FoldResult]) -> None:
+        incumbent = self._best_folds()
+        if incumbent is None:
+            return
+        context = self._context
+        held_out = [context.partition.folds[result.fold].validation for result in results]
+        evidence = paired_evidence(
+            results,
+            incumbent[1][: len(results)],
+            [context.development.labels[indices] for indices in held_out],
+            [context.groups[indices] for indices in held_out],
+            metric=context.spec.study.metric,
+            positive=context.development.positive,
+        )
+        if evidence.p_value < EVIDENCE_ALPHA:
+            raise self._pruned(
+                trial,
+                f"after {len(results)} fold(s) {evidence.difference:+.3f} ± "
+                f"{evidence.standard_error:.3f} against trial {incumbent[0]}, "
+                f"p = {evidence.p_value:.1g}",
+            )
+
+    def _best_folds(self) -> tuple[int, list[FoldResult]] | None:
+        complete = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if len(complete) == 0:
+            return None
+        sign = 1 if self._context.spec.study.direction == "maximize" else -1
+        best = max(complete, key=lambda trial: (sign * (trial.value or 0.0), -trial.number))
+        if self._incumbent is None or self._incumbent[0] != best.number:
+            folds = stored_folds(best, len(self._context.partition.folds))
+            self._incumbent = (best.number, [folds[index] for index in sorted(folds)])
+        return self._incumbent
+
+    def _pruned(self, trial: optuna.Trial, reason: str) -> optuna.TrialPruned:
+        trial.set_user_attr(PRUNE_REASON, reason)
+        return optuna.TrialPruned(reason)

@@ -1,0 +1,135 @@
+"""When a trial is given up: Optuna's pruners, and evidence from paired images."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import optuna
+from scipy.stats import norm, rankdata
+
+from busi_search.search.cross_validation import FoldResult
+from busi_search.spec import MINIMISED_METRICS, StudySection
+from busi_search.training import metrics
+
+Indices = npt.NDArray[np.int64]
+Influence = npt.NDArray[np.float64]
+
+# One look at a fold may err once in twenty; four looks at noisy folds stay forgiving because the
+# evidence of all folds is pooled at every look.
+EVIDENCE_ALPHA = 0.05
+
+
+def make_pruner(section: StudySection, num_folds: int) -> optuna.pruners.BasePruner:
+    """Return Optuna's pruner for a study; ``none`` and ``evidence`` never prune by themselves."""
+    if section.pruner == "median":
+        return optuna.pruners.MedianPruner(n_startup_trials=section.startup_trials)
+    if section.pruner == "hyperband":
+        return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=num_folds)
+    if section.pruner == "wilcoxon":
+        # Over five folds the usual .1 cannot be reached before the fourth.
+        return optuna.pruners.WilcoxonPruner(p_threshold=0.26)
+    return optuna.pruners.NopPruner()
+
+
+def auc_influence(scores: npt.NDArray[np.floating], positive: npt.NDArray[np.bool_]) -> Influence:
+    """Return each image's influence on a binary AUC (DeLong et al. 1988, structural components).
+
+    Args:
+        scores: (N,) larger means more positive.
+        positive: (N,) truth.
+
+    Returns:
+        (N,) values whose mean square divided by N estimates the variance of the AUC.
+    """
+    num_images, num_positive = len(positive), int(positive.sum())
+    num_negative = num_images - num_positive
+    influence = np.zeros(num_images)
+    if num_positive == 0 or num_negative == 0:
+        return influence
+    overall = rankdata(scores)
+    above = (overall[positive] - rankdata(scores[positive])) / num_negative
+    below = 1 - (overall[~positive] - rankdata(scores[~positive])) / num_positive
+    area = above.mean()
+    influence[positive] = (above - area) * num_images / num_positive
+    influence[~positive] = (below - area) * num_images / num_negative
+    return influence
+
+
+def _metric_influence(
+    log_probabilities: npt.NDArray[np.floating], labels: Indices, metric: str, positive: int
+) -> tuple[float, Influence]:
+    """Return a metric's value and every image's influence on it, by formula or by jackknife."""
+    num_classes = log_probabilities.shape[1]
+    if metric == "auc":
+        classes = [positive] if num_classes == 2 else list(range(num_classes))
+        parts = [auc_influence(log_probabilities[:, c], labels == c) for c in classes]
+        value = metrics.auc(log_probabilities, labels, positive=positive)
+        return value, np.mean(parts, axis=0)
+    probabilities = metrics.softmax(log_probabilities)
+
+    def value_of(keep: npt.NDArray[np.bool_]) -> float:
+        every = metrics.compute_metrics(probabilities[keep], labels[keep], positive=positive)
+        return every[metric]
+
+    num_images = len(labels)
+    whole = value_of(np.ones(num_images, dtype=bool))
+    without = np.asarray([value_of(np.arange(num_images) != index) for index in range(num_images)])
+    return whole, (num_images - 1) * (whole - np.nan_to_num(without, nan=whole))
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """How sure the folds so far are that a trial is worse than the best one.
+
+    Attributes:
+        difference: mean over folds of the trial's score minus the best trial's, positive = better.
+        standard_error: of that mean, from paired images.
+        p_value: probability of a difference this low if the two were equal (one-sided).
+    """
+
+    difference: float
+    standard_error: float
+    p_value: float
+
+
+def paired_evidence(
+    trial: Sequence[FoldResult],
+    incumbent: Sequence[FoldResult],
+    labels: Sequence[Indices],
+    groups: Sequence[Indices],
+    *,
+    metric: str,
+    positive: int,
+) -> Evidence:
+    """Compare two configurations image by image on the folds both have finished.
+
+    Both saw the same folds, so an image that is hard for one is hard for the other and cancels:
+    five means cannot show what a hundred paired images can. Images of a group move together.
+
+    Args:
+        trial: K finished folds of the trial in question.
+        incumbent: the same folds of the best finished trial.
+        labels: K arrays, labels of each fold's validation images.
+        groups: K arrays, their groups.
+        metric: name of the metric compared.
+        positive: the class that binary figures are about.
+    """
+    sign = -1.0 if metric in MINIMISED_METRICS else 1.0
+    differences, variances = [], []
+    for one, other, truth, group in zip(trial, incumbent, labels, groups, strict=True):
+        value, influence = _metric_influence(one.log_probabilities, truth, metric, positive)
+        best, best_influence = _metric_influence(other.log_probabilities, truth, metric, positive)
+        _, member = np.unique(group, return_inverse=True)
+        per_group = np.bincount(member, weights=influence - best_influence)
+        differences.append(sign * (value - best))
+        variances.append(float(np.sum(per_group**2)) / len(truth) ** 2)
+    difference = float(np.mean(differences))
+    error = math.sqrt(sum(variances)) / len(variances)
+    if error == 0.0:
+        p_value = 0.0 if difference < 0 else 1.0
+    else:
+        p_value = float(norm.cdf(difference / error))
+    return Evidence(difference, error, p_value)
+

@@ -1,0 +1,85 @@
+"""What a trial leaves in the Optuna storage: enough to go on, to report and to judge it."""
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from optuna.trial import FrozenTrial
+
+from busi_search.search.cross_validation import FoldResult
+from busi_search.spec import Hyperparameters
+
+HYPERPARAMETERS = "hyperparameters"
+PRUNE_REASON = "prune_reason"
+ERROR = "error"
+WORKER = "worker"
+
+
+def fold_key(fold: int) -> str:
+    """Name of the user attribute that holds one fold's result."""
+    return f"fold{fold}"
+
+
+def encode_fold(result: FoldResult) -> dict[str, Any]:
+    """Return a JSON-ready form of a fold's result; predictions keep every bit."""
+    rows = np.ascontiguousarray(result.log_probabilities, dtype="<f4")
+    return {
+        "log_probabilities": base64.b64encode(rows.tobytes()).decode(),
+        "num_classes": rows.shape[1],
+        "metrics": {key: _finite(value) for key, value in result.metrics.items()},
+        "train_loss": list(result.train_loss),
+        "val_epochs": list(result.val_epochs),
+        "val_auc": [_finite(value) for value in result.val_auc],
+        "image_passes": result.image_passes,
+        "seconds": round(result.seconds, 4),
+    }
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def decode_fold(fold: int, stored: Mapping[str, Any]) -> FoldResult:
+    """Return the result that :func:`encode_fold` stored."""
+    rows = np.frombuffer(base64.b64decode(stored["log_probabilities"]), dtype="<f4")
+
+    def number(value: float | None) -> float:
+        return math.nan if value is None else value
+
+    return FoldResult(
+        fold=fold,
+        log_probabilities=rows.reshape(-1, int(stored["num_classes"])),
+        metrics={key: number(value) for key, value in stored["metrics"].items()},
+        train_loss=tuple(stored["train_loss"]),
+        val_epochs=tuple(stored["val_epochs"]),
+        val_auc=tuple(number(value) for value in stored["val_auc"]),
+        image_passes=int(stored["image_passes"]),
+        seconds=float(stored["seconds"]),
+    )
+
+
+def stored_folds(trial: FrozenTrial, num_folds: int) -> dict[int, FoldResult]:
+    """Return the folds of a trial that were finished, by index."""
+    return {
+        fold: decode_fold(fold, trial.user_attrs[fold_key(fold)])
+        for fold in range(num_folds)
+        if fold_key(fold) in trial.user_attrs
+    }
+
+
+def trial_hyperparameters(trial: FrozenTrial) -> Hyperparameters:
+    """Return the full configuration of a trial that has started."""
+    return Hyperparameters(**trial.user_attrs[HYPERPARAMETERS])
+
+
+def cv_metrics(results: Sequence[FoldResult]) -> dict[str, float]:
+    """Return ``cv_`` means over folds of every metric, and ``cv_auc_std`` (sample deviation)."""
+    means = {
+        f"cv_{name}": float(np.mean([result.metrics[name] for result in results]))
+        for name in results[0].metrics
+    }
+    values = [result.metrics["auc"] for result in results]
+    means["cv_auc_std"] = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    return means

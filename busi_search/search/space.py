@@ -1,0 +1,122 @@
+"""From a search space to one sampled configuration."""
+
+from typing import Any
+
+import optuna
+
+from busi_search.errors import InputError
+from busi_search.spec import Choice, Hyperparameters, Range, SearchSpace, StudySpec
+
+# User attribute of a trial that was asked for by name instead of sampled.
+RECIPE_SETTINGS = "recipe_settings"
+
+
+def suggest_hyperparameters(trial: optuna.Trial, spec: StudySpec) -> Hyperparameters:
+    """Sample every searched hyperparameter that means something for this trial.
+
+    A hyperparameter with ``only_if`` is sampled after those it depends on, and left at its fixed
+    value where the condition does not hold. A recipe's settings are taken as they are; those
+    inside the space are told to Optuna, so that the sampler learns from them.
+
+    Args:
+        trial: the running trial.
+        spec: the study, whose fixed values fill the rest.
+
+    Returns:
+        The full configuration.
+    """
+    recipe: dict[str, Any] = trial.user_attrs.get(RECIPE_SETTINGS, {})
+    values: dict[str, Any] = dict(recipe)
+    for name in _in_order(spec.space):
+        searched = spec.space[name]
+        if recipe and not _contains(searched, recipe[name]):
+            continue
+        known = spec.resolve(values).model_dump()
+        if all(_matches(known[key], allowed) for key, allowed in searched.only_if.items()):
+            values[name] = _suggest(trial, name, searched)
+    return spec.resolve(values)
+
+
+def recipe_trials(spec: StudySpec) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Return, for each recipe, the parameters to enqueue and the trial's user attributes."""
+    trials = []
+    for index, entry in enumerate(spec.recipe):
+        settings = {key: value for key, value in entry.items() if key != "name"}
+        full = spec.resolve(settings).model_dump()
+        inside = {name: full[name] for name in spec.space if _contains(spec.space[name], full[name])}
+        attributes = {"recipe": entry.get("name", f"recipe {index}"), RECIPE_SETTINGS: full}
+        trials.append((inside, attributes))
+    return trials
+
+
+def _contains(searched: Range | Choice, value: Any) -> bool:
+    if isinstance(searched, Choice):
+        return value in searched.choices
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    if searched.is_integer and not isinstance(value, int):
+        return False
+    if searched.step is not None:
+        steps = (value - searched.low) / searched.step
+        if abs(steps - round(steps)) > 1e-8:
+            return False
+    return searched.low <= value <= searched.high
+
+
+def _matches(value: Any, allowed: list[Any]) -> bool:
+    """Whether a condition holds; ``file`` stands for any weights given as a path."""
+    if value in allowed:
+        return True
+    weight_files = (".pth", ".pt", ".safetensors")
+    return "file" in allowed and isinstance(value, str) and value.endswith(weight_files)
+
+
+def _in_order(space: SearchSpace) -> list[str]:
+    """Names of the space so that each comes after the names its condition reads."""
+    ordered: list[str] = []
+    waiting = list(space)
+    while waiting:
+        ready = [
+            name
+            for name in waiting
+            if all(key not in space or key in ordered for key in space[name].only_if)
+        ]
+        if not ready:
+            raise InputError(f"space: the only_if conditions of {', '.join(waiting)} form a circle.")
+        ordered += ready
+        waiting = [name for name in waiting if name not in ready]
+    return ordered
+
+
+def _suggest(trial: optuna.Trial, name: str, searched: Range | Choice) -> Any:
+    if isinstance(searched, Choice):
+        return trial.suggest_categorical(name, searched.choices)
+    if searched.is_integer:
+        low, high = int(searched.low), int(searched.high)
+        return trial.suggest_int(name, low, high, log=searched.log, step=int(searched.step or 1))
+    return trial.suggest_float(
+        name, searched.low, searched.high, log=searched.log, step=searched.step
+    )
+
+
+def grid_of(space: SearchSpace) -> dict[str, list[Any]]:
+    """Return the finite grid of a space, for the grid sampler.
+
+    Raises:
+        InputError: a searched hyperparameter is continuous (give it a ``step`` or a list).
+    """
+    grid: dict[str, list[Any]] = {}
+    for name, searched in space.items():
+        if isinstance(searched, Choice):
+            grid[name] = list(searched.choices)
+        elif searched.is_integer and not searched.log:
+            step = int(searched.step or 1)
+            grid[name] = list(range(int(searched.low), int(searched.high) + 1, step))
+        elif searched.step is not None:
+            count = int((searched.high - searched.low) / searched.step + 1e-9)
+            grid[name] = [searched.low + index * searched.step for index in range(count + 1)]
+        else:
+            raise InputError(
+                f"space.{name}: the grid sampler needs a finite space; give a list or a step."
+            )
+    return grid

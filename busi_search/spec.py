@@ -1,0 +1,360 @@
+"""What a study is: the study file, its hyperparameters and its search space."""
+
+import difflib
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from busi_search.errors import InputError
+
+METRICS = (
+    "auc",
+    "aupr",
+    "accuracy",
+    "balanced_accuracy",
+    "f1",
+    "precision",
+    "recall",
+    "log_loss",
+    "brier",
+    "ece",
+)
+MINIMISED_METRICS = frozenset({"log_loss", "brier", "ece"})
+
+ArchitectureName = Literal["small_cnn", "resnet18", "resnet50", "mobilenet_v3_small"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class StudySection(_Strict):
+    """How the search goes: what is optimised, who proposes, who prunes."""
+
+    objective: str = "cv_auc"
+    sampler: Literal["tpe", "gp", "random", "grid", "cmaes"] = "tpe"
+    pruner: Literal["none", "median", "hyperband", "wilcoxon", "evidence"] = "evidence"
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    startup_trials: int = Field(default=10, ge=0)
+
+    @model_validator(mode="after")
+    def _known_objective(self) -> Self:
+        known = [f"cv_{metric}" for metric in METRICS]
+        if self.objective not in known:
+            raise ValueError(f"objective must be one of {', '.join(known)}")
+        return self
+
+    @property
+    def metric(self) -> str:
+        """Name of the optimised metric without its ``cv_`` prefix."""
+        return self.objective.removeprefix("cv_")
+
+    @property
+    def direction(self) -> Literal["maximize", "minimize"]:
+        """Whether a larger or a smaller objective is better."""
+        return "minimize" if self.metric in MINIMISED_METRICS else "maximize"
+
+
+class DatasetSection(_Strict):
+    """Where the images come from and how they are divided."""
+
+    source: Literal["busi", "medmnist", "phantom"]
+    path: str | None = None
+    image_size_pixels: int = Field(default=64, ge=16, le=1024)
+    num_folds: int = Field(default=5, ge=2, le=20)
+    test: Literal["official"] | Annotated[float, Field(gt=0, le=0.5)] = 0.2
+    groups: str = "auto"
+    class_names: tuple[str, ...] | None = None
+    phantom_num_images: int = Field(default=300, ge=30, le=20_000)
+    phantom_seed: int = Field(default=0, ge=0, lt=2**31)
+
+    @model_validator(mode="after")
+    def _path_where_needed(self) -> Self:
+        if self.test == "official" and self.source != "medmnist":
+            raise ValueError('test = "official" needs source = "medmnist": it has a split of its own')
+        return self
+
+
+class Hyperparameters(_Strict):
+    """One configuration of a model and its training; every field may be fixed or searched."""
+
+    architecture: ArchitectureName = "small_cnn"
+    weights: str = "none"
+    freeze_depth: int = Field(default=0, ge=0, le=20)
+    head: Literal["linear", "mlp"] = "linear"
+    head_width: int = Field(default=128, ge=1, le=8192)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
+    learning_rate: float = Field(default=1e-3, gt=0, le=10)
+    weight_decay: float = Field(default=1e-2, ge=0, le=10)
+    scheduler: Literal["none", "cosine", "onecycle", "plateau"] = "cosine"
+    batch_size: int = Field(default=32, ge=2, le=4096)
+    epochs: int = Field(default=20, ge=1, le=2000)
+    early_stopping_patience: int = Field(default=0, ge=0, le=2000)
+    loss: Literal["cross_entropy", "focal"] = "cross_entropy"
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    class_weighting: Literal["none", "balanced"] = "none"
+    balanced_sampling: bool = False
+    mixup_alpha: float = Field(default=0.0, ge=0, le=10)
+    augmentation_strength: float = Field(default=0.5, ge=0, le=1)
+    image_size_pixels: int = Field(default=64, ge=16, le=1024)
+
+
+Scalar = bool | int | float | str
+
+
+class Condition(_Strict):
+    """A searched hyperparameter is sampled only where others have one of the named values."""
+
+    only_if: dict[str, list[Scalar]] = Field(default_factory=dict)
+
+
+class Range(Condition):
+    """A numeric interval; whole numbers at both ends mean an integer hyperparameter."""
+
+    low: int | float
+    high: int | float
+    log: bool = False
+    step: int | float | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.low <= self.high:
+            raise ValueError(f"low ({self.low}) must not exceed high ({self.high})")
+        if self.log and self.low <= 0:
+            raise ValueError(f"a log range needs low > 0, not {self.low}")
+        if self.log and self.step is not None:
+            raise ValueError("log and step cannot be combined")
+        return self
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether the hyperparameter takes whole numbers only."""
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+
+class Choice(Condition):
+    """A finite list of values."""
+
+    choices: list[Scalar] = Field(min_length=1)
+
+
+SearchSpace = dict[str, Range | Choice]
+
+
+class StudySpec(_Strict):
+    """A whole study file, checked."""
+
+    study: StudySection = StudySection()
+    dataset: DatasetSection
+    hyperparameters: dict[str, Scalar] = Field(default_factory=dict)
+    space: SearchSpace = Field(default_factory=dict)
+    recipe: tuple[dict[str, Scalar], ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        self.resolve({})
+        for name, searched in self.space.items():
+            ends = searched.choices if isinstance(searched, Choice) else [searched.low, searched.high]
+            for value in ends:
+                _check_hyperparameters({name: value}, f"space.{name}")
+            for other in searched.only_if:
+                if other not in Hyperparameters.model_fields:
+                    raise ValueError(f"space.{name}: only_if names an unknown key '{other}'")
+        for index, entry in enumerate(self.recipe):
+            settings = {key: value for key, value in entry.items() if key != "name"}
+            _check_hyperparameters(settings, f"recipe {entry.get('name', index)}")
+        return self
+
+    def resolve(self, sampled: dict[str, Any]) -> Hyperparameters:
+        """Return the full configuration: defaults, then the file's fixed values, then ``sampled``."""
+        fixed: dict[str, Any] = {"image_size_pixels": self.dataset.image_size_pixels}
+        fixed.update(self.hyperparameters)
+        return _check_hyperparameters({**fixed, **sampled}, "hyperparameters")
+
+
+def _check_hyperparameters(values: dict[str, Any], where: str) -> Hyperparameters:
+    """Build the hyperparameters or raise a ValueError that names the place in the file."""
+    try:
+        return Hyperparameters(**values)
+    except ValidationError as error:
+        raise ValueError(f"{where}: {_first_problem(error, Hyperparameters)}") from None
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    match = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"did you mean '{match[0]}'?" if match else f"known keys: {', '.join(sorted(known))}"
+
+
+def _known_keys(location: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
+    """Names that would have been allowed at the place where an unknown key stood."""
+    sections: dict[str, type[BaseModel]] = {
+        "study": StudySection,
+        "dataset": DatasetSection,
+        "Range": Range,
+        "Choice": Choice,
+    }
+    for part in reversed(location[:-1]):
+        if str(part) in sections:
+            return list(sections[str(part)].model_fields)
+    return list(model.model_fields)
+
+
+def _first_problem(error: ValidationError, model: type[BaseModel]) -> str:
+    """Put the first problem pydantic found into one sentence: where, what, what to do."""
+    problem = error.errors(include_url=False)[0]
+    location = tuple(problem["loc"])
+    place = ".".join(str(part) for part in location if part not in ("Range", "Choice")) or "file"
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key '{place}'; {_nearest(str(location[-1]), _known_keys(location, model))}"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if location == ():
+        return message
+    got = problem.get("input")
+    return f"{place} = {got!r}: {message}" if not isinstance(got, dict) else f"{place}: {message}"
+
+
+def _normalise_space(raw: dict[str, Any]) -> dict[str, Any]:
+    """Accept ``name = [a, b]`` as the short form of ``name = {choices = [a, b]}``."""
+    space = raw.get("space")
+    if not isinstance(space, dict):
+        return raw
+    for name in space:
+        if name not in Hyperparameters.model_fields:
+            known = list(Hyperparameters.model_fields)
+            raise InputError(f"unknown key 'space.{name}'; {_nearest(name, known)}")
+    short = {
+        name: {"choices": value} if isinstance(value, list) else value
+        for name, value in space.items()
+    }
+    return {**raw, "space": short}
+
+
+def parse_spec(raw: dict[str, Any], *, origin: str) -> StudySpec:
+    """Check a decoded study file.
+
+    Raises:
+        InputError: one sentence naming ``origin``, the key and what was expected.
+    """
+    try:
+        normalised = _normalise_space(raw)
+        for name, value in normalised.get("space", {}).items():
+            kind: type[Condition] = Choice if "choices" in value else Range
+            try:
+                kind.model_validate(value)
+            except ValidationError as error:
+                raise InputError(f"space.{name}: {_first_problem(error, kind)}") from None
+        return StudySpec.model_validate(normalised)
+    except ValidationError as error:
+        raise InputError(f"{origin}: {_first_problem(error, StudySpec)}.") from None
+    except InputError as error:
+        raise InputError(f"{origin}: {error}.") from None
+    except (TypeError, AttributeError):
+        raise InputError(
+            f"{origin}: [space] must map names to ranges like {{ low = 0.0, high = 0.5 }} or lists."
+        ) from None
+
+
+def bundled_studies() -> Path:
+    """Return the folder of the study files that come with the package."""
+    package = Path(__file__).resolve().parent
+    installed = package / "studies"
+    return installed if installed.is_dir() else package.parent / "studies"
+
+
+def list_bundled() -> list[str]:
+    """Return the names of the bundled studies, recipes included as ``recipes/NAME``."""
+    root = bundled_studies()
+    return sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.toml"))
+
+
+def find_study_file(name_or_path: str) -> Path:
+    """Return the file of a bundled study name or of a path to a TOML file.
+
+    Raises:
+        InputError: neither exists; the sentence names the nearest bundled study.
+    """
+    bundled = bundled_studies() / f"{name_or_path.removesuffix('.toml')}.toml"
+    path = Path(name_or_path)
+    if bundled.is_file() and not path.is_absolute():
+        return bundled
+    if path.is_file():
+        return path
+    hint = _nearest(name_or_path, list_bundled()).replace("known keys", "bundled studies")
+    raise InputError(f"No study '{name_or_path}': it is neither a bundled name nor a file; {hint}")
+
+
+def load_spec(name_or_path: str, overrides: tuple[str, ...] = ()) -> tuple[StudySpec, str]:
+    """Read and check a study file.
+
+    Args:
+        name_or_path: a bundled name such as ``busi`` or the path of a TOML file.
+        overrides: ``key=value`` strings, each replacing one value of the file; the key may stand
+            alone (``epochs=5``) or with its section (``dataset.num_folds=3``).
+
+    Returns:
+        The checked study and the text of the file, verbatim, overrides appended as comments.
+
+    Raises:
+        InputError: the file is missing, is not TOML or breaks the schema.
+    """
+    path = find_study_file(name_or_path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        raw = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a valid TOML file ({error}).") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}).") from None
+    for override in overrides:
+        _apply_override(raw, override)
+        text += f"\n# --set {override}"
+    return parse_spec(raw, origin=str(path)), text
+
+
+def _apply_override(raw: dict[str, Any], override: str) -> None:
+    """Replace one value in the decoded file; a fixed value takes a searched one's place."""
+    key, separator, written = override.partition("=")
+    key, written = key.strip(), written.strip()
+    if not separator or not key or not written:
+        raise InputError(f"--set {override}: expected key=value, for example --set epochs=5.")
+    try:
+        value = tomllib.loads(f"value = {written}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = written
+    section, _, name = key.rpartition(".")
+    if not section:
+        section = _section_of(name)
+    if section == "hyperparameters" and isinstance(value, dict | list):
+        section = "space"
+    if section not in ("study", "dataset", "hyperparameters", "space"):
+        raise InputError(f"--set {override}: unknown section '{section}' in '{key}'.")
+    if section in ("hyperparameters", "space"):
+        if name not in Hyperparameters.model_fields:
+            known = list(Hyperparameters.model_fields)
+            raise InputError(f"--set {override}: unknown key '{name}'; {_nearest(name, known)}")
+        for other in ("hyperparameters", "space"):
+            raw.get(other, {}).pop(name, None)
+    raw.setdefault(section, {})[name] = value
+
+
+def _section_of(name: str) -> str:
+    if name in Hyperparameters.model_fields:
+        return "hyperparameters"
+    for section, model in (("study", StudySection), ("dataset", DatasetSection)):
+        if name in model.model_fields:
+            return section
+    known = [
+        *Hyperparameters.model_fields,
+        *StudySection.model_fields,
+        *DatasetSection.model_fields,
+    ]
+    raise InputError(f"--set {name}: unknown key; {_nearest(name, known)}")
+
+
+def spec_json(spec: StudySpec) -> str:
+    """Return the study as canonical JSON: what two runs of one study must agree on."""
+    return json.dumps(spec.model_dump(mode="json"), sort_keys=True)

@@ -1,0 +1,156 @@
+"""How things look on a terminal: progress, tables, the last lines of a run."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from busi_search.release.run import StudyResult
+    from busi_search.search.context import StudyContext
+    from busi_search.search.study import SearchProgress
+
+PLAIN_LINE_SECONDS = 10.0
+
+# Human text goes to stderr; stdout belongs to results.
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def duration(seconds: float | None) -> str:
+    """Return ``m:ss`` or ``h:mm:ss``; ``–`` where nothing is known."""
+    if seconds is None:
+        return "–"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def announce(context: "StudyContext", *, workers: int, trials: int) -> None:
+    """Say what is about to be searched, and loudly so if it is simulated."""
+    counts = context.counts
+    if context.development.simulated:
+        err.print(
+            "[bold black on yellow] SIMULATED [/] These are phantoms, not patients: "
+            "the scores mean nothing for patients.\n"
+            "Your own images: busi-search run --data FOLDER-OR-NPZ"
+        )
+    err.print(
+        f"Study [bold]{escape(context.name)}[/]: {counts['num_images']} images in "
+        f"{counts['num_groups']} groups, {counts['num_development']} for the search, "
+        f"{counts['num_test']} sealed for the test, {counts['num_quarantined']} left out "
+        f"({counts['num_conflicts']} groups with contradictory labels)"
+    )
+    err.print(
+        f"{trials} trials × {len(context.partition.folds)} folds, {workers} worker(s) on "
+        f"{context.device}; home {escape(str(context.home.root))}"
+    )
+
+
+def _status(progress: "SearchProgress", objective: str) -> str:
+    best = "none yet"
+    if progress.best is not None:
+        best = f"{progress.best.value:.4f} (trial {progress.best.number})"
+    failed = f" · failed {progress.failed}" if progress.failed else ""
+    return (
+        f"best {objective} {best} · pruned {progress.pruned} "
+        f"(saved {progress.folds_saved} folds){failed} · left {duration(progress.remaining_seconds)}"
+    )
+
+
+class SearchDisplay:
+    """Live progress on a terminal; a line every ten seconds elsewhere; nothing if quiet."""
+
+    def __init__(self, objective: str, target: int, *, quiet: bool) -> None:
+        self._objective = objective
+        self._quiet = quiet
+        self._last_line = 0.0
+        self._bar: Progress | None = None
+        if not quiet and err.is_terminal:
+            self._bar = Progress(
+                TextColumn("[bold]{task.completed}/{task.total}[/] trials"),
+                BarColumn(bar_width=20),
+                TextColumn("{task.description}"),
+                console=err,
+            )
+            self._task = self._bar.add_task("starting workers", total=target)
+
+    def update(self, progress: "SearchProgress") -> None:
+        """Show where the search stands."""
+        if self._quiet:
+            return
+        text = _status(progress, self._objective)
+        if self._bar is not None:
+            self._bar.update(
+                self._task, completed=progress.finished, total=progress.target, description=text
+            )
+            return
+        now = time.monotonic()
+        done = progress.workers == 0
+        if now - self._last_line >= PLAIN_LINE_SECONDS or done:
+            self._last_line = now
+            err.print(f"{progress.finished}/{progress.target} trials · {text}")
+
+
+@contextmanager
+def search_display(objective: str, target: int, *, quiet: bool) -> Iterator[SearchDisplay]:
+    """Give a display and take it down again whatever happens."""
+    display = SearchDisplay(objective, target, quiet=quiet)
+    if display._bar is None:
+        yield display
+        return
+    with display._bar:
+        yield display
+
+
+def _format(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def show_result(result: "StudyResult", *, nothing_to_do: bool) -> None:
+    """Print the short table and the exact next lines to type."""
+    release = result.release
+    if release is None:
+        err.print("No trial was fully evaluated yet; the same line goes on.")
+        return
+    if nothing_to_do:
+        err.print(
+            f"Study [bold]{escape(result.context.name)}[/] is complete: it holds "
+            f"{result.progress.finished} finished trials, nothing was changed. "
+            "More: a larger --trials; another: --name NEW."
+        )
+    figures, estimate = release.metrics, release.estimate
+    objective = result.context.spec.study.objective
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    rows = {
+        "best trial": f"{release.trial} of {result.progress.finished} "
+        f"({result.progress.pruned} pruned, {result.progress.failed} failed)",
+        "cv_auc": f"{figures['cv_auc']:.4f} ± {figures['cv_auc_std']:.4f} (std over folds)",
+        f"corrected {objective}": f"{estimate.value:.4f}, 95 % interval {estimate.low:.4f} to "
+        f"{estimate.high:.4f}",
+        "cv_aupr": f"{figures['cv_aupr']:.4f}",
+        "cv_accuracy": f"{figures['cv_accuracy']:.4f}",
+        "cv_f1": f"{figures['cv_f1']:.4f}",
+    }
+    for name in result.context.spec.space:
+        rows[name] = _format(release.params[name])
+    rows["model"] = f"{release.version.name} version {release.version.version}, alias candidate"
+    rows["wall time"] = (
+        f"{duration(result.cost['seconds'])}, {result.cost['fold_trainings']:.0f} folds trained, "
+        f"{result.progress.folds_saved} saved by pruning"
+    )
+    for key, value in rows.items():
+        table.add_row(key, escape(value))
+    err.print(table)
+    simulated = result.context.development.simulated
+    forced = ' --force --reason "just trying"' if simulated else ""
+    if simulated:
+        err.print("[bold black on yellow] SIMULATED [/] Phantom scores mean nothing for patients.")
+    err.print("Next:")
+    err.print("  busi-search ui                        browse the trials", markup=False)
+    err.print(f"  busi-search promote{forced}", markup=False)
+    err.print("  busi-search predict IMAGE.png         ask the promoted model", markup=False)

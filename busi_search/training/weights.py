@@ -1,0 +1,159 @@
+"""Pretrained weights: none, ImageNet's from torchvision, or a local file."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from busi_search.errors import BusiSearchError, InputError
+from busi_search.training.zoo import ImageClassifier
+
+DOWNLOAD_TIMEOUT_SECONDS = 10.0
+
+
+def check_weights(weights: str, architecture: str) -> None:
+    """Make sure that ``weights`` can be loaded, before anything else is started.
+
+    Raises:
+        InputError: a named file is missing or of an unknown kind, or ImageNet weights do not exist
+            for the architecture.
+        BusiSearchError: ImageNet weights cannot be downloaded.
+    """
+    if weights == "imagenet":
+        _imagenet_state(architecture)
+    elif weights != "none":
+        _file_state(Path(weights).expanduser())
+
+
+def load_weights(model: ImageClassifier, architecture: str, weights: str) -> list[str]:
+    """Load a backbone's pretrained weights into ``model``; the head keeps its random ones.
+
+    Args:
+        model: the network, changed in place.
+        architecture: a key of ``ARCHITECTURES``.
+        weights: ``none``, ``imagenet`` or the path of a .safetensors or .pth file whose keys are
+            torchvision's (``layer1.0…``) or this package's own (``stages.0…``).
+
+    Returns:
+        Names of the file's tensors that were not used.
+
+    Raises:
+        InputError: the file is unusable or does not fit the architecture.
+        BusiSearchError: ImageNet weights cannot be downloaded.
+    """
+    if weights == "none":
+        return []
+    if weights == "imagenet":
+        return _load_backbone(model, architecture, _imagenet_state(architecture), weights)
+    path = Path(weights).expanduser()
+    return _load_backbone(model, architecture, _file_state(path), str(path))
+
+
+def _file_state(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise InputError(
+            f"{path}: no such weights file; expected none, imagenet or a .safetensors or .pth path."
+        )
+    state: Any
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state = load_file(path)
+        elif path.suffix in (".pth", ".pt"):
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        else:
+            raise InputError(f"{path}: weights must be a .safetensors or .pth file.")
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"{path}: not a file of plain tensors ({type(error).__name__}); pickled objects are "
+            "refused, save a state_dict or .safetensors instead."
+        ) from None
+    for wrapper in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise InputError(f"{path}: expected a state_dict that maps names to tensors.")
+    return {str(key).removeprefix("module."): value for key, value in state.items()}
+
+
+def _load_backbone(
+    model: ImageClassifier, architecture: str, state: dict[str, Tensor], origin: str
+) -> list[str]:
+    """Copy a state dict into the stages, translating torchvision's names where needed."""
+    wanted = model.stages.state_dict(prefix="stages.")
+    if not any(key.startswith("stages.") for key in state):
+        state = _from_torchvision(model, architecture, state, origin)
+    unused = [key for key in state if key not in wanted]
+    misfits = [
+        f"{key} {tuple(state[key].shape)} for {tuple(tensor.shape)}"
+        for key, tensor in wanted.items()
+        if key in state and state[key].shape != tensor.shape
+    ]
+    missing = [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
+    if missing or misfits:
+        problem = f"missing: {', '.join(missing[:5])}" if missing else f"shape: {misfits[0]}"
+        raise InputError(
+            f"{origin}: the weights do not fit {architecture} "
+            f"({len(missing)} missing, {len(misfits)} of another shape; {problem})."
+        )
+    stages = {key.removeprefix("stages."): state[key] for key in wanted if key in state}
+    model.stages.load_state_dict(stages, strict=False)
+    return unused
+
+
+def _from_torchvision(
+    model: ImageClassifier, architecture: str, state: dict[str, Tensor], origin: str
+) -> dict[str, Tensor]:
+    """Rename a torchvision state dict to this package's stages, by order of the tensors."""
+    if architecture == "small_cnn":
+        raise InputError(f"{origin}: small_cnn weights must be saved by busi-search.")
+    import torchvision
+
+    net = getattr(torchvision.models, architecture)(weights=None)
+    head = ("fc.", "classifier.3.")
+    theirs = [key for key in net.state_dict() if not key.startswith(head)]
+    ours = list(model.stages.state_dict(prefix="stages."))
+    assert len(theirs) == len(ours), "the stages hold every tensor of the backbone, in order"
+    renamed = dict(zip(theirs, ours, strict=True))
+    return {renamed.get(key, key): value for key, value in state.items()}
+
+
+def _imagenet_state(architecture: str) -> dict[str, Tensor]:
+    import torchvision
+
+    if architecture == "small_cnn":
+        raise InputError(
+            "small_cnn has no ImageNet weights; choose another architecture or --weights none."
+        )
+    entry = torchvision.models.get_model_weights(architecture).DEFAULT
+    file = Path(torch.hub.get_dir()) / "checkpoints" / entry.url.rsplit("/", 1)[-1]
+    try:
+        with _socket_timeout(DOWNLOAD_TIMEOUT_SECONDS):
+            state: dict[str, Tensor] = entry.get_state_dict(
+                progress=os.isatty(2), check_hash=True, map_location="cpu", weights_only=True
+            )
+    except (OSError, RuntimeError, EOFError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BusiSearchError(
+            f"ImageNet weights of {architecture} cannot be loaded ({reason}); put {file.name} into "
+            f"{file.parent} yourself, or use --weights none."
+        ) from None
+    return state
+
+
+@contextmanager
+def _socket_timeout(seconds: float) -> Iterator[None]:
+    previous = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(previous)

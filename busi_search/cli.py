@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -22,11 +22,14 @@ class _Group(click.Group):
     """Turns errors into one sentence and an exit code; keeps commands in the order written."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order in which people need them."""
         return list(self.commands)
 
-    def main(self, *args: Any, **kwargs: Any) -> Any:
+    def main(self, args: Sequence[str] | None = None, **extra: Any) -> Any:  # type: ignore[override]
+        """Run the command line and leave with the exit code of what happened."""
+        extra["standalone_mode"] = False
         try:
-            super().main(*args, standalone_mode=False, **kwargs)
+            super().main(args, **extra)
         except click.ClickException as error:
             error.show()
             sys.exit(2 if error.exit_code in (1, 2) else error.exit_code)
@@ -109,18 +112,32 @@ def main(home: str, tracking_uri: str | None, storage: str | None, debug: bool) 
 
 @main.command()
 @click.argument("study", required=False)
-@click.option("--trials", type=click.IntRange(min=1), default=100, show_default=True,
-              help="Finished trials the study shall hold; the same line resumes.")
+@click.option(
+    "--trials",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="Finished trials the study shall hold; the same line resumes.",
+)
 @click.option("--name", help="Name of the study (default: from STUDY and the dataset).")
 @click.option("--data", help="BUSI folder or MedMNIST .npz file.")
 @click.option("--workers", type=click.IntRange(min=1), help="Trials at once (default: one a core).")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:K.")
-@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
-              help="Stop searching after this time.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Stop searching after this time.",
+)
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Seed of the study.")
 @click.option("--weights", help="none, imagenet, or a .safetensors or .pth file.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
-              help="Override a value of the study file, such as --set epochs=5.")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a value of the study file, such as --set epochs=5.",
+)
 @click.option("--quiet", is_flag=True, help="No progress.")
 @JSON_OPTION
 @click.pass_context
@@ -149,9 +166,7 @@ def run(
       busi-search run breastmnist --data breastmnist.npz --trials 20
     """
     known = {"name": name or study or "the study"}
-    _on_stop(
-        lambda: f"Interrupted; {known['name']} is saved. Resume: busi-search {_words_typed()}"
-    )
+    _on_stop(lambda: f"Interrupted; {known['name']} is saved. Resume: busi-search {_words_typed()}")
     from busi_search import terminal
     from busi_search.release.run import (
         StudyResult,
@@ -175,7 +190,6 @@ def run(
     if not quiet:
         terminal.announce(context, workers=chosen, trials=trials)
     result: StudyResult | None = None
-    first: int | None = None
     objective = context.spec.study.objective
     with terminal.search_display(objective, trials, quiet=quiet) as display:
         for item in search_and_release(
@@ -184,14 +198,10 @@ def run(
             if isinstance(item, StudyResult):
                 result = item
             else:
-                first = item.finished if first is None else first
                 display.update(item)
     assert result is not None, "the last item is the result"
-    nothing_to_do = first == result.progress.finished and not (
-        result.release is not None and result.release.new
-    )
     if not quiet:
-        terminal.show_result(result, nothing_to_do=nothing_to_do)
+        terminal.show_result(result)
     if as_json:
         _print_json(result.to_json())
 
@@ -225,8 +235,10 @@ def studies(ctx: click.Context, as_json: bool) -> None:
 
 
 def _status_line(status: Any) -> str:
-    best = "no complete trial" if status.best is None else (
-        f"best {status.objective} {status.best:.4f} (trial {status.best_trial})"
+    best = (
+        "no complete trial"
+        if status.best is None
+        else (f"best {status.objective} {status.best:.4f} (trial {status.best_trial})")
     )
     states = ", ".join(f"{count} {state}" for state, count in status.states.items() if count)
     return f"{status.name}: {states or 'no trials'}; {best}" + (
@@ -493,4 +505,3 @@ def ui(ctx: click.Context, port: int, study: str | None, no_browser: bool) -> No
 
     _on_stop(lambda: "The UI has ended.")
     serve_ui(_home(ctx), port=port, study=study, open_browser=not no_browser)
-

@@ -74,7 +74,9 @@ class DatasetSection(_Strict):
     @model_validator(mode="after")
     def _path_where_needed(self) -> Self:
         if self.test == "official" and self.source != "medmnist":
-            raise ValueError('test = "official" needs source = "medmnist": it has a split of its own')
+            raise ValueError(
+                'test = "official" needs source = "medmnist": it has a split of its own'
+            )
         return self
 
 
@@ -158,7 +160,9 @@ class StudySpec(_Strict):
     def _consistent(self) -> Self:
         self.resolve({})
         for name, searched in self.space.items():
-            ends = searched.choices if isinstance(searched, Choice) else [searched.low, searched.high]
+            ends = (
+                searched.choices if isinstance(searched, Choice) else [searched.low, searched.high]
+            )
             for value in ends:
                 _check_hyperparameters({name: value}, f"space.{name}")
             for other in searched.only_if:
@@ -268,7 +272,9 @@ def bundled_studies() -> Path:
 def list_bundled() -> list[str]:
     """Return the names of the bundled studies, recipes included as ``recipes/NAME``."""
     root = bundled_studies()
-    return sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.toml"))
+    return sorted(
+        path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.toml")
+    )
 
 
 def find_study_file(name_or_path: str) -> Path:

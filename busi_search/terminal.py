@@ -111,13 +111,13 @@ def _format(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def show_result(result: "StudyResult", *, nothing_to_do: bool) -> None:
+def show_result(result: "StudyResult") -> None:
     """Print the short table and the exact next lines to type."""
     release = result.release
     if release is None:
         err.print("No trial was fully evaluated yet; the same line goes on.")
         return
-    if nothing_to_do:
+    if result.progress.finished == result.progress.before and not release.new:
         err.print(
             f"Study [bold]{escape(result.context.name)}[/] is complete: it holds "
             f"{result.progress.finished} finished trials, nothing was changed. "

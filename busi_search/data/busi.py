@@ -27,7 +27,9 @@ class FolderReader:
     def read(self, indices: Sequence[int]) -> Iterator[GreyImage]:
         """Yield the (H, W) uint8 image of each index."""
         for index in indices:
-            yield decode_image(self.root / self.paths[index], shown=str(self.root / self.paths[index]))
+            yield decode_image(
+                self.root / self.paths[index], shown=str(self.root / self.paths[index])
+            )
 
 
 def is_mask(name: str) -> bool:
@@ -63,7 +65,9 @@ def load_busi(folder: Path) -> ImageDataset:
         )
     root = folder / KAGGLE_FOLDER if (folder / KAGGLE_FOLDER).is_dir() else folder
     class_folders = sorted(
-        entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith((".", "_"))
+        entry
+        for entry in root.iterdir()
+        if entry.is_dir() and not entry.name.startswith((".", "_"))
     )
     files = [(entry.name, _image_files(entry)) for entry in class_folders]
     files = [(name, found) for name, found in files if found]
@@ -113,7 +117,7 @@ def _natural(name: str) -> list[tuple[int, int | str]]:
 def _file_digest(path: Path, root: Path) -> str:
     try:
         if not path.resolve(strict=True).is_relative_to(root.resolve()):
-            raise InputError(f"{path}: a link to a file outside {root} is not followed; copy it in.")
+            raise InputError(f"{path}: a link to a file outside {root} is refused; copy it in.")
         size = path.stat().st_size
         if size == 0:
             raise InputError(f"{path}: the file is empty; restore or remove it.")

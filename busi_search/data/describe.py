@@ -57,9 +57,7 @@ def check_dataset(path: str, *, cache: Path) -> dict[str, Any]:
     }
 
 
-def _members(
-    dataset: ImageDataset, groups: npt.NDArray[np.int64]
-) -> list[tuple[int, list[str]]]:
+def _members(dataset: ImageDataset, groups: npt.NDArray[np.int64]) -> list[tuple[int, list[str]]]:
     """Names of the images of every group of two or more."""
     found: dict[int, list[str]] = {}
     for path, group in zip(dataset.paths, groups.tolist(), strict=True):

@@ -90,7 +90,8 @@ def split_sealed_test(
     for group in sorted(drawn, key=lambda key: (drawn[key], key)):
         counts = np.bincount(labels[groups == group], minlength=num_classes)
         # Half of the group may stand over: the share is then the nearest that whole groups allow.
-        if np.all(taken + counts / 2 <= wanted + 1e-9):
+        present = counts > 0
+        if np.all(taken[present] + counts[present] / 2 <= wanted[present] + 1e-9):
             taken += counts
             chosen.append(group)
     return np.flatnonzero(np.isin(groups, chosen)).astype(np.int64)

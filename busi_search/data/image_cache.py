@@ -11,9 +11,7 @@ from busi_search.data.dataset import ImageDataset
 from busi_search.data.images import resize_image
 
 
-def load_images(
-    dataset: ImageDataset, size_pixels: int, cache: Path
-) -> npt.NDArray[np.uint8]:
+def load_images(dataset: ImageDataset, size_pixels: int, cache: Path) -> npt.NDArray[np.uint8]:
     """Return all images of a dataset at one size, from the cache if it holds them.
 
     The first process to ask builds the file while others wait; the file appears whole or not at

@@ -27,7 +27,7 @@ class NpzReader:
 
     def read(self, indices: Sequence[int]) -> Iterator[GreyImage]:
         """Yield the (H, W) uint8 image of each index."""
-        images = np.concatenate([images for images, _ in _read_parts(self.path).values()])
+        images = [image for array, _ in _read_parts(self.path).values() for image in array]
         for index in indices:
             yield _grey(images[index])
 
@@ -61,11 +61,15 @@ def load_medmnist(path: Path, class_names: tuple[str, ...] | None = None) -> Ima
         positive=positive_class(names),
         labels=labels,
         paths=tuple(paths),
-        digests=tuple(hashlib.sha256(np.ascontiguousarray(i).tobytes()).hexdigest() for i in images),
+        digests=tuple(_digest(image) for image in images),
         official=tuple(part for part, (array, _) in parts.items() for _ in range(len(array))),
         reader=NpzReader(path=path.resolve()),
         positions=np.arange(len(labels), dtype=np.int64),
     )
+
+
+def _digest(image: npt.NDArray[np.uint8]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
 
 
 def _default_names(path: Path, num_classes: int) -> tuple[str, ...]:
@@ -76,7 +80,8 @@ def _default_names(path: Path, num_classes: int) -> tuple[str, ...]:
 
 def _grey(image: npt.NDArray[np.uint8]) -> GreyImage:
     if image.ndim == 3:
-        return np.round(image @ _LUMINANCE).astype(np.uint8)
+        grey: GreyImage = np.round(image @ _LUMINANCE).astype(np.uint8)
+        return grey
     return image
 
 

@@ -115,7 +115,9 @@ def _groups_from_csv(dataset: ImageDataset, path: Path) -> Indices:
     return _first_of([named[name] for name in dataset.paths])
 
 
-def make_partition(dataset: ImageDataset, section: DatasetSection, *, seed: int, cache: Path) -> Partition:
+def make_partition(
+    dataset: ImageDataset, section: DatasetSection, *, seed: int, cache: Path
+) -> Partition:
     """Divide a dataset for a study.
 
     Groups come first, groups whose labels disagree are quarantined, the sealed test is split off,

@@ -45,7 +45,11 @@ def guess_study(data: str | None, *, default_folder: Path = Path("data")) -> tup
         InputError: a path was named that is neither a class folder nor an .npz file.
     """
     if data is None:
-        return ("busi", str(default_folder)) if is_busi_folder(default_folder) else ("quickstart", None)
+        return (
+            ("busi", str(default_folder))
+            if is_busi_folder(default_folder)
+            else ("quickstart", None)
+        )
     path = Path(data)
     if path.suffix.lower() == ".npz":
         return "breastmnist", data

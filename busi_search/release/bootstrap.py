@@ -11,9 +11,7 @@ Array = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.integer]
 
 
-def group_weights(
-    groups: Labels, *, num_bootstraps: int, rng: np.random.Generator
-) -> Array:
+def group_weights(groups: Labels, *, num_bootstraps: int, rng: np.random.Generator) -> Array:
     """Return (B, N) weights: how often each image is drawn when whole groups are resampled.
 
     Args:
@@ -30,7 +28,8 @@ def group_weights(
 
 def _ratio(above: Array, below: Array) -> Array:
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(below > 0, above / below, np.nan)
+        result: Array = np.where(below > 0, above / below, np.nan)
+    return result
 
 
 def weighted_auc(scores: Array, positive: npt.NDArray[np.bool_], weights: Array) -> Array:
@@ -78,14 +77,15 @@ def _mean_over_classes(
     num_classes = probabilities.shape[1]
     classes = [positive] if num_classes == 2 else list(range(num_classes))
     values = [function(probabilities[:, c], labels == c, weights) for c in classes]
-    return np.mean(values, axis=0)
+    result: Array = np.mean(values, axis=0)
+    return result
 
 
 def _confusion(probabilities: Array, labels: Labels, weights: Array) -> Array:
     """Return (B, C, C) weighted counts of (truth, prediction)."""
     num_classes = probabilities.shape[1]
     cell = labels * num_classes + probabilities.argmax(axis=1)
-    table = weights @ np.eye(num_classes * num_classes)[cell]
+    table: Array = weights @ np.eye(num_classes * num_classes)[cell]
     return table.reshape(len(weights), num_classes, num_classes)
 
 
@@ -100,15 +100,17 @@ def _decisions(
         return _ratio(hits.sum(axis=1), truth.sum(axis=1))
     recall = _ratio(hits, truth)
     if metric == "balanced_accuracy":
-        return np.nanmean(recall, axis=1)
-    per_class = {
+        balanced: Array = np.nanmean(recall, axis=1)
+        return balanced
+    per_class: Array = {
         "recall": np.nan_to_num(recall),
         "precision": np.nan_to_num(_ratio(hits, predicted)),
         "f1": np.nan_to_num(_ratio(2 * hits, truth + predicted)),
     }[metric]
     if probabilities.shape[1] == 2:
-        return per_class[:, positive]
-    return per_class.mean(axis=1)
+        per_class = per_class[:, [positive]]
+    result: Array = per_class.mean(axis=1)
+    return result
 
 
 def _calibration_error(probabilities: Array, labels: Labels, weights: Array) -> Array:

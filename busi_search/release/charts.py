@@ -42,9 +42,7 @@ def roc_figure(
         figure.add_scatter(x=false_positive, y=true_positive, name=class_names[c], line=line)
     diagonal = {"color": "#999999", "dash": "dot"}
     figure.add_scatter(x=[0, 1], y=[0, 1], name="chance", line=diagonal, hoverinfo="skip")
-    return _layout(
-        figure, "ROC, out-of-fold predictions", "1 − specificity", "sensitivity"
-    )
+    return _layout(figure, "ROC, out-of-fold predictions", "1 − specificity", "sensitivity")
 
 
 def precision_recall_figure(
@@ -60,9 +58,7 @@ def precision_recall_figure(
         line = {"color": COLOURS[index % len(COLOURS)], "shape": "hv"}
         figure.add_scatter(x=recall, y=precision, name=class_names[c], line=line)
     figure.update_yaxes(range=[0, 1.02])
-    return _layout(
-        figure, "Precision and recall, out-of-fold predictions", "recall", "precision"
-    )
+    return _layout(figure, "Precision and recall, out-of-fold predictions", "recall", "precision")
 
 
 def confusion_figure(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from busi_search.data.sources import guess_study
 from busi_search.errors import InputError
@@ -86,7 +86,9 @@ def _toml_string(value: str) -> str:
 
 def _checked_name(name: str | None) -> str | None:
     if name is not None and (not name.strip() or "/" in name or "\\" in name or name[0] == "."):
-        raise InputError(f"--name {name!r}: a study name must not be empty, hold / or begin with a dot.")
+        raise InputError(
+            f"--name {name!r}: a study name must not be empty, hold / or begin with a dot."
+        )
     return name
 
 
@@ -242,28 +244,29 @@ def search_and_release(
         "search_seconds": searched,
         "tracking_seconds": tracker.seconds,
     }
-    changed = release is not None and release.new or progress.elapsed_seconds > 1
     yield StudyResult(
         context=context,
         progress=progress,
         release=release,
         experiment_id=tracker.experiment_id,
         run_id=tracker.run_id,
-        cost=_total_cost(context, progress.trials, times, changed=changed),
+        cost=_total_cost(context, progress, times),
     )
 
 
 def _total_cost(
-    context: StudyContext, trials: list[FrozenTrial], times: dict[str, float], *, changed: bool
+    context: StudyContext, progress: SearchProgress, times: dict[str, float]
 ) -> dict[str, float]:
-    """Add this call's seconds to those of the calls before and count the work in the storage."""
-    study = optuna.load_study(study_name=context.name, storage=open_storage(context.home))
-    before = study.user_attrs.get(COST, {})
-    total = {key: round(before.get(key, 0.0) + (value if changed else 0), 3) for key, value in times.items()}
-    if changed:
+    """Add this call's seconds, if it searched, to those of the calls before; count the work."""
+    study = find_study(context.home, context.name)
+    total: dict[str, float] = study.user_attrs.get(COST, dict.fromkeys(times, 0.0))
+    if progress.finished > progress.before:
+        total = {key: round(total[key] + value, 3) for key, value in times.items()}
         study.set_user_attr(COST, total)
     num_folds = len(context.partition.folds)
-    results = [fold for trial in trials for fold in stored_folds(trial, num_folds).values()]
+    results = [
+        fold for trial in progress.trials for fold in stored_folds(trial, num_folds).values()
+    ]
     return {
         "seconds": total["seconds"],
         "fold_trainings": len(results),
@@ -308,15 +311,13 @@ def run_study(
         overrides=overrides,
         device=device,
     )
-    last: SearchProgress | StudyResult | None = None
-    for last in search_and_release(
+    *_, last = search_and_release(
         context,
         num_trials=trials,
         num_workers=workers,
         timeout_seconds=timeout_seconds,
         inline=inline,
-    ):
-        pass
+    )
     assert isinstance(last, StudyResult), "the last item is the result"
     return last
 
@@ -365,7 +366,9 @@ def study_status(study: optuna.Study) -> StudyStatus:
     trials = study.get_trials(deepcopy=False)
     complete = [t for t in trials if t.state == TrialState.COMPLETE]
     best = study.best_trial if complete else None
-    spec = json.loads(study.user_attrs["identity"]["spec"]) if "identity" in study.user_attrs else {}
+    spec = (
+        json.loads(study.user_attrs["identity"]["spec"]) if "identity" in study.user_attrs else {}
+    )
     return StudyStatus(
         name=study.study_name,
         states={state.name.lower(): sum(t.state == state for t in trials) for state in TrialState},

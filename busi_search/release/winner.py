@@ -236,7 +236,9 @@ def rebuild_ensemble(context: StudyContext, trial: FrozenTrial) -> tuple[FoldEns
         )
     )
     differences = [
-        float(np.abs(softmax(r.log_probabilities) - softmax(stored[r.fold].log_probabilities)).max())
+        float(
+            np.abs(softmax(r.log_probabilities) - softmax(stored[r.fold].log_probabilities)).max()
+        )
         for r in results
     ]
     difference = max(differences)

@@ -119,7 +119,8 @@ def cross_validate(
         for epoch in _fit(model, pixels, targets, train, monitor, hyperparameters, seed):
             if not math.isfinite(epoch.train_loss):
                 raise TrainingDiverged(
-                    f"the training loss became {epoch.train_loss} in epoch {epoch.epoch} of fold {index}"
+                    f"the training loss became {epoch.train_loss} in epoch {epoch.epoch} "
+                    f"of fold {index}"
                 )
             epochs.append(epoch)
             last = epoch.stopped or epoch.epoch == hyperparameters.epochs
@@ -236,7 +237,9 @@ class OutOfFoldPredictions:
     fold_of: Indices
 
 
-def gather_out_of_fold(results: Sequence[FoldResult], folds: Sequence[Fold]) -> OutOfFoldPredictions:
+def gather_out_of_fold(
+    results: Sequence[FoldResult], folds: Sequence[Fold]
+) -> OutOfFoldPredictions:
     """Put the predictions of all folds into one array in the order of the images."""
     num_images = sum(len(fold.validation) for fold in folds)
     num_classes = results[0].log_probabilities.shape[1]

@@ -132,4 +132,3 @@ def paired_evidence(
     else:
         p_value = float(norm.cdf(difference / error))
     return Evidence(difference, error, p_value)
-

@@ -47,7 +47,11 @@ class SeededSampler(BaseSampler):
         return self._of(trial).sample_relative(study, trial, search_space)
 
     def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
     ) -> Any:
         """See Optuna."""
         return self._of(trial).sample_independent(study, trial, param_name, param_distribution)

@@ -43,7 +43,9 @@ def recipe_trials(spec: StudySpec) -> list[tuple[dict[str, Any], dict[str, Any]]
     for index, entry in enumerate(spec.recipe):
         settings = {key: value for key, value in entry.items() if key != "name"}
         full = spec.resolve(settings).model_dump()
-        inside = {name: full[name] for name in spec.space if _contains(spec.space[name], full[name])}
+        inside = {
+            name: full[name] for name in spec.space if _contains(spec.space[name], full[name])
+        }
         attributes = {"recipe": entry.get("name", f"recipe {index}"), RECIPE_SETTINGS: full}
         trials.append((inside, attributes))
     return trials
@@ -82,7 +84,9 @@ def _in_order(space: SearchSpace) -> list[str]:
             if all(key not in space or key in ordered for key in space[name].only_if)
         ]
         if not ready:
-            raise InputError(f"space: the only_if conditions of {', '.join(waiting)} form a circle.")
+            raise InputError(
+                f"space: the only_if conditions of {', '.join(waiting)} form a circle."
+            )
         ordered += ready
         waiting = [name for name in waiting if name not in ready]
     return ordered

@@ -26,7 +26,9 @@ def open_storage(home: Home) -> BaseStorage:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     local = home.has_local_storage
-    options: dict[str, Any] = {"connect_args": {"timeout": 60}} if local else {"pool_pre_ping": True}
+    options: dict[str, Any] = (
+        {"connect_args": {"timeout": 60}} if local else {"pool_pre_ping": True}
+    )
     lock: AbstractContextManager[Any] = (
         FileLock(home.root / "optuna.lock") if local else nullcontext()
     )

@@ -176,6 +176,7 @@ class SearchProgress:
 
     Attributes:
         target: finished trials asked for.
+        before: finished trials when this run began.
         complete, pruned, failed, running: number of trials in each state.
         folds_trained: folds finished by this study so far, of any trial.
         folds_saved: folds that pruning made unnecessary.
@@ -187,6 +188,7 @@ class SearchProgress:
     """
 
     target: int
+    before: int
     complete: int
     pruned: int
     failed: int
@@ -213,7 +215,13 @@ def best_trial(trials: list[FrozenTrial], direction: str) -> FrozenTrial | None:
 
 
 def measure_progress(
-    study: optuna.Study, context: StudyContext, target: int, *, started: float, before: int, workers: int
+    study: optuna.Study,
+    context: StudyContext,
+    target: int,
+    *,
+    started: float,
+    before: int,
+    workers: int,
 ) -> SearchProgress:
     """Count trials and folds and estimate the time left from the pace of this run."""
     trials = study.get_trials(deepcopy=False)
@@ -221,7 +229,9 @@ def measure_progress(
     num_folds = len(context.partition.folds)
     trained = sum(fold_key(fold) in t.user_attrs for t in trials for fold in range(num_folds))
     pruned = [t for t in trials if t.state == TrialState.PRUNED]
-    done_of_pruned = sum(fold_key(fold) in t.user_attrs for t in pruned for fold in range(num_folds))
+    done_of_pruned = sum(
+        fold_key(fold) in t.user_attrs for t in pruned for fold in range(num_folds)
+    )
     finished = count[TrialState.COMPLETE] + count[TrialState.PRUNED]
     elapsed = time.monotonic() - started
     remaining = None
@@ -229,6 +239,7 @@ def measure_progress(
         remaining = elapsed / (finished - before) * max(0, target - finished)
     return SearchProgress(
         target=target,
+        before=before,
         complete=count[TrialState.COMPLETE],
         pruned=count[TrialState.PRUNED],
         failed=count[TrialState.FAIL],

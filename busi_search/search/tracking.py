@@ -1,4 +1,4 @@
-"""All that is written to MLflow during a search: a copy of the Optuna storage, made to be browsed."""
+"""All that is written to MLflow in a search: a copy of the Optuna storage, to be browsed."""
 
 import json
 import subprocess
@@ -243,9 +243,7 @@ class Tracker:
         self._client.set_tag(run_id, "busi.logged", "yes")
         self._log_best(trial)
 
-    def _log_trial_files(
-        self, run_id: str, trial: FrozenTrial, results: list[FoldResult]
-    ) -> None:
+    def _log_trial_files(self, run_id: str, trial: FrozenTrial, results: list[FoldResult]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             if trial.state == TrialState.COMPLETE:
                 out_of_fold = gather_out_of_fold(results, self._context.partition.folds)

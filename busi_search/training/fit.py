@@ -202,7 +202,7 @@ def predict_log_probabilities(
     model.eval()
     rows = [
         torch.log_softmax(model(images[batch].to(torch.float32)), dim=1)
-        for batch in torch.from_numpy(indices).split(batch_size)
+        for batch in torch.split(torch.from_numpy(indices), batch_size)
     ]
     result: npt.NDArray[np.float32] = torch.cat(rows).to(torch.float32).cpu().numpy()
     return result

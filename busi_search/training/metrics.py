@@ -54,7 +54,9 @@ def average_precision(probabilities: Probabilities, labels: Labels, *, positive:
     num_classes = probabilities.shape[1]
     classes = [positive] if num_classes == 2 else list(range(num_classes))
     values = [
-        sk.average_precision_score(labels == c, probabilities[:, c]) if np.any(labels == c) else np.nan
+        sk.average_precision_score(labels == c, probabilities[:, c])
+        if np.any(labels == c)
+        else np.nan
         for c in classes
     ]
     return float(np.mean(values))

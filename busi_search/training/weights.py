@@ -97,7 +97,9 @@ def _load_backbone(
         for key, tensor in wanted.items()
         if key in state and state[key].shape != tensor.shape
     ]
-    missing = [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
+    missing = [
+        key for key in wanted if key not in state and not key.endswith("num_batches_tracked")
+    ]
     if missing or misfits:
         problem = f"missing: {', '.join(missing[:5])}" if missing else f"shape: {misfits[0]}"
         raise InputError(

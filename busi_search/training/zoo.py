@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -42,7 +43,7 @@ def _small_cnn() -> list[nn.Module]:
     """
     widths = (1, 16, 32, 64)
     blocks: list[nn.Module] = []
-    for inputs, outputs in zip(widths, widths[1:], strict=False):
+    for inputs, outputs in pairwise(widths):
         blocks.append(
             nn.Sequential(
                 nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False),
@@ -77,9 +78,7 @@ def _mobilenet_v3_small() -> list[nn.Module]:
     net: Any = torchvision.models.mobilenet_v3_small(weights=None)
     blocks = list(net.features)
     cuts = (0, 2, 4, 7, 9, len(blocks))
-    stages: list[nn.Module] = [
-        nn.Sequential(*blocks[start:stop]) for start, stop in zip(cuts, cuts[1:], strict=False)
-    ]
+    stages: list[nn.Module] = [nn.Sequential(*blocks[start:stop]) for start, stop in pairwise(cuts)]
     stages[-1] = nn.Sequential(
         stages[-1], net.avgpool, nn.Flatten(), net.classifier[0], net.classifier[1]
     )
@@ -130,7 +129,9 @@ class ImageClassifier(nn.Module):
         return logits
 
 
-def _make_head(kind: str, num_features: int, num_classes: int, *, width: int, dropout: float) -> nn.Module:
+def _make_head(
+    kind: str, num_features: int, num_classes: int, *, width: int, dropout: float
+) -> nn.Module:
     if kind == "linear":
         return nn.Sequential(nn.Dropout(dropout), nn.Linear(num_features, num_classes))
     return nn.Sequential(
@@ -172,15 +173,15 @@ def build_model(
     stages = entry.build()
     assert len(stages) == entry.num_stages, "the table must state the number of stages"
     if imagenet_normalisation and entry.channels == 3:
-        mean, std = IMAGENET_MEAN, IMAGENET_STD
+        statistics: tuple[tuple[float, ...], tuple[float, ...]] = (IMAGENET_MEAN, IMAGENET_STD)
     else:
-        mean, std = SCRATCH_MEAN, SCRATCH_STD
+        statistics = (SCRATCH_MEAN, SCRATCH_STD)
     model = ImageClassifier(
         stages,
         _make_head(head, entry.num_features, num_classes, width=head_width, dropout=dropout),
         channels=entry.channels,
-        mean=mean,
-        std=std,
+        mean=statistics[0],
+        std=statistics[1],
     )
     # Twice as fast on a CPU for small networks, and what tensor cores want on a GPU.
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return model.to(memory_format=torch.channels_last)

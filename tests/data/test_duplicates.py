@@ -28,7 +28,7 @@ def make_scan(seed: int, shape: tuple[int, int] = (160, 160), shapes_seed: int =
     shapes = gaussian_filter(shapes, max(shape) / 10)
     speckle = gaussian_filter(np.random.default_rng(seed).normal(size=shape), max(shape) / 100)
     grey = 110 + 40 * shapes / shapes.std() + 20 * speckle / speckle.std()
-    return grey.clip(0, 255).astype(np.uint8)
+    return np.asarray(grey.clip(0, 255), dtype=np.uint8)
 
 
 def jpeg(image: Grey, quality: int) -> Grey:

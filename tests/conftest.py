@@ -1,0 +1,74 @@
+"""Fixtures: every image is generated; real ones are only measured on where they are at hand."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from busi_search.home import Home, open_home
+from busi_search.seeding import seed_everything
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    seed_everything(0)
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("BUSI_SEARCH_HOME", "BUSI_SEARCH_STORAGE", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return open_home(tmp_path / "home")
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def smooth_image(rng: np.random.Generator, size: int = 48) -> np.ndarray:
+    """A random texture that no other draw resembles."""
+    coarse = rng.integers(0, 256, (size // 3, size // 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC))
+
+
+@pytest.fixture
+def busi_folder(tmp_path: Path, rng: np.random.Generator) -> Path:
+    """A small folder as Kaggle ships BUSI, masks and a second mask included."""
+    root = tmp_path / "busi" / "Dataset_BUSI_with_GT"
+    for name, count in (("benign", 14), ("malignant", 12), ("normal", 11)):
+        (root / name).mkdir(parents=True)
+        for index in range(1, count + 1):
+            image = smooth_image(rng)
+            Image.fromarray(image).convert("RGB").save(root / name / f"{name} ({index}).png")
+            mask = Image.fromarray(np.zeros_like(image))
+            mask.save(root / name / f"{name} ({index})_mask.png")
+        mask.save(root / name / f"{name} (1)_mask_1.png")
+    return tmp_path / "busi"
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of real images; tests that want it are skipped where it is absent."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("BUSI_SEARCH_TEST_DATA", default))
+    if not (folder / "busi").is_dir():
+        pytest.skip("no real images on this machine")
+    return folder
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

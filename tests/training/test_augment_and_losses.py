@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.utils.class_weight import compute_class_weight
+from torch.nn import functional as F
+
+from busi_search.training.augment import augment_batch, mixup
+from busi_search.training.losses import balanced_class_weights, make_loss
+
+
+def _batch(num_images: int = 16) -> torch.Tensor:
+    row = torch.linspace(20, 230, 32).view(1, 1, 1, 32)
+    column = torch.linspace(0.3, 1, 32).view(1, 1, 32, 1)
+    return (row * column).repeat(num_images, 1, 1, 1)
+
+
+def test_every_image_has_draws_of_its_own() -> None:
+    out = augment_batch(_batch(), 1.0, torch.Generator().manual_seed(0))
+    assert out.shape == (16, 1, 32, 32)
+    for first in range(16):
+        for second in range(first):
+            assert (out[first] - out[second]).abs().mean() > 1
+
+
+def test_strength_scales_the_change_and_zero_changes_nothing() -> None:
+    batch = _batch(64)
+    changes = []
+    for strength in (0.0, 0.25, 0.5, 1.0):
+        out = augment_batch(batch, strength, torch.Generator().manual_seed(1))
+        assert out.min() >= 0
+        assert out.max() <= 255
+        changes.append(float((out - batch).abs().mean()))
+    assert changes[0] == 0
+    assert changes == sorted(changes)
+    assert changes[-1] > 2 * changes[1] > 0
+
+
+def test_the_generator_decides() -> None:
+    one, two, other = (
+        augment_batch(_batch(), 0.7, torch.Generator().manual_seed(s)) for s in (3, 3, 4)
+    )
+    assert torch.equal(one, two)
+    assert not torch.equal(one, other)
+
+
+def test_no_image_is_turned_upside_down() -> None:
+    """Depth has a direction: the bright end of a depth ramp stays at the bottom."""
+    ramp = torch.linspace(0, 255, 32).view(1, 1, 32, 1).expand(200, 1, 32, 32)
+    out = augment_batch(ramp, 1.0, torch.Generator().manual_seed(0))
+    top, bottom = out[:, :, :12].mean((1, 2, 3)), out[:, :, -12:].mean((1, 2, 3))
+    assert bool((bottom > top).all())
+
+
+def test_mixup_blends_images_and_targets_alike() -> None:
+    pixels = torch.arange(8.0).view(8, 1, 1, 1).expand(8, 1, 4, 4)
+    targets = F.one_hot(torch.arange(8), 8).float()
+    mixed, soft = mixup(pixels, targets, 0.4, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(soft.sum(1), torch.ones(8))
+    torch.testing.assert_close(mixed[:, 0, 0, 0], soft @ torch.arange(8.0))
+    assert not torch.equal(mixed, pixels)
+    same, unchanged = mixup(pixels, targets, 0.0, torch.Generator())
+    assert same is pixels
+    assert unchanged is targets
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_cross_entropy_is_pytorchs(smoothing: float, weighted: bool) -> None:
+    logits, labels = torch.randn(12, 3), torch.tensor([0, 1, 2] * 4)
+    weights = torch.tensor([0.5, 1.0, 2.0]) if weighted else None
+    loss = make_loss("cross_entropy", label_smoothing=smoothing, class_weights=weights)
+    computed = loss(logits, F.one_hot(labels, 3).float())
+    expected = F.cross_entropy(logits, labels, weight=weights, label_smoothing=smoothing)
+    torch.testing.assert_close(computed, expected)
+
+
+def test_focal_loss_by_hand() -> None:
+    logits, labels = torch.randn(5, 2), torch.tensor([0, 1, 1, 0, 1])
+    p = torch.softmax(logits, 1)[torch.arange(5), labels]
+    expected = -((1 - p) ** 2 * p.log()).mean()
+    computed = make_loss("focal")(logits, F.one_hot(labels, 2).float())
+    torch.testing.assert_close(computed, expected)
+    assert computed < make_loss("cross_entropy")(logits, F.one_hot(labels, 2).float())
+
+
+def test_balanced_weights_are_scikit_learns() -> None:
+    labels = torch.tensor([0] * 10 + [1] * 4 + [2] * 1)
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=labels.numpy())
+    torch.testing.assert_close(
+        balanced_class_weights(labels, 3), torch.tensor(expected, dtype=torch.float32)
+    )

@@ -1,0 +1,111 @@
+import numpy as np
+import pytest
+import torch
+
+from busi_search.seeding import seed_everything
+from busi_search.training.fit import (
+    EpochResult,
+    Schedule,
+    _batches,
+    _epoch_order,
+    fit_fold,
+    make_optimizer,
+    predict_probabilities,
+)
+from busi_search.training.losses import make_loss
+from busi_search.training.zoo import ImageClassifier, build_model
+
+
+def _problem(num_images: int = 60) -> tuple[torch.Tensor, torch.Tensor]:
+    """Bright squares against dark ones: learnable in seconds."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(num_images) % 2
+    images = rng.integers(0, 120, (num_images, 1, 28, 28)) + 100 * labels[:, None, None, None]
+    return torch.from_numpy(images.astype(np.uint8)), torch.from_numpy(labels)
+
+
+def _fit(
+    schedule: Schedule, *, epochs: int = 4, learning_rate: float = 3e-3, monitor: bool = False
+) -> tuple[list[EpochResult], ImageClassifier, torch.Tensor]:
+    seed_everything(0)
+    images, labels = _problem()
+    model = build_model("small_cnn", num_classes=2)
+    results = fit_fold(
+        model,
+        images,
+        labels,
+        train=np.arange(48),
+        monitor=np.arange(48, 60) if monitor else None,
+        optimizer=make_optimizer(model, "adam", learning_rate=learning_rate, weight_decay=0),
+        loss_function=make_loss("cross_entropy"),
+        augmentation=lambda pixels, targets, _: (pixels, targets),
+        schedule=schedule,
+        epochs=epochs,
+        batch_size=16,
+        freeze_depth=0,
+        balanced_sampling=False,
+        seed=1,
+    )
+    return list(results), model, images
+
+
+def test_it_learns_and_is_repeatable(one_thread: None) -> None:
+    results, model, images = _fit(Schedule("none"), epochs=5)
+    assert results[-1].train_loss < 0.5 * results[0].train_loss
+    probabilities = predict_probabilities(model, images, np.arange(60))
+    assert (probabilities.argmax(1) == np.arange(60) % 2).mean() > 0.95
+    np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-5)
+    again, twin, _ = _fit(Schedule("none"), epochs=5)
+    assert [r.train_loss for r in again] == [r.train_loss for r in results]
+    for one, two in zip(model.parameters(), twin.parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_schedules_move_the_learning_rate_as_named() -> None:
+    rates = {
+        name: [r.learning_rate for r in _fit(Schedule(name))[0]]
+        for name in ("none", "cosine", "onecycle")
+    }
+    assert rates["none"] == [3e-3] * 4
+    assert rates["cosine"] == sorted(rates["cosine"], reverse=True)
+    assert rates["cosine"][-1] == pytest.approx(0, abs=1e-9)
+    assert max(rates["onecycle"]) == pytest.approx(rates["onecycle"][0], rel=0.5)
+    assert rates["onecycle"][-1] < 0.05 * max(rates["onecycle"])
+
+
+def test_plateau_halves_after_patience_down_to_the_floor() -> None:
+    schedule = Schedule("plateau", plateau_patience=0, plateau_floor=2e-3)
+    results, _, _ = _fit(schedule, epochs=8, learning_rate=1e-2, monitor=True)
+    rates = [r.learning_rate for r in results]
+    assert min(rates) >= 2e-3
+    for before, after in zip(rates, rates[1:], strict=False):
+        assert after == before or after == pytest.approx(max(before / 2, 2e-3))
+
+
+def test_early_stopping_stops_and_returns_to_the_best_epoch() -> None:
+    schedule = Schedule("none", early_stopping_patience=2)
+    results, model, images = _fit(schedule, epochs=60, learning_rate=3e-2, monitor=True)
+    losses = [r.monitor_loss for r in results]
+    assert results[-1].stopped
+    assert len(results) < 60
+    best = int(np.argmin(losses))
+    assert len(losses) - 1 - best == 2
+    inner = predict_probabilities(model, images, np.arange(48, 60))
+    loss = -np.log(inner[np.arange(12), np.arange(48, 60) % 2]).mean()
+    assert loss == pytest.approx(losses[best], rel=1e-3)
+
+
+def test_no_batch_of_one_and_every_image_once() -> None:
+    order = torch.randperm(33)
+    batches = list(_batches(order, 16))
+    assert [len(batch) for batch in batches] == [16, 17]
+    assert torch.equal(torch.cat(batches), order)
+
+
+def test_balanced_sampling_evens_the_classes() -> None:
+    labels = torch.tensor([0] * 900 + [1] * 100)
+    generator = torch.Generator().manual_seed(0)
+    drawn = _epoch_order(np.arange(1000), labels, True, generator)
+    assert 0.4 < labels[drawn].float().mean() < 0.6
+    plain = _epoch_order(np.arange(1000), labels, False, generator)
+    assert torch.equal(plain.sort().values, torch.arange(1000))

@@ -1,8 +1,8 @@
 """Fixtures: every image is generated; real ones are only measured on where they are at hand."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -10,6 +10,9 @@ from PIL import Image
 
 from busi_search.home import Home, open_home
 from busi_search.seeding import seed_everything
+
+if TYPE_CHECKING:
+    from busi_search.release.run import StudyResult
 
 
 @pytest.fixture(autouse=True)
@@ -64,11 +67,22 @@ def real_data() -> Path:
     return folder
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """As in a search: sums come out the same to the last bit, and cores are not fought over."""
     import torch
 
-    before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+
+
+TINY = ("epochs=2", "phantom_num_images=60", "num_folds=3", "architecture='small_cnn'",
+        "image_size_pixels=28", "startup_trials=2")  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def tiny_result(tmp_path_factory: pytest.TempPathFactory) -> "StudyResult":
+    """A finished search on phantoms, in this process; shared, so only looked at."""
+    from busi_search.release.run import run_study
+
+    root = tmp_path_factory.mktemp("tiny") / "home"
+    return run_study("quickstart", trials=4, home=root, overrides=TINY, device="cpu", inline=True)

@@ -63,6 +63,7 @@ def register_candidate(
     home: Home,
     model: FoldEnsemble,
     *,
+    experiment_id: str,
     run_id: str,
     size_pixels: int,
     num_classes: int,
@@ -79,7 +80,7 @@ def register_candidate(
     Args:
         home: where the stores are.
         model: the ensemble, in evaluation mode, on the CPU.
-        run_id: the study run.
+        experiment_id, run_id: of the study run.
         size_pixels: side S of the input.
         num_classes: C.
         metadata: what a user of the model must know; stored inside it.
@@ -98,6 +99,8 @@ def register_candidate(
 
     mlflow.set_tracking_uri(home.tracking_uri)
     mlflow.set_registry_uri(home.tracking_uri)
+    # A logged model goes to the active experiment, whatever run it is given.
+    mlflow.set_experiment(experiment_id=experiment_id)
     pixels = TensorSpec(np.dtype("float32"), (-1, 1, size_pixels, size_pixels), name="pixels")
     probabilities = TensorSpec(np.dtype("float32"), (-1, num_classes), name="probabilities")
     torch_version = package_version("torch").partition("+")[0]

@@ -197,6 +197,7 @@ def _rebuild_and_register(
     version = register_candidate(
         context.home,
         model,
+        experiment_id=tracker.experiment_id,
         run_id=tracker.run_id,
         size_pixels=hyperparameters.image_size_pixels,
         num_classes=len(development.class_names),

@@ -12,6 +12,7 @@ from scipy.stats import norm, rankdata
 from busi_search.search.cross_validation import FoldResult
 from busi_search.spec import MINIMISED_METRICS, StudySection
 from busi_search.training import metrics
+from busi_search.training.weighted_metrics import weighted_metric
 
 Indices = npt.NDArray[np.int64]
 Influence = npt.NDArray[np.float64]
@@ -67,16 +68,13 @@ def _metric_influence(
         parts = [auc_influence(log_probabilities[:, c], labels == c) for c in classes]
         value = metrics.auc(log_probabilities, labels, positive=positive)
         return value, np.mean(parts, axis=0)
-    probabilities = metrics.softmax(log_probabilities)
-
-    def value_of(keep: npt.NDArray[np.bool_]) -> float:
-        every = metrics.compute_metrics(probabilities[keep], labels[keep], positive=positive)
-        return every[metric]
-
     num_images = len(labels)
-    whole = value_of(np.ones(num_images, dtype=bool))
-    without = np.asarray([value_of(np.arange(num_images) != index) for index in range(num_images)])
-    return whole, (num_images - 1) * (whole - np.nan_to_num(without, nan=whole))
+    # Row 0 keeps every image, row i + 1 leaves image i out.
+    keep = np.vstack([np.ones((1, num_images)), 1 - np.eye(num_images)])
+    probabilities = metrics.softmax(log_probabilities)
+    values = weighted_metric(metric, probabilities, labels, keep, positive=positive)
+    whole = float(values[0])
+    return whole, (num_images - 1) * (whole - np.nan_to_num(values[1:], nan=whole))
 
 
 @dataclass(frozen=True)

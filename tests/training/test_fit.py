@@ -49,7 +49,7 @@ def _fit(
     return list(results), model, images
 
 
-def test_it_learns_and_is_repeatable(one_thread: None) -> None:
+def test_it_learns_and_is_repeatable() -> None:
     results, model, images = _fit(Schedule("none"), epochs=5)
     assert results[-1].train_loss < 0.5 * results[0].train_loss
     probabilities = predict_probabilities(model, images, np.arange(60))

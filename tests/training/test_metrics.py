@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from busi_search.release.bootstrap import weighted_metric
+from busi_search.training.weighted_metrics import weighted_metric
 from busi_search.training.metrics import (
     compute_metrics,
     expected_calibration_error,

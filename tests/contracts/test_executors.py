@@ -1,0 +1,91 @@
+"""What every executor promises, whichever it is."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from busi_search.search.executors import Executor, InlineExecutor, ProcessExecutor
+
+EXECUTORS = [InlineExecutor, ProcessExecutor]
+
+
+def _write(folder: Path, steps: int, index: int) -> Iterator[None]:
+    for step in range(steps):
+        (folder / f"{index}-{step}").write_text(str(os.getpid()))
+        yield
+
+
+def _endless(folder: Path, index: int) -> Iterator[None]:
+    while True:
+        (folder / f"{index}").write_text(str(os.getpid()))
+        time.sleep(0.02)
+        yield
+
+
+def _die_once(folder: Path, index: int) -> Iterator[None]:
+    first = not (folder / "first").exists()
+    (folder / "first").touch()
+    yield
+    if first:
+        os.kill(os.getpid(), signal.SIGKILL)
+    (folder / "survived").touch()
+
+
+def _raise(index: int) -> Iterator[None]:
+    yield
+    raise SystemExit(3)
+
+
+def _drain(executor: Executor, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while executor.poll(0.1) > 0:
+        assert time.monotonic() < deadline, "the workers did not end"
+
+
+@pytest.fixture(params=EXECUTORS)
+def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
+    made = request.param()
+    yield made
+    made.stop()
+
+
+def test_every_worker_does_all_its_steps(executor: Executor, tmp_path: Path) -> None:
+    executor.start(partial(_write, tmp_path, 3), 2)
+    _drain(executor)
+    assert {p.name for p in tmp_path.iterdir()} == {f"{i}-{s}" for i in range(2) for s in range(3)}
+
+
+def test_stop_ends_workers_that_would_never_end(executor: Executor, tmp_path: Path) -> None:
+    executor.start(partial(_endless, tmp_path), 2)
+    deadline = time.monotonic() + 60
+    while len(list(tmp_path.iterdir())) < 2:
+        assert executor.poll(0.05) == 2
+        assert time.monotonic() < deadline
+    started = time.monotonic()
+    executor.stop()
+    assert time.monotonic() - started < 5
+    pids = {int(p.read_text()) for p in tmp_path.iterdir()} - {os.getpid()}
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    assert executor.poll(0) == 0
+
+
+def test_a_killed_process_is_replaced(tmp_path: Path) -> None:
+    executor = ProcessExecutor()
+    executor.start(partial(_die_once, tmp_path), 1)
+    _drain(executor)
+    assert (tmp_path / "survived").exists()
+    assert executor.num_died == 1
+
+
+def test_a_process_that_always_fails_is_not_restarted_for_ever() -> None:
+    executor = ProcessExecutor(max_restarts=1)
+    executor.start(_raise, 1)
+    _drain(executor)
+    assert executor.num_died == 2

@@ -1,0 +1,156 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mlflow import MlflowClient
+from PIL import Image
+
+from busi_search.errors import BusiSearchError, GateRefused, InputError
+from busi_search.home import Home, open_home
+from busi_search.release import registry
+from busi_search.release.predict import find_images, load_champion
+from busi_search.release.run import StudyResult
+from busi_search.release.ui import leaderboard_url
+from busi_search.release.winner import rebuild_ensemble, write_report
+from busi_search.search.storage import find_study
+
+
+@pytest.fixture
+def own_home(tiny_result: StudyResult, tmp_path: Path) -> Home:
+    """A copy of the registry's database that a test may change."""
+    source = tiny_result.context.home.root
+    shutil.copy(source / "mlflow.db", tmp_path / "mlflow.db")
+    return open_home(tmp_path)
+
+
+def test_the_winner_is_the_scored_model_and_survives_export(tiny_result: StudyResult) -> None:
+    context = tiny_result.context
+    release = tiny_result.release
+    assert release is not None
+    assert release.rebuilt_difference == 0.0
+    trial = find_study(context.home, context.name).get_trials()[release.trial]
+    model, difference = rebuild_ensemble(context, trial)
+    assert difference == 0.0
+    classifier = load_champion(context.home, "models:/busi-classifier@candidate")
+    images = np.array(context.images(28)[:5])
+    with torch.inference_mode():
+        expected = model(torch.from_numpy(images).unsqueeze(1).float()).numpy()
+    for count in (1, 5):
+        given = classifier.predict_pixels(images[:count])
+        np.testing.assert_allclose(given, expected[:count], atol=1e-6)
+        np.testing.assert_allclose(given.sum(1), 1, atol=1e-5)
+    assert classifier.class_names == ("benign", "malignant", "normal")
+    assert classifier.simulated
+
+
+def test_files_are_answered_as_arrays_are(tiny_result: StudyResult, tmp_path: Path) -> None:
+    context = tiny_result.context
+    classifier = load_champion(context.home, "models:/busi-classifier/1")
+    images = np.array(context.images(28)[:3])
+    for index, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / f"{index}.png")
+        Image.fromarray(image).save(tmp_path / f"{index}_mask.png")
+    found = find_images([tmp_path])
+    assert [path.name for path in found] == ["0.png", "1.png", "2.png"]
+    predictions = classifier.predict(found)
+    expected = classifier.predict_pixels(images)
+    for prediction, row in zip(predictions, expected, strict=True):
+        assert list(prediction.probabilities.values()) == pytest.approx(row.tolist())
+        assert prediction.label == classifier.class_names[row.argmax()]
+    (tmp_path / "bad.png").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"bad\.png"):
+        classifier.predict([tmp_path / "bad.png"])
+
+
+def test_phantom_models_need_force_and_a_reason(own_home: Home) -> None:
+    with pytest.raises(GateRefused, match="phantom"):
+        registry.promote(own_home)
+    assert registry.current_champion(own_home) is None
+    with pytest.raises(InputError, match="--reason"):
+        registry.promote(own_home, force=True)
+    decision = registry.promote(own_home, force=True, reason="a test")
+    assert decision.decision == "forced"
+    champion = registry.current_champion(own_home)
+    assert champion is not None
+    assert champion.tags["busi.promotion_reason"] == "a test"
+    assert registry.promote(own_home).reasons == ("it is the champion already",)
+
+
+def test_the_way_back(own_home: Home) -> None:
+    client = MlflowClient(own_home.tracking_uri)
+    first = registry.find_version(own_home, "1")
+    source = client.get_model_version(registry.MODEL_NAME, "1").source
+    real = {**first.tags, "busi.simulated": "false"}
+    for _ in range(2):
+        client.create_model_version(registry.MODEL_NAME, source, run_id=first.run_id, tags=real)
+    with pytest.raises(InputError, match="no previous"):
+        registry.rollback(own_home)
+    assert registry.promote(own_home, version="2").decision == "promoted"
+    decision = registry.promote(own_home, version="3")
+    assert decision.previous_champion is not None
+    assert decision.previous_champion.version == "2"
+    back = registry.rollback(own_home)
+    assert back.champion.version == "2"
+    assert registry.current_champion(own_home) == registry.find_version(own_home, "champion")
+    with pytest.raises(InputError, match="no previous"):
+        registry.rollback(own_home)
+
+
+def test_models_that_are_not_there(tiny_result: StudyResult, home: Home) -> None:
+    with pytest.raises(InputError, match="busi-search run"):
+        load_champion(home)
+    own = tiny_result.context.home
+    with pytest.raises(InputError, match="no champion"):
+        load_champion(own)
+    for uri in ("models:/busi-classifier/77", "busi-classifier", "models:/x"):
+        with pytest.raises(InputError):
+            load_champion(own, uri)
+
+
+def test_a_tampered_model_is_refused(tiny_result: StudyResult, tmp_path: Path) -> None:
+    """A pickle in the place of the pt2 program is never opened."""
+    home_copy = tmp_path / "copy"
+    shutil.copytree(tiny_result.context.home.root, home_copy)
+    (pt2,) = (tiny_result.context.home.root / "artifacts").rglob("model.pt2")
+    whole = pt2.read_bytes()
+
+    class Attack:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (exec, ("raise SystemExit('a pickle was run')",))
+
+    try:
+        torch.save(Attack(), pt2)
+        with pytest.raises(BusiSearchError, match="cannot be loaded"):
+            load_champion(tiny_result.context.home, "models:/busi-classifier/1")
+        pt2.write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(BusiSearchError, match="cannot be loaded"):
+            load_champion(tiny_result.context.home, "models:/busi-classifier/1")
+    finally:
+        pt2.write_bytes(whole)
+
+
+def test_the_report_is_whole_and_needs_no_network(tiny_result: StudyResult, tmp_path: Path) -> None:
+    target = tmp_path / "report.html"
+    write_report(tiny_result.context.home, "quickstart-phantom", target)
+    page = target.read_text()
+    for words in (
+        "ROC",
+        "Confusion matrix",
+        "mean nothing for patients",
+        "corrected",
+        "Best trials",
+    ):
+        assert words.lower() in page.lower()
+    assert "<script src=" not in page
+    assert len(page) < 12_000_000
+    with pytest.raises(InputError, match="quickstart-phantom"):
+        write_report(tiny_result.context.home, "absent", target)
+
+
+def test_the_leaderboard_has_an_address(tiny_result: StudyResult, home: Home) -> None:
+    url = leaderboard_url(tiny_result.context.home, "http://127.0.0.1:5000")
+    assert f"/experiments/{tiny_result.experiment_id}/runs" in url
+    with pytest.raises(InputError, match="busi-search run"):
+        leaderboard_url(home, "http://127.0.0.1:5000")

@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+
+from busi_search.release.selection import bias_corrected_estimate
+from busi_search.training.metrics import compute_metrics, softmax
+
+
+def _search(
+    num_trials: int, num_images: int, spread: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Trials that are all equally good, but for luck."""
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.arange(num_images) % 2)
+    logits = np.zeros((num_trials, num_images, 2))
+    logits[:, :, 1] = labels * 1.2 + spread * rng.normal(size=(num_trials, num_images))
+    logits[:, :, 1] += rng.normal(size=num_images)
+    return labels, softmax(logits)
+
+
+def test_the_naive_best_flatters_itself_and_the_correction_takes_it_back() -> None:
+    naive, corrected, honest = [], [], []
+    for seed in range(12):
+        labels, probabilities = _search(40, 150, 1.5, seed)
+        estimate = bias_corrected_estimate(labels, probabilities, num_bootstraps=100, seed=seed)
+        naive.append(estimate.naive)
+        corrected.append(estimate.value)
+        own = [compute_metrics(rows, labels)["auc"] for rows in probabilities]
+        assert estimate.naive == pytest.approx(max(own))
+        honest.append(np.mean(own))
+        assert estimate.low < estimate.value < estimate.high
+    assert np.mean(naive) > np.mean(honest) + 0.02
+    assert np.mean(corrected) == pytest.approx(np.mean(honest), abs=0.008)
+
+
+def test_one_trial_needs_no_correction() -> None:
+    labels, probabilities = _search(1, 100, 1.0, 0)
+    estimate = bias_corrected_estimate(labels, probabilities, num_bootstraps=50)
+    assert estimate.value == estimate.naive
+
+
+def test_twins_widen_the_interval() -> None:
+    labels, probabilities = _search(3, 80, 1.0, 0)
+    twice = np.tile(probabilities, (1, 4, 1))
+    groups = np.tile(np.arange(80), 4)
+    apart = bias_corrected_estimate(np.tile(labels, 4), twice, num_bootstraps=300)
+    together = bias_corrected_estimate(np.tile(labels, 4), twice, groups=groups, num_bootstraps=300)
+    assert (together.high - together.low) > 1.5 * (apart.high - apart.low)
+
+
+def test_a_minimised_metric_chooses_the_smallest() -> None:
+    labels, probabilities = _search(5, 100, 1.0, 0)
+    estimate = bias_corrected_estimate(labels, probabilities, metric="log_loss", num_bootstraps=50)
+    own = [compute_metrics(rows, labels)["log_loss"] for rows in probabilities]
+    assert estimate.naive == pytest.approx(min(own))
+
+
+def test_folds_give_the_mean_over_folds() -> None:
+    labels, probabilities = _search(4, 100, 1.0, 0)
+    folds = np.arange(100) // 2 % 5
+    estimate = bias_corrected_estimate(labels, probabilities, folds=folds, num_bootstraps=20)
+    own = [
+        np.mean([compute_metrics(r[folds == f], labels[folds == f])["auc"] for f in range(5)])
+        for r in probabilities
+    ]
+    assert estimate.naive == pytest.approx(max(own))
+
+
+def test_wrong_shapes_are_refused() -> None:
+    with pytest.raises(ValueError, match="shape"):
+        bias_corrected_estimate(np.zeros(3, dtype=int), np.zeros((1, 4, 2)))

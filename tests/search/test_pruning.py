@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+
+from busi_search.search.cross_validation import FoldResult
+from busi_search.search.pruning import auc_influence, paired_evidence
+from busi_search.training.metrics import binary_auc, compute_metrics, softmax
+
+
+def _fold(logits: np.ndarray, labels: np.ndarray, index: int = 0) -> FoldResult:
+    rows = np.log(softmax(logits)).astype(np.float32)
+    figures = compute_metrics(np.exp(rows.astype(float)), labels)
+    return FoldResult(index, rows, figures, (0.0,), (1,), (0.5,), 0, 0.0)
+
+
+def test_auc_influence_gives_the_variance_of_the_auc() -> None:
+    """Against a plain bootstrap of the same images."""
+    rng = np.random.default_rng(0)
+    positive = np.arange(200) % 3 == 0
+    scores = np.round(rng.normal(size=200) + positive, 1)
+    influence = auc_influence(scores, positive)
+    assert influence.sum() == pytest.approx(0, abs=1e-9)
+    by_formula = np.sqrt((influence**2).sum()) / 200
+    drawn = []
+    for _ in range(800):
+        rows = rng.integers(0, 200, 200)
+        drawn.append(binary_auc(scores[rows], positive[rows]))
+    assert by_formula == pytest.approx(np.std(drawn), rel=0.12)
+
+
+def _searches(shift: float, seed: int, num_folds: int, metric: str) -> float:
+    """Evidence against a trial whose scores are worse than the incumbent's by ``shift``."""
+    rng = np.random.default_rng(seed)
+    trial, incumbent, labels, groups = [], [], [], []
+    for index in range(num_folds):
+        truth = rng.permutation(np.arange(60) % 3)
+        shared = rng.normal(size=(60, 3))
+        shared[np.arange(60), truth] += 1.5
+        worse = shared + 0.5 * rng.normal(size=(60, 3))
+        better = shared + 0.5 * rng.normal(size=(60, 3))
+        worse[np.arange(60), truth] -= shift
+        trial.append(_fold(worse, truth, index))
+        incumbent.append(_fold(better, truth, index))
+        labels.append(truth)
+        groups.append(np.arange(60))
+    return paired_evidence(
+        trial, incumbent, labels, groups, metric=metric, positive=1
+    ).p_value  # fmt: skip
+
+
+@pytest.mark.parametrize("metric", ["auc", "accuracy", "log_loss"])
+def test_equal_trials_are_rarely_given_up_and_bad_ones_soon(metric: str) -> None:
+    equal = np.array([_searches(0.0, seed, 2, metric) for seed in range(60)])
+    bad = np.array([_searches(1.5, seed, 1, metric) for seed in range(20)])
+    assert np.mean(equal < 0.05) <= 0.15
+    assert np.mean(bad < 0.05) >= 0.9
+    assert 0.35 < equal.mean() < 0.65
+
+
+def test_twins_count_once() -> None:
+    """Doubling every image as its own twin must not make the evidence stronger."""
+    rng = np.random.default_rng(1)
+    truth = np.arange(40) % 2
+    one, other = rng.normal(size=(2, 40, 2))
+    one[np.arange(40), truth] += 0.3
+    other[np.arange(40), truth] += 1.0
+    args = {"metric": "auc", "positive": 1}
+    single = paired_evidence(
+        [_fold(one, truth)], [_fold(other, truth)], [truth], [np.arange(40)], **args
+    )
+    doubled_truth = np.tile(truth, 2)
+    doubled = paired_evidence(
+        [_fold(np.tile(one, (2, 1)), doubled_truth)],
+        [_fold(np.tile(other, (2, 1)), doubled_truth)],
+        [doubled_truth], [np.tile(np.arange(40), 2)], **args,
+    )  # fmt: skip
+    assert doubled.standard_error == pytest.approx(single.standard_error)
+
+
+def test_identical_predictions_are_no_evidence() -> None:
+    truth = np.arange(30) % 3
+    fold = _fold(np.random.default_rng(0).normal(size=(30, 3)), truth)
+    evidence = paired_evidence([fold], [fold], [truth], [np.arange(30)], metric="auc", positive=1)
+    assert evidence.p_value == 1.0

@@ -1,0 +1,110 @@
+from pathlib import Path
+
+import optuna
+import pytest
+
+from busi_search.errors import InputError
+from busi_search.search.samplers import make_sampler, num_possible_trials
+from busi_search.search.space import grid_of, recipe_trials, suggest_hyperparameters
+from busi_search.spec import StudySpec, parse_spec
+
+SPACE = {
+    "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+    "dropout": {"low": 0.0, "high": 0.6},
+    "architecture": ["small_cnn", "resnet18"],
+    "weights": ["none", "imagenet"],
+    "freeze_depth": {"low": 1, "high": 5, "only_if": {"weights": ["imagenet", "file"]}},
+}
+
+
+def _spec(**changes: object) -> StudySpec:
+    raw = {"dataset": {"source": "busi"}, "space": SPACE, **changes}
+    return parse_spec(raw, origin="test")
+
+
+def _optimise(spec: StudySpec, num_trials: int, storage: str | None = None) -> optuna.Study:
+    study = optuna.create_study(
+        sampler=make_sampler(spec), storage=storage, study_name="s", load_if_exists=True
+    )
+
+    def objective(trial: optuna.Trial) -> float:
+        chosen = suggest_hyperparameters(trial, spec)
+        return abs(chosen.dropout - 0.3) + chosen.learning_rate
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study.optimize(objective, n_trials=num_trials)
+    return study
+
+
+def test_conditional_parameters_are_sampled_only_where_they_mean_something() -> None:
+    spec = _spec(study={"sampler": "random"})
+    study = optuna.create_study(sampler=make_sampler(spec))
+    kinds = set()
+    for _ in range(40):
+        trial = study.ask()
+        chosen = suggest_hyperparameters(trial, spec)
+        assert ("freeze_depth" in trial.params) == (chosen.weights == "imagenet")
+        assert chosen.freeze_depth == trial.params.get("freeze_depth", 0)
+        assert 1e-4 <= chosen.learning_rate <= 1e-2
+        kinds.add(chosen.weights)
+        study.tell(trial, 0.0)
+    assert kinds == {"none", "imagenet"}
+
+
+def test_a_weights_file_switches_freezing_on() -> None:
+    space = {key: value for key, value in SPACE.items() if key != "weights"}
+    spec = _spec(space=space, hyperparameters={"weights": "my/w.pth"})
+    trial = optuna.create_study(sampler=make_sampler(spec)).ask()
+    suggest_hyperparameters(trial, spec)
+    assert "freeze_depth" in trial.params
+
+
+def test_conditions_in_a_circle_are_refused() -> None:
+    space = {
+        "dropout": {"low": 0, "high": 0.5, "only_if": {"epochs": [1]}},
+        "epochs": {"low": 1, "high": 5, "only_if": {"dropout": [0.1]}},
+    }
+    spec = _spec(space=space)
+    with pytest.raises(InputError, match="circle"):
+        suggest_hyperparameters(optuna.create_study().ask(), spec)
+
+
+def test_recipes_are_tried_as_written_and_taught_to_the_sampler() -> None:
+    recipe = [{"name": "known", "learning_rate": 1e-3, "dropout": 0.9, "optimizer": "sgd"}]
+    spec = _spec(recipe=recipe)
+    ((parameters, attributes),) = recipe_trials(spec)
+    assert attributes["recipe"] == "known"
+    assert "dropout" not in parameters  # outside the space
+    study = optuna.create_study(sampler=make_sampler(spec))
+    study.enqueue_trial(parameters, user_attrs=attributes)
+    trial = study.ask()
+    chosen = suggest_hyperparameters(trial, spec)
+    assert (chosen.learning_rate, chosen.dropout, chosen.optimizer) == (1e-3, 0.9, "sgd")
+    assert trial.params["learning_rate"] == 1e-3
+    assert "dropout" not in trial.params
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "gp", "cmaes"])
+def test_an_interrupted_search_proposes_what_an_undisturbed_one_does(
+    sampler: str, tmp_path: Path
+) -> None:
+    """Even a new process with a new sampler object goes on where the old one stopped."""
+    space = {"learning_rate": SPACE["learning_rate"], "dropout": SPACE["dropout"]}
+    spec = _spec(study={"sampler": sampler, "startup_trials": 4}, space=space)
+    whole = _optimise(spec, 9)
+    storage = f"sqlite:///{tmp_path}/o.db"
+    for count in (5, 1, 3):
+        broken = _optimise(spec, count, storage)
+    for resumed, undisturbed in zip(broken.trials, whole.trials, strict=True):
+        assert resumed.params == pytest.approx(undisturbed.params)
+
+
+def test_a_grid_is_finite_or_refused() -> None:
+    finite = {"dropout": {"low": 0.0, "high": 0.4, "step": 0.2}, "architecture": ["small_cnn"],
+              "freeze_depth": {"low": 0, "high": 2}}  # fmt: skip
+    spec = _spec(study={"sampler": "grid"}, space=finite)
+    assert num_possible_trials(spec) == 9
+    study = _optimise(spec, 9)
+    assert len({tuple(sorted(t.params.items())) for t in study.trials}) == 9
+    with pytest.raises(InputError, match="learning_rate"):
+        grid_of(_spec().space)

@@ -174,7 +174,7 @@ class StudySpec(_Strict):
         return self
 
     def resolve(self, sampled: dict[str, Any]) -> Hyperparameters:
-        """Return the full configuration: defaults, then the file's fixed values, then ``sampled``."""
+        """Return the full configuration: defaults, the file's fixed values, then ``sampled``."""
         fixed: dict[str, Any] = {"image_size_pixels": self.dataset.image_size_pixels}
         fixed.update(self.hyperparameters)
         return _check_hyperparameters({**fixed, **sampled}, "hyperparameters")

@@ -58,7 +58,8 @@ def _status(progress: "SearchProgress", objective: str) -> str:
     failed = f" · failed {progress.failed}" if progress.failed else ""
     return (
         f"best {objective} {best} · pruned {progress.pruned} "
-        f"(saved {progress.folds_saved} folds){failed} · left {duration(progress.remaining_seconds)}"
+        f"(saved {progress.folds_saved} folds){failed} · "
+        f"left {duration(progress.remaining_seconds)}"
     )
 
 

@@ -61,7 +61,7 @@ def load_busi(folder: Path) -> ImageDataset:
     """
     if not folder.is_dir():
         raise InputError(
-            f"{folder}: no such folder; expected class folders such as benign/, malignant/, normal/."
+            f"{folder}: no such folder; expected class folders such as benign/ and malignant/."
         )
     root = folder / KAGGLE_FOLDER if (folder / KAGGLE_FOLDER).is_dir() else folder
     class_folders = sorted(

@@ -52,7 +52,7 @@ def load_medmnist(path: Path, class_names: tuple[str, ...] | None = None) -> Ima
     names = class_names or _default_names(path, num_classes)
     if len(names) != num_classes:
         raise InputError(
-            f"{path}: {num_classes} classes in the labels but {len(names)} class_names in the study."
+            f"{path}: the labels have {num_classes} classes, the study {len(names)} class_names."
         )
     paths = [f"{part}/{index}" for part, (array, _) in parts.items() for index in range(len(array))]
     return ImageDataset(

@@ -209,7 +209,7 @@ def _draw_scenes(rng: np.random.Generator, kinds: _Index) -> _Scenes:
         "capsule": sign(9, -3).clip(0),
         "halo": sign(-3, 7).clip(0),
         "calcification": sign(-9, 11).clip(0),
-        # Decibels per image depth: below the surroundings' enhances what lies behind, above shadows.
+        # Decibels per image depth: less than around it enhances what lies behind, more shadows.
         "attenuation": sign(-45, 45) + rng.normal(0, 12, count),
     }
     return {name: np.asarray(values, np.float32) for name, values in scenes.items()}

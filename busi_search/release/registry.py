@@ -80,7 +80,8 @@ def register_candidate(
     Args:
         home: where the stores are.
         model: the ensemble, in evaluation mode, on the CPU.
-        experiment_id, run_id: of the study run.
+        experiment_id: of the study's experiment.
+        run_id: of the study run.
         size_pixels: side S of the input.
         num_classes: C.
         metadata: what a user of the model must know; stored inside it.

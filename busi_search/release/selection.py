@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from busi_search.training.weighted_metrics import fold_mean_metric, group_weights
 from busi_search.spec import MINIMISED_METRICS
+from busi_search.training.weighted_metrics import fold_mean_metric, group_weights
 
 
 @dataclass(frozen=True)

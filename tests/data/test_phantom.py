@@ -64,7 +64,8 @@ def test_every_size_shows_the_same_scenes() -> None:
 def test_shapes_and_types(phantom: Phantom) -> None:
     assert phantom.images.shape == phantom.masks.shape == (300, 64, 64)
     assert phantom.labels.shape == phantom.groups.shape == (300,)
-    assert phantom.images.dtype == np.uint8 and phantom.masks.dtype == np.bool_
+    assert phantom.images.dtype == np.uint8
+    assert phantom.masks.dtype == np.bool_
     assert phantom.labels.dtype == phantom.groups.dtype == np.int64
     assert phantom.class_names == ("benign", "malignant", "normal")
     assert (phantom.images.std(axis=(1, 2)) > 10).all()

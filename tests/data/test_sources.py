@@ -147,7 +147,7 @@ def test_phantoms_are_marked_as_simulated() -> None:
     assert len(dataset) == 60
     subset = dataset.subset(np.array([5, 2]))
     expected = list(dataset.images())
-    np.testing.assert_array_equal(list(subset.images())[0], expected[5])
+    np.testing.assert_array_equal(next(iter(subset.images())), expected[5])
 
 
 def test_a_study_without_its_data_says_so() -> None:

@@ -79,7 +79,7 @@ def test_phantom_models_need_force_and_a_reason(own_home: Home) -> None:
 
 
 def test_the_way_back(own_home: Home) -> None:
-    client = MlflowClient(own_home.tracking_uri)
+    client = MlflowClient(own_home.tracking_uri, registry_uri=own_home.tracking_uri)
     first = registry.find_version(own_home, "1")
     source = client.get_model_version(registry.MODEL_NAME, "1").source
     real = {**first.tags, "busi.simulated": "false"}
@@ -139,7 +139,7 @@ def test_the_report_is_whole_and_needs_no_network(tiny_result: StudyResult, tmp_
         "ROC",
         "Confusion matrix",
         "mean nothing for patients",
-        "corrected",
+        "after correction",
         "Best trials",
     ):
         assert words.lower() in page.lower()

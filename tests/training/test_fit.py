@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -78,7 +80,7 @@ def test_plateau_halves_after_patience_down_to_the_floor() -> None:
     results, _, _ = _fit(schedule, epochs=8, learning_rate=1e-2, monitor=True)
     rates = [r.learning_rate for r in results]
     assert min(rates) >= 2e-3
-    for before, after in zip(rates, rates[1:], strict=False):
+    for before, after in pairwise(rates):
         assert after == before or after == pytest.approx(max(before / 2, 2e-3))
 
 

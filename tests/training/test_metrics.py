@@ -4,12 +4,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from busi_search.training.weighted_metrics import weighted_metric
 from busi_search.training.metrics import (
     compute_metrics,
     expected_calibration_error,
     softmax,
 )
+from busi_search.training.weighted_metrics import weighted_metric
 
 
 def _draw(num_classes: int, num_images: int = 80, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

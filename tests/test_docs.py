@@ -1,0 +1,70 @@
+import re
+import subprocess
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from busi_search.spec import Hyperparameters, StudySection, list_bundled
+from tests.test_cli import _commands
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_every_command_and_option_of_run_is_documented() -> None:
+    page = (ROOT / "docs/reference/command-line.md").read_text()
+    for name, _ in _commands():
+        if name != "data":
+            assert f"busi-search {name}" in page
+    for parameter in dict(_commands())["run"].params:
+        if parameter.param_type_name == "option":
+            assert any(option in page for option in parameter.opts), parameter.name
+
+
+def test_every_key_of_a_study_file_is_documented() -> None:
+    page = (ROOT / "docs/reference/study-file.md").read_text()
+    for name in (*Hyperparameters.model_fields, *StudySection.model_fields):
+        assert f"`{name}`" in page
+
+
+def test_the_readme_is_short_and_ci_runs_its_test_command() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert len(readme.splitlines()) < 80
+    assert "    pip install uv && uv run busi-search run --trials 100\n" in readme
+    command = "pip install uv && uv run pytest"
+    assert f"    {command}\n" in readme
+    assert f"\n{command}\n" in (ROOT / ".ci/run").read_text()
+
+
+@pytest.mark.parametrize("page", [*sorted(ROOT.glob("docs/**/*.md")), ROOT / "README.md"])
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_picture_of_the_house_is_true() -> None:
+    page = (ROOT / "docs/explanation/architecture.md").read_text()
+    for path in (ROOT / "busi_search").rglob("*.py"):
+        if path.name != "__init__.py":
+            assert re.search(rf"\b{path.name}\b", page), f"{path} is not in architecture.md"
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_brings_the_studies(tmp_path: Path) -> None:
+    subprocess.run(["uv", "build", "--wheel", "-o", tmp_path, ROOT], check=True, timeout=300)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    code = (
+        "import sys; sys.path.insert(0, 'site')\n"
+        "import busi_search\n"
+        "from busi_search.spec import bundled_studies, list_bundled, load_spec\n"
+        "assert 'site' in busi_search.__file__, busi_search.__file__\n"
+        "assert 'site' in str(bundled_studies())\n"
+        "print(' '.join(load_spec(n)[1][:0] + n for n in list_bundled()))"
+    )
+    done = subprocess.run(
+        ["uv", "run", "--project", ROOT, "python", "-c", code],
+        check=False, cwd=tmp_path, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.stdout.split() == list_bundled(), done.stderr

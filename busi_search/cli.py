@@ -338,8 +338,103 @@ def report(ctx: click.Context, name: str, target: str) -> None:
 
 
 @main.command()
+@click.argument("name")
+@click.option("--version", help="Model version (default: what the study registered last).")
+@JSON_OPTION
+@click.pass_context
+def evaluate(ctx: click.Context, name: str, version: str | None, as_json: bool) -> None:
+    """Open the sealed test for a study's model; every opening is counted.
+
+    \b
+    Example:
+      busi-search evaluate busi
+    """
+    from busi_search import terminal
+    from busi_search.release.evaluation import evaluate_sealed_test
+
+    report = evaluate_sealed_test(_home(ctx), name, version=version)
+    if as_json:
+        _print_json(report.to_json())
+        return
+    terminal.show_test_report(report)
+
+
+@main.command()
+@click.argument("name")
+@click.argument("trial", type=click.IntRange(min=0))
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:K.")
+@JSON_OPTION
+@click.pass_context
+def replay(ctx: click.Context, name: str, trial: int, device: str, as_json: bool) -> None:
+    """Train a trial again and say whether every fold agrees (exit code 1 if not).
+
+    \b
+    Example:
+      busi-search replay busi 12
+    """
+    from busi_search.release.replay import replay_trial
+    from busi_search.release.run import resolve_device
+
+    found = replay_trial(_home(ctx), name, trial, device=resolve_device(device))
+    if as_json:
+        _print_json(vars(found))
+    else:
+        for row in found.folds:
+            same = "identical" if row["identical"] else f"differs by {row['max_difference']:.2g}"
+            click.echo(
+                f"fold {row['fold']}: AUC {row['stored_auc']:.4f} stored, "
+                f"{row['replayed_auc']:.4f} replayed, {same}"
+            )
+        for key, (then, now) in found.differs.items():
+            click.echo(f"since then {key} changed: {then} -> {now}", err=True)
+    if not found.agrees:
+        raise BusiSearchError(f"Trial {trial} does not come out as it was stored.")
+
+
+@main.command("leak-gap")
+@click.argument("name")
+@click.option(
+    "--trial", type=click.IntRange(min=0), help="Whose configuration (default: the best)."
+)
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:K.")
+@JSON_OPTION
+@click.pass_context
+def leak_gap(ctx: click.Context, name: str, trial: int | None, device: str, as_json: bool) -> None:
+    """What one configuration scores if near-duplicates may cross folds, and if not.
+
+    \b
+    Example:
+      busi-search leak-gap busi
+    """
+    from busi_search.release.replay import measure_leak_gap
+    from busi_search.release.run import resolve_device
+
+    gap = measure_leak_gap(_home(ctx), name, trial, device=resolve_device(device))
+    if as_json:
+        _print_json(vars(gap))
+        return
+    click.echo(
+        f"trial {gap.trial}; random folds tear {gap.num_split_groups} groups apart", err=True
+    )
+    for key in ("cv_auc", "cv_accuracy", "cv_f1"):
+        random, grouped = gap.random[key], gap.grouped[key]
+        click.echo(
+            f"{key}: random {random:.4f}, grouped {grouped:.4f}, gap {random - grouped:+.4f}"
+        )
+
+
+@main.command()
 @click.option("--version", help="Number or alias (default: candidate).")
 @click.option("--model", default=None, help="Registered model (default: busi-classifier).")
+@click.option(
+    "--max-auc-drop",
+    type=float,
+    default=0.02,
+    show_default=True,
+    help="How much lower than the champion's the test AUC may be.",
+)
+@click.option("--min-sensitivity", type=float, help="On the sealed test, at the operating point.")
+@click.option("--max-ece", type=float, help="Calibration error on the sealed test.")
 @click.option("--force", is_flag=True, help="Promote although the gate refuses.")
 @click.option("--reason", help="Why; needed with --force, and recorded.")
 @JSON_OPTION
@@ -348,21 +443,35 @@ def promote(
     ctx: click.Context,
     version: str | None,
     model: str | None,
+    max_auc_drop: float,
+    min_sensitivity: float | None,
+    max_ece: float | None,
     force: bool,
     reason: str | None,
     as_json: bool,
 ) -> None:
     """Make the candidate the champion, if the gate agrees (exit code 3 if not).
 
+    A candidate that was not yet evaluated on the sealed test, or not against the present champion,
+    is evaluated first; the opening is counted.
+
     \b
     Example:
       busi-search promote --version 2
     """
     from busi_search.release import registry
+    from busi_search.release.evaluation import promote_after_evaluation
 
     home, name = _home(ctx), model or registry.MODEL_NAME
     try:
-        decision = registry.promote(home, version=version, name=name, force=force, reason=reason)
+        decision = promote_after_evaluation(
+            home,
+            version=version,
+            name=name,
+            gate=registry.Gate(max_auc_drop, min_sensitivity, max_ece),
+            force=force,
+            reason=reason,
+        )
     except GateRefused as error:
         if as_json:
             champion = registry.current_champion(home, name=name)

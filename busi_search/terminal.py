@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from busi_search.release.evaluation import TestReport
     from busi_search.release.run import StudyResult
     from busi_search.search.context import StudyContext
     from busi_search.search.study import SearchProgress
@@ -155,3 +156,29 @@ def show_result(result: "StudyResult") -> None:
     err.print("  busi-search ui                        browse the trials", markup=False)
     err.print(f"  busi-search promote{forced}", markup=False)
     err.print("  busi-search predict IMAGE.png         ask the promoted model", markup=False)
+
+
+def show_test_report(report: "TestReport") -> None:
+    """Print what a model scored on the sealed test, with intervals."""
+    tables = [("sealed test", report.figures)]
+    if report.figures_without_twins is not None:
+        tables.append(("without twins in development", report.figures_without_twins))
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("")
+    for title, figures in tables:
+        table.add_column(f"{title} ({figures['num_images']} images)")
+    names = ("auc", "aupr", "accuracy", "balanced_accuracy", "f1", "sensitivity", "specificity")
+    for name in (*names, "log_loss", "brier", "ece"):
+        cells = []
+        for _, figures in tables:
+            low, high = figures[f"{name}_ci95"]
+            cells.append(f"{figures[name]:.3f} ({low:.3f} to {high:.3f})")
+        table.add_row(name, *cells)
+    Console(highlight=False).print(table)
+    err.print(
+        f"{report.version.name} version {report.version.version}; the sealed test was opened "
+        f"{report.openings} time(s). Sensitivity and specificity are of "
+        f"'{report.figures['positive_class']}' at the operating point fixed before."
+    )
+    if report.against_champion is not None:
+        err.print(f"against the champion: {report.against_champion}", markup=False)

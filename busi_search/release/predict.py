@@ -42,6 +42,8 @@ class Classifier:
         class_names: C names.
         size_pixels: side S of its input.
         simulated: whether it was trained on phantoms.
+        positive_class: name of the class (malignant) the operating point is about.
+        operating_threshold: probability of that class from which an image is called positive.
     """
 
     def __init__(self, module: torch.nn.Module, metadata: dict[str, Any], uri: str) -> None:
@@ -53,6 +55,8 @@ class Classifier:
         self.class_names = tuple(metadata["class_names"])
         self.size_pixels = int(metadata["image_size_pixels"])
         self.simulated = bool(metadata["simulated"])
+        self.positive_class = str(metadata["positive_class"])
+        self.operating_threshold = float(metadata["operating_threshold"])
 
     @torch.inference_mode()
     def predict_pixels(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

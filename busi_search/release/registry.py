@@ -1,10 +1,13 @@
 """The model registry: candidate, champion, previous champion."""
 
 import getpass
+import json
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as package_version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,19 +23,24 @@ MODEL_NAME = "busi-classifier"
 CANDIDATE = "candidate"
 CHAMPION = "champion"
 PREVIOUS_CHAMPION = "previous_champion"
+# Attribute of an Optuna study that names the version it registered.
+RELEASED = "released"
+TEST_TAGS = ("auc", "aupr", "accuracy", "f1", "log_loss", "ece", "sensitivity", "specificity")
 
 
 class FoldEnsemble(nn.Module):
-    """The models of all folds, averaged: grey pixels in, class probabilities out."""
+    """The models of all folds, averaged and calibrated: grey pixels in, probabilities out."""
 
-    def __init__(self, models: Sequence[ImageClassifier]) -> None:
+    def __init__(self, models: Sequence[ImageClassifier], temperature: float = 1.0) -> None:
         super().__init__()
         self.models = nn.ModuleList(models)
+        self.temperature = temperature
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Map (N, 1, S, S) float32 grey levels in [0, 255] to (N, C) probabilities."""
         rows = [torch.softmax(model(pixels), dim=1) for model in self.models]
-        return torch.stack(rows).mean(dim=0)
+        average = torch.stack(rows).mean(dim=0)
+        return torch.softmax(average.clamp_min(1e-20).log() / self.temperature, dim=1)
 
 
 @dataclass(frozen=True)
@@ -192,6 +200,60 @@ def current_champion(home: Home, *, name: str = MODEL_NAME) -> RegisteredVersion
     return next((v for v in list_versions(home, name=name) if CHAMPION in v.aliases), None)
 
 
+def log_evaluation(
+    home: Home,
+    version: RegisteredVersion,
+    *,
+    report: Mapping[str, Any],
+    ledger: Sequence[Mapping[str, Any]],
+    predictions: Mapping[str, Sequence[float]],
+) -> None:
+    """Keep a test report with its model: tags of the version, artifacts and metrics of its run.
+
+    Args:
+        home: where the stores are.
+        version: the evaluated model.
+        report: what ``evaluate --json`` prints.
+        ledger: all entries of the study's ledger.
+        predictions: probabilities by image name.
+    """
+    client = _client(home)
+    figures = report["test"]
+    tags = {f"busi.test_{name}": f"{figures[name]:.4f}" for name in TEST_TAGS}
+    tags["busi.test_auc_ci95"] = " to ".join(f"{value:.4f}" for value in figures["auc_ci95"])
+    tags["busi.test_openings"] = str(report["openings"])
+    if "against_champion" in report:
+        tags["busi.against_champion"] = json.dumps(report["against_champion"])
+    for key, value in tags.items():
+        client.set_model_version_tag(version.name, version.version, key, value)
+    for name in TEST_TAGS:
+        client.log_metric(version.run_id, f"test_{name}", figures[name])
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in (
+            (f"test_report_v{version.version}.json", report),
+            (f"test_predictions_v{version.version}.json", predictions),
+            ("test_ledger.json", list(ledger)),
+        ):
+            (Path(folder) / name).write_text(json.dumps(content, indent=1), encoding="utf-8")
+        client.log_artifacts(version.run_id, folder)
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What a candidate must hold to become champion.
+
+    Attributes:
+        max_auc_drop: the candidate's AUC on the sealed test may be lower than the champion's by
+            at most this.
+        min_sensitivity: on the sealed test, at the operating point; None for no limit.
+        max_ece: expected calibration error on the sealed test; None for no limit.
+    """
+
+    max_auc_drop: float = 0.02
+    min_sensitivity: float | None = None
+    max_ece: float | None = None
+
+
 @dataclass(frozen=True)
 class Decision:
     """What a promotion did, and why."""
@@ -207,6 +269,7 @@ def promote(
     *,
     version: str | None = None,
     name: str = MODEL_NAME,
+    gate: Gate | None = None,
     force: bool = False,
     reason: str | None = None,
 ) -> Decision:
@@ -216,6 +279,7 @@ def promote(
         home: where the stores are.
         version: number or alias.
         name: of the registered model.
+        gate: limits (default: :class:`Gate`'s own).
         force: promote although the gate refuses.
         reason: why; needed with ``force``, and recorded.
 
@@ -233,7 +297,7 @@ def promote(
         if current is not None and current.version == chosen.version:
             before = aliases.get(PREVIOUS_CHAMPION)
             return Decision("promoted", ("it is the champion already",), chosen, before)
-        refusals = _refusals(chosen)
+        refusals = _refusals(chosen, current, gate or Gate())
         if refusals and not force:
             raise GateRefused(
                 f"Version {chosen.version} of '{name}' was not promoted: {'; '.join(refusals)}. "
@@ -260,10 +324,44 @@ def promote(
     )
 
 
-def _refusals(version: RegisteredVersion) -> list[str]:
+def _refusals(
+    chosen: RegisteredVersion, champion: RegisteredVersion | None, gate: Gate
+) -> list[str]:
     """Reasons why a version may not become champion by itself."""
-    if version.simulated:
+    if chosen.simulated:
         return ["it was trained on simulated phantoms, whose scores mean nothing for patients"]
+    tags = chosen.tags
+    if "busi.test_auc" not in tags:
+        study = tags.get("busi.study", "NAME")
+        return [f"it was not evaluated on the sealed test (busi-search evaluate {study})"]
+    refusals = []
+    sensitivity, ece = float(tags["busi.test_sensitivity"]), float(tags["busi.test_ece"])
+    if gate.min_sensitivity is not None and sensitivity < gate.min_sensitivity:
+        refusals.append(f"sensitivity {sensitivity:.3f} is below {gate.min_sensitivity:.3f}")
+    if gate.max_ece is not None and ece > gate.max_ece:
+        refusals.append(f"calibration error {ece:.3f} is above {gate.max_ece:.3f}")
+    if champion is not None:
+        refusals += _compared_with(champion, tags, gate)
+    return refusals
+
+
+def _compared_with(champion: RegisteredVersion, tags: Mapping[str, str], gate: Gate) -> list[str]:
+    """Reasons from the paired comparison with the champion on the same sealed test."""
+    compared = json.loads(tags.get("busi.against_champion", "{}"))
+    study = tags.get("busi.study", "NAME")
+    if compared.get("champion") != champion.version:
+        return [
+            f"it was not compared with the champion, version {champion.version} "
+            f"(busi-search evaluate {study})"
+        ]
+    if not compared["comparable"]:
+        return [f"it cannot be compared with version {champion.version}: {compared['reason']}"]
+    difference, (low, high) = compared["auc_difference"], compared["ci95"]
+    if difference < -gate.max_auc_drop:
+        return [
+            f"its AUC is {difference:+.3f} (95 % interval {low:+.3f} to {high:+.3f}) against "
+            f"version {champion.version}; at most -{gate.max_auc_drop:.3f} is allowed"
+        ]
     return []
 
 

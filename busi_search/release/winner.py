@@ -15,9 +15,16 @@ from optuna.trial import FrozenTrial, TrialState
 from busi_search.data.image_cache import load_images
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.home import Home, write_atomically
+from busi_search.release.calibration import (
+    OperatingPoint,
+    apply_temperature,
+    choose_operating_point,
+    fit_temperature,
+)
 from busi_search.release.predict import load_champion
 from busi_search.release.registry import (
     MODEL_NAME,
+    RELEASED,
     FoldEnsemble,
     RegisteredVersion,
     find_version,
@@ -33,7 +40,6 @@ from busi_search.search.study import best_trial
 from busi_search.search.tracking import Tracker
 from busi_search.training.metrics import softmax
 
-RELEASED = "released"
 # Probabilities before and after export may differ by rounding only.
 EXPORT_TOLERANCE = 1e-5
 # On one kind of CPU a trial comes out the same to the last bit; elsewhere by rounding.
@@ -168,6 +174,8 @@ def _rebuild_and_register(
     context: StudyContext, best: FrozenTrial, estimate: Estimate, tracker: Tracker
 ) -> tuple[RegisteredVersion, float]:
     model, difference = rebuild_ensemble(context, best)
+    calibration = calibrate(context, best)
+    model.temperature = calibration.temperature
     hyperparameters = trial_hyperparameters(best)
     development = context.development
     metadata = {
@@ -177,7 +185,11 @@ def _rebuild_and_register(
             "image_size_pixels": hyperparameters.image_size_pixels,
             "preprocessing": "decode, grey by ITU-R BT.601 luminance, resize to a square with an "
             "antialiased bilinear filter, float32 in [0, 255], shape (N, 1, S, S); normalisation, "
-            "softmax and the average over folds are inside the model",
+            "softmax, the average over folds and the temperature are inside the model",
+            "temperature": calibration.temperature,
+            "operating_threshold": calibration.operating_point.threshold,
+            "operating_sensitivity": calibration.operating_point.sensitivity,
+            "operating_specificity": calibration.operating_point.specificity,
             "simulated": development.simulated,
             "study": context.name,
             "trial": best.number,
@@ -189,6 +201,7 @@ def _rebuild_and_register(
         "busi.trial": str(best.number),
         "busi.dataset": development.name,
         "busi.fingerprint": context.partition.fingerprint,
+        "busi.partition": context.partition.digest(),
         "busi.simulated": str(development.simulated).lower(),
         f"busi.{context.spec.study.objective}": f"{estimate.naive:.4f}",
         f"busi.corrected_{context.spec.study.objective}": f"{estimate.value:.4f}",
@@ -207,6 +220,31 @@ def _rebuild_and_register(
     )
     _check_export(context, model, version, hyperparameters.image_size_pixels)
     return version, difference
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What is fixed on out-of-fold predictions and goes to new images unchanged.
+
+    Attributes:
+        temperature: divides the logarithm of the averaged probabilities.
+        operating_point: on the calibrated probability of the positive (malignant) class.
+    """
+
+    temperature: float
+    operating_point: OperatingPoint
+
+
+def calibrate(context: StudyContext, trial: FrozenTrial) -> Calibration:
+    """Fit temperature and operating point on a trial's out-of-fold predictions."""
+    folds = context.partition.folds
+    rows = gather_out_of_fold(list(stored_folds(trial, len(folds)).values()), folds)
+    labels = context.development.labels
+    temperature = fit_temperature(rows.log_probabilities, labels)
+    probabilities = apply_temperature(rows.log_probabilities, temperature)
+    positive = context.development.positive
+    point = choose_operating_point(probabilities[:, positive], labels == positive)
+    return Calibration(temperature, point)
 
 
 def rebuild_ensemble(context: StudyContext, trial: FrozenTrial) -> tuple[FoldEnsemble, float]:

@@ -155,7 +155,8 @@ def _make_model(hyperparameters: Hyperparameters, num_classes: int) -> ImageClas
         imagenet_normalisation=hyperparameters.weights != "none",
     )
     load_weights(model, hyperparameters.architecture, hyperparameters.weights)
-    freeze_backbone(model, hyperparameters.freeze_depth)
+    # A searched depth may exceed the stages of a small architecture: only its head learns then.
+    freeze_backbone(model, min(hyperparameters.freeze_depth, len(model.stages)))
     return model
 
 

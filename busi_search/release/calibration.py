@@ -1,0 +1,85 @@
+"""Temperature and operating point: chosen on out-of-fold predictions, applied unchanged."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+
+TEMPERATURE_BOUNDS = (0.05, 20.0)
+DEFAULT_SPECIFICITY = 0.9
+
+
+def fit_temperature(
+    log_probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]
+) -> float:
+    """Return the temperature that minimises the log loss of out-of-fold predictions.
+
+    Args:
+        log_probabilities: (N, C) logits or log-probabilities.
+        labels: (N,) integers.
+
+    Returns:
+        T > 0; probabilities become softmax(logits / T). Above 1 the model was too sure.
+
+    Source: Guo et al. 2017, "On calibration of modern neural networks".
+    """
+    rows = np.maximum(log_probabilities.astype(np.float64), -50.0)
+    index = np.arange(len(labels))
+
+    def loss(log_temperature: float) -> float:
+        scaled = log_softmax(rows / np.exp(log_temperature), axis=1)
+        return float(-np.mean(scaled[index, labels]))
+
+    low, high = np.log(TEMPERATURE_BOUNDS)
+    return float(np.exp(minimize_scalar(loss, bounds=(low, high), method="bounded").x))
+
+
+def apply_temperature(
+    log_probabilities: npt.NDArray[np.floating], temperature: float
+) -> npt.NDArray[np.float64]:
+    """Return (N, C) probabilities softmax(log_probabilities / temperature)."""
+    rows = np.maximum(log_probabilities.astype(np.float64), -50.0)
+    result: npt.NDArray[np.float64] = np.exp(log_softmax(rows / temperature, axis=1))
+    return result
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """From which probability of the positive class on an image counts as positive.
+
+    Attributes:
+        threshold: probability; an image at or above it is called positive.
+        sensitivity: on the out-of-fold predictions it was chosen on.
+        specificity: likewise, at least the specificity asked for.
+    """
+
+    threshold: float
+    sensitivity: float
+    specificity: float
+
+
+def choose_operating_point(
+    scores: npt.NDArray[np.floating],
+    positive: npt.NDArray[np.bool_],
+    *,
+    min_specificity: float = DEFAULT_SPECIFICITY,
+) -> OperatingPoint:
+    """Return the point of highest sensitivity whose specificity is high enough.
+
+    Args:
+        scores: (N,) out-of-fold probability of the positive class.
+        positive: (N,) truth.
+        min_specificity: in (0, 1).
+    """
+    negatives = np.sort(scores[~positive].astype(np.float64))
+    allowed = int(np.floor((1 - min_specificity) * len(negatives) + 1e-9))
+    # The next larger number than the first negative that must stay below.
+    threshold = float(np.nextafter(negatives[len(negatives) - allowed - 1], np.inf))
+    called = scores >= threshold
+    return OperatingPoint(
+        threshold=threshold,
+        sensitivity=float(np.mean(called[positive])),
+        specificity=float(np.mean(~called[~positive])),
+    )

@@ -1,0 +1,173 @@
+"""Training again: whether a trial is what its settings give, and what a leak would add."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from busi_search.data.folds import make_folds
+from busi_search.errors import InputError
+from busi_search.home import Home
+from busi_search.search.context import StudyContext, reopen_study
+from busi_search.search.cross_validation import FoldResult, cross_validate
+from busi_search.search.records import HYPERPARAMETERS, cv_metrics, stored_folds
+from busi_search.search.storage import find_study
+from busi_search.search.study import environment
+from busi_search.seeding import derive_seed
+from busi_search.spec import Hyperparameters
+from busi_search.training.metrics import softmax
+
+# A GPU sums in another order from call to call.
+GPU_TOLERANCE = 0.02
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A trial, trained again.
+
+    Attributes:
+        trial: its number.
+        folds: per fold ``fold``, ``stored_auc``, ``replayed_auc``, ``max_difference`` (largest
+            difference of a probability) and ``identical`` (to the last bit).
+        agrees: every fold is identical, or on a GPU within ``GPU_TOLERANCE``.
+        differs: what is not as it was when the study began: name -> [then, now].
+    """
+
+    trial: int
+    folds: list[dict[str, Any]]
+    agrees: bool
+    differs: dict[str, list[str]]
+
+
+def _train(
+    context: StudyContext,
+    hyperparameters: Hyperparameters,
+    trial: int,
+    *,
+    grouped: bool = True,
+    num_folds: int | None = None,
+) -> list[FoldResult]:
+    """Cross-validate a configuration as a trial of the study, or on folds that ignore groups."""
+    torch.set_num_threads(1)
+    labels = context.development.labels
+    groups = context.groups if grouped else np.arange(len(labels))
+    folds = list(context.partition.folds)
+    if not grouped:
+        seed = derive_seed(context.spec.study.seed, -1, -1, "folds")
+        folds = make_folds(labels, groups, num_folds=len(folds), seed=seed)
+    results = cross_validate(
+        context.images(hyperparameters.image_size_pixels),
+        labels,
+        groups,
+        folds[:num_folds],
+        hyperparameters,
+        num_classes=len(context.development.class_names),
+        positive=context.development.positive,
+        study_seed=context.spec.study.seed,
+        trial_number=trial,
+        device=context.device,
+    )
+    return list(results)
+
+
+def replay_trial(home: Home, study_name: str, number: int, *, device: str = "cpu") -> Replay:
+    """Train a trial again from what is stored and compare every finished fold.
+
+    Args:
+        home: where the stores are.
+        study_name: the study.
+        number: of the trial.
+        device: PyTorch's name of the device.
+
+    Raises:
+        InputError: no such study or trial, nothing to compare, or the data is gone or changed.
+    """
+    study = find_study(home, study_name)
+    trials = study.get_trials(deepcopy=False)
+    if not 0 <= number < len(trials):
+        raise InputError(f"Study '{study_name}' has no trial {number}; it has {len(trials)}.")
+    trial = trials[number]
+    context = reopen_study(study, home=home, device=device)
+    stored = stored_folds(trial, len(context.partition.folds))
+    if not stored or HYPERPARAMETERS not in trial.user_attrs:
+        raise InputError(f"Trial {number} of '{study_name}' finished no fold to compare with.")
+    hyperparameters = Hyperparameters(**trial.user_attrs[HYPERPARAMETERS])
+    rows = []
+    for result in _train(context, hyperparameters, number, num_folds=len(stored)):
+        before = stored[result.fold]
+        difference = softmax(result.log_probabilities) - softmax(before.log_probabilities)
+        rows.append(
+            {
+                "fold": result.fold,
+                "stored_auc": before.metrics["auc"],
+                "replayed_auc": result.metrics["auc"],
+                "max_difference": float(np.abs(difference).max()),
+                "identical": bool(
+                    np.array_equal(result.log_probabilities, before.log_probabilities)
+                ),
+            }
+        )
+    tolerance = 0.0 if device == "cpu" else GPU_TOLERANCE
+    then, now = study.user_attrs["versions"], environment()
+    return Replay(
+        trial=number,
+        folds=rows,
+        agrees=all(row["identical"] or row["max_difference"] < tolerance for row in rows),
+        differs={
+            key: [str(then.get(key)), str(now.get(key))]
+            for key in sorted({*then, *now})
+            if then.get(key) != now.get(key)
+        },
+    )
+
+
+@dataclass(frozen=True)
+class LeakGap:
+    """One configuration on folds that ignore near-duplicates and on folds that keep them together.
+
+    Attributes:
+        trial: whose configuration.
+        random: ``cv_`` figures on random folds.
+        grouped: on grouped folds; same images, seeds and everything else.
+        num_split_groups: groups that the random folds tear apart.
+    """
+
+    trial: int
+    random: dict[str, float]
+    grouped: dict[str, float]
+    num_split_groups: int
+
+
+def measure_leak_gap(
+    home: Home, study_name: str, number: int | None = None, *, device: str = "cpu"
+) -> LeakGap:
+    """Measure what leaking near-duplicates would add to a study's figures.
+
+    Args:
+        home: where the stores are.
+        study_name: the study.
+        number: trial whose configuration is used (default: the best).
+        device: PyTorch's name of the device.
+
+    Raises:
+        InputError: no such study or trial, or the data is gone or changed.
+    """
+    study = find_study(home, study_name)
+    if number is None:
+        try:
+            number = study.best_trial.number
+        except ValueError:
+            raise InputError(f"Study '{study_name}' has no fully evaluated trial yet.") from None
+    trials = study.get_trials(deepcopy=False)
+    if not 0 <= number < len(trials) or HYPERPARAMETERS not in trials[number].user_attrs:
+        raise InputError(f"Study '{study_name}' has no trial {number} with a configuration.")
+    context = reopen_study(study, home=home, device=device)
+    hyperparameters = Hyperparameters(**trials[number].user_attrs[HYPERPARAMETERS])
+    sizes = np.unique(context.groups, return_counts=True)[1]
+    return LeakGap(
+        trial=number,
+        random=cv_metrics(_train(context, hyperparameters, number, grouped=False)),
+        grouped=cv_metrics(_train(context, hyperparameters, number)),
+        num_split_groups=int(np.sum(sizes > 1)),
+    )

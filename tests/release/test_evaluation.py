@@ -1,0 +1,238 @@
+import json
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from sklearn.metrics import confusion_matrix
+
+from busi_search.data.partition import make_partition
+from busi_search.data.sealed import append_to_ledger, num_openings, open_sealed_test, read_ledger
+from busi_search.data.sources import load_dataset
+from busi_search.errors import BusiSearchError, GateRefused, InputError
+from busi_search.home import Home, open_home
+from busi_search.release import registry
+from busi_search.release.calibration import (
+    apply_temperature,
+    choose_operating_point,
+    fit_temperature,
+)
+from busi_search.release.evaluation import (
+    delong_interval,
+    evaluate_sealed_test,
+    ledger_path,
+    paired_difference,
+    promote_after_evaluation,
+    test_figures,
+)
+from busi_search.release.replay import measure_leak_gap, replay_trial
+from busi_search.release.run import StudyResult, run_study
+from busi_search.search.context import StudyContext
+from busi_search.training.metrics import compute_metrics, softmax
+
+test_figures.__test__ = False  # a function of the product, not a test
+
+
+@pytest.fixture(scope="module")
+def busi_home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """A finished search on image files, with a registered candidate."""
+    from busi_search.data.phantom import simulate_phantom, write_phantom
+
+    root = tmp_path_factory.mktemp("real")
+    write_phantom(root / "images", simulate_phantom(120, size_pixels=64, seed=3))
+    run_study(
+        "busi", data=str(root / "images"), trials=2, home=root / "home", weights="none",
+        overrides=("epochs=2", "architecture='small_cnn'", "image_size_pixels=28", "num_folds=3",
+                   "pruner='none'"),
+        device="cpu", inline=True,
+    )  # fmt: skip
+    return open_home(root / "home")
+
+
+def _rows(seed: int = 0, num_images: int = 120) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    labels = np.arange(num_images) % 3
+    logits = rng.normal(size=(num_images, 3))
+    logits[np.arange(num_images), labels] += 1.2
+    return logits, labels
+
+
+def test_every_opening_is_counted_and_the_figures_are_kept(busi_home: Home) -> None:
+    ledger = ledger_path(busi_home, "busi")
+    before = num_openings(ledger)
+    report = evaluate_sealed_test(busi_home, "busi")
+    assert report.openings == before + 1 == num_openings(ledger)
+    figures = report.to_json()["test"]
+    assert figures["num_images"] == sum(map(sum, figures["confusion"]))
+    for name in ("auc", "accuracy", "sensitivity", "ece"):
+        low, high = figures[f"{name}_ci95"]
+        assert low <= figures[name] <= high or name == "ece"
+    assert "test_without_twins" not in report.to_json()
+    assert report.openings == evaluate_sealed_test(busi_home, "busi").openings - 1
+    client = MlflowClient(busi_home.tracking_uri, registry_uri=busi_home.tracking_uri)
+    version = registry.find_version(busi_home, "candidate")
+    assert float(version.tags["busi.test_auc"]) == pytest.approx(figures["auc"], abs=1e-4)
+    path = client.download_artifacts(version.run_id, "test_ledger.json")
+    assert json.loads(Path(path).read_text()) == read_ledger(ledger)
+
+
+def test_a_ledger_that_was_edited_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    for number in range(3):
+        append_to_ledger(path, "opened", {"version": str(number)})
+    assert num_openings(path) == 3
+    lines = path.read_text().splitlines(keepends=True)
+    for broken in (
+        lines[0] + lines[2],
+        lines[0] + lines[1].replace('"1"', '"9"') + lines[2],
+        "".join(lines[1:]),
+        "".join(lines) + "{}\n",
+    ):
+        path.write_text(broken)
+        with pytest.raises(BusiSearchError, match="ledger"):
+            append_to_ledger(path, "opened", {})
+
+
+def test_changed_images_keep_the_test_shut(tmp_path: Path, busi_home: Home) -> None:
+    from busi_search.search.context import reopen_study
+    from busi_search.search.storage import find_study
+
+    context = reopen_study(find_study(busi_home, "busi"), home=busi_home)
+    (image,) = list(Path(context.spec.dataset.path).rglob("benign (1).png"))
+    content = image.read_bytes()
+    ledger = ledger_path(busi_home, "busi")
+    before = num_openings(ledger)
+    try:
+        image.write_bytes((image.parent / "benign (2).png").read_bytes())
+        with pytest.raises(InputError, match="changed since"):
+            evaluate_sealed_test(busi_home, "busi")
+        with pytest.raises(InputError, match="changed since"):
+            open_sealed_test(
+                context.spec.dataset, context.partition, size_pixels=28, cache=tmp_path,
+                ledger=ledger, reason={},
+            )  # fmt: skip
+    finally:
+        image.write_bytes(content)
+    assert num_openings(ledger) == before
+
+
+def test_the_search_never_holds_a_test_image(tiny_result: StudyResult) -> None:
+    context: StudyContext = tiny_result.context
+    dataset = load_dataset(context.spec.dataset)
+    partition = make_partition(dataset, context.spec.dataset, seed=0, cache=context.home.cache)
+    test = {dataset.digests[index] for index in partition.test}
+    assert test
+    assert not test & set(context.development.digests)
+    assert len(context.images(28)) == len(partition.development)
+
+
+def test_the_gate(busi_home: Home) -> None:
+    with pytest.raises(GateRefused, match="sensitivity"):
+        promote_after_evaluation(busi_home, gate=registry.Gate(min_sensitivity=1.01))
+    with pytest.raises(GateRefused, match="calibration"):
+        promote_after_evaluation(busi_home, gate=registry.Gate(max_ece=-1.0))
+    assert registry.current_champion(busi_home) is None
+    assert promote_after_evaluation(busi_home).decision == "promoted"
+    client = MlflowClient(busi_home.tracking_uri, registry_uri=busi_home.tracking_uri)
+    mlflow.set_tracking_uri(busi_home.tracking_uri)  # where MLflow looks for the source
+    first = registry.find_version(busi_home, "1")
+    source = client.get_model_version(registry.MODEL_NAME, "1").source
+    kept = {k: v for k, v in first.tags.items() if not k.startswith("busi.test")}
+    for _ in range(2):
+        client.create_model_version(registry.MODEL_NAME, source, run_id=first.run_id, tags=kept)
+    # The same model again: no difference on the same images, so the gate agrees.
+    decision = promote_after_evaluation(busi_home, version="2")
+    assert decision.decision == "promoted"
+    compared = json.loads(registry.find_version(busi_home, "2").tags["busi.against_champion"])
+    assert compared["auc_difference"] == 0
+    # A worse one is refused with its figures.
+    worse = {"champion": "2", "comparable": True, "auc_difference": -0.1, "ci95": [-0.2, -0.01],
+             "probability_worse": 0.98}  # fmt: skip
+    client.set_model_version_tag(registry.MODEL_NAME, "3", "busi.against_champion",
+                                 json.dumps(worse))  # fmt: skip
+    for key, value in first.tags.items() | registry.find_version(busi_home, "2").tags.items():
+        if key.startswith("busi.test"):
+            client.set_model_version_tag(registry.MODEL_NAME, "3", key, value)
+    with pytest.raises(GateRefused, match=r"-0\.100"):
+        promote_after_evaluation(busi_home, version="3")
+    assert registry.current_champion(busi_home).version == "2"
+
+
+def test_replay_is_identical(tiny_result: StudyResult) -> None:
+    home = tiny_result.context.home
+    for number in range(2):
+        found = replay_trial(home, "quickstart-phantom", number)
+        assert found.agrees
+        assert found.folds
+        assert all(row["identical"] for row in found.folds)
+        assert found.differs == {}
+    with pytest.raises(InputError, match="no trial 99"):
+        replay_trial(home, "quickstart-phantom", 99)
+
+
+def test_the_leak_gap_compares_like_with_like(tiny_result: StudyResult) -> None:
+    gap = measure_leak_gap(tiny_result.context.home, "quickstart-phantom")
+    assert gap.trial == tiny_result.release.trial
+    assert gap.grouped == pytest.approx(tiny_result.release.metrics)
+    assert gap.num_split_groups > 0
+
+
+def test_delong_agrees_with_a_bootstrap() -> None:
+    logits, labels = _rows(num_images=240)
+    probabilities = softmax(logits)
+    low, high = delong_interval(probabilities, labels, positive=1)
+    figures = test_figures(
+        probabilities, labels, np.arange(240), class_names=("a", "b", "c"), positive=1,
+        threshold=0.5,
+    )  # fmt: skip
+    assert (low, high) == pytest.approx(tuple(figures["auc_ci95"]), abs=0.012)
+    computed = compute_metrics(probabilities, labels, positive=1)
+    assert {k: figures[k] for k in computed} == pytest.approx(computed)
+    np.testing.assert_array_equal(
+        figures["confusion"], confusion_matrix(labels, probabilities.argmax(1))
+    )
+    called = probabilities[:, 1] >= 0.5
+    assert figures["sensitivity"] == pytest.approx(np.mean(called[labels == 1]))
+    assert figures["specificity"] == pytest.approx(np.mean(~called[labels != 1]))
+    at_half = next(p for p in figures["decision_curve"] if p["threshold"] == 0.5)
+    truth = labels == 1
+    assert at_half["net_benefit"] == pytest.approx(
+        np.mean(called & truth) - np.mean(called & ~truth)
+    )
+
+
+def test_paired_difference_is_narrower_than_two_apart() -> None:
+    logits, labels = _rows()
+    better = logits.copy()
+    better[np.arange(120), labels] += 0.15
+    found = paired_difference(
+        softmax(better), softmax(logits), labels, np.arange(120), positive=1
+    )  # fmt: skip
+    assert found["auc_difference"] > 0
+    assert found["ci95"][0] > 0
+    assert found["probability_worse"] < 0.05
+
+
+def test_temperature_undoes_overconfidence() -> None:
+    logits, labels = _rows(num_images=3000)
+    base = fit_temperature(logits, labels)
+    assert fit_temperature(3 * logits, labels) == pytest.approx(3 * base, rel=0.01)
+    before = compute_metrics(softmax(3 * logits), labels)
+    after = compute_metrics(apply_temperature(3 * logits, 3 * base), labels)
+    assert after["log_loss"] < before["log_loss"]
+    assert after["ece"] < 0.5 * before["ece"]
+    assert after["auc"] == pytest.approx(before["auc"], abs=0.02)
+
+
+@pytest.mark.parametrize("specificity", [0.5, 0.9, 0.95])
+def test_operating_point_keeps_its_specificity_and_no_better_one_exists(specificity: float) -> None:
+    rng = np.random.default_rng(1)
+    positive = np.arange(200) % 4 == 0
+    scores = np.round(rng.normal(size=200) + positive, 1)
+    point = choose_operating_point(scores, positive, min_specificity=specificity)
+    assert point.specificity >= specificity
+    for threshold in np.unique(scores):
+        called = scores >= threshold
+        if np.mean(~called[~positive]) >= specificity:
+            assert np.mean(called[positive]) <= point.sensitivity

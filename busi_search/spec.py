@@ -177,7 +177,11 @@ class StudySpec(_Strict):
         """Return the full configuration: defaults, the file's fixed values, then ``sampled``."""
         fixed: dict[str, Any] = {"image_size_pixels": self.dataset.image_size_pixels}
         fixed.update(self.hyperparameters)
-        return _check_hyperparameters({**fixed, **sampled}, "hyperparameters")
+        resolved = _check_hyperparameters({**fixed, **sampled}, "hyperparameters")
+        if resolved.architecture == "small_cnn" and resolved.weights == "imagenet":
+            # Nobody has trained it on ImageNet: it starts from scratch, and says so.
+            return resolved.model_copy(update={"weights": "none", "freeze_depth": 0})
+        return resolved
 
 
 def _check_hyperparameters(values: dict[str, Any], where: str) -> Hyperparameters:

@@ -102,7 +102,8 @@ def _check_weights(spec: StudySpec) -> None:
 
     for weights in values("weights"):
         for architecture in values("architecture"):
-            check_weights(str(weights), str(architecture))
+            chosen = spec.resolve({"weights": weights, "architecture": architecture})
+            check_weights(chosen.weights, chosen.architecture)
 
 
 def resolve_device(device: str) -> str:

@@ -76,6 +76,11 @@ def _mobilenet_v3_small() -> list[nn.Module]:
     import torchvision
 
     net: Any = torchvision.models.mobilenet_v3_small(weights=None)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            # torchvision's .01 needs thousands of steps until the running statistics are true; on
+            # a few hundred images there are only hundreds.
+            module.momentum = 0.1
     blocks = list(net.features)
     cuts = (0, 2, 4, 7, 9, len(blocks))
     stages: list[nn.Module] = [nn.Sequential(*blocks[start:stop]) for start, stop in pairwise(cuts)]

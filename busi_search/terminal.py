@@ -1,5 +1,6 @@
 """How things look on a terminal: progress, tables, the last lines of a run."""
 
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -154,6 +155,9 @@ def show_result(result: "StudyResult") -> None:
         err.print("[bold black on yellow] SIMULATED [/] Phantom scores mean nothing for patients.")
     err.print("Next:")
     err.print("  busi-search ui                        browse the trials", markup=False)
+    if not simulated:
+        evaluate = f"busi-search evaluate {shlex.quote(result.context.name)}"
+        err.print(f"  {evaluate:<37} open the sealed test (counted)", markup=False)
     err.print(f"  busi-search promote{forced}", markup=False)
     err.print("  busi-search predict IMAGE.png         ask the promoted model", markup=False)
 

@@ -301,6 +301,24 @@ def data_check(ctx: click.Context, path: str, as_json: bool) -> None:
         click.echo("  contradictory: " + ", ".join(group))
 
 
+@data.command("describe")
+@click.argument("path")
+@click.option("--to", "target", required=True, help="HTML file to write.")
+@click.pass_context
+def data_describe(ctx: click.Context, path: str, target: str) -> None:
+    """Write a page with counts, sizes, samples, near-duplicates and contradictions side by side.
+
+    \b
+    Example:
+      busi-search data describe Dataset_BUSI_with_GT --to data.html
+    """
+    from busi_search.data.describe import describe_dataset
+    from busi_search.home import write_file
+
+    write_file(target, describe_dataset(path, cache=_home(ctx).cache).encode())
+    click.echo(f"{target} written", err=True)
+
+
 @data.command("phantom")
 @click.option("--to", "directory", required=True, help="Folder to write into.")
 @click.option("--num-images", type=int, default=300, show_default=True)

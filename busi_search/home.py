@@ -110,6 +110,18 @@ def create_tracking_store(home: Home) -> None:
         ) from None
 
 
+def write_file(target: str | Path, content: bytes) -> None:
+    """Write a file the user named, whole or not at all.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    try:
+        write_atomically(Path(target), content)
+    except OSError as error:
+        raise InputError(f"{target}: cannot be written ({error.strerror}).") from None
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write ``content`` to ``path`` so that a reader sees the old file or the new one, whole."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,5 @@
-"""The only door to test images; every opening is counted in a ledger nobody can edit unnoticed."""
+"""The only door to test images; every opening is counted."""
 
-import hashlib
-import json
-import os
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +7,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock
 
 from busi_search.data.image_cache import load_images
+from busi_search.data.ledger import append_to_ledger
 from busi_search.data.partition import Partition
 from busi_search.data.sources import load_dataset
-from busi_search.errors import BusiSearchError, InputError
+from busi_search.errors import InputError
 from busi_search.spec import DatasetSection
-
-GENESIS = "0" * 64
 
 
 @dataclass(frozen=True)
@@ -40,73 +34,6 @@ class SealedTest:
     groups: npt.NDArray[np.int64]
     has_twin: npt.NDArray[np.bool_]
     paths: tuple[str, ...]
-
-
-def _entry_hash(entry: Mapping[str, Any]) -> str:
-    content = {key: value for key, value in entry.items() if key != "hash"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def read_ledger(path: Path) -> list[dict[str, Any]]:
-    """Return the entries of a ledger, oldest first; none if there is no file.
-
-    Raises:
-        BusiSearchError: an entry was changed, removed or added by hand.
-    """
-    if not path.exists():
-        return []
-    entries: list[dict[str, Any]] = []
-    previous = GENESIS
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            entry = json.loads(line)
-            intact = entry["previous"] == previous and entry["hash"] == _entry_hash(entry)
-        except (ValueError, KeyError, TypeError):
-            intact = False
-        if not intact:
-            raise BusiSearchError(
-                f"{path}: line {number} of the test ledger was changed or lines are missing; "
-                "restore the file, or treat the test set as spent."
-            )
-        previous = entry["hash"]
-        entries.append(entry)
-    return entries
-
-
-def append_to_ledger(path: Path, kind: str, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Add an entry, chained to the one before by its hash, and put it on disk.
-
-    Args:
-        path: the ledger, one JSON object per line.
-        kind: ``opened`` or ``figures``.
-        content: JSON-ready.
-
-    Raises:
-        BusiSearchError: the ledger was tampered with.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
-        entries = read_ledger(path)
-        entry: dict[str, Any] = {
-            "index": len(entries),
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "kind": kind,
-            **content,
-            "previous": entries[-1]["hash"] if entries else GENESIS,
-        }
-        # As it will be read back, so that the hash is of the same values.
-        entry = json.loads(json.dumps(entry))
-        entry["hash"] = _entry_hash(entry)
-        with path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(entry, sort_keys=True) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-    return entry
-
-
-def num_openings(path: Path) -> int:
-    """Return how often the sealed test was opened."""
-    return sum(entry["kind"] == "opened" for entry in read_ledger(path))
 
 
 def open_sealed_test(

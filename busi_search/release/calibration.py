@@ -83,3 +83,16 @@ def choose_operating_point(
         sensitivity=float(np.mean(called[positive])),
         specificity=float(np.mean(~called[~positive])),
     )
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What is fixed on out-of-fold predictions and goes to new images unchanged.
+
+    Attributes:
+        temperature: divides the logarithm of the averaged probabilities.
+        operating_point: on the calibrated probability of the positive (malignant) class.
+    """
+
+    temperature: float
+    operating_point: OperatingPoint

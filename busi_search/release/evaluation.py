@@ -12,12 +12,8 @@ import numpy.typing as npt
 from scipy.stats import norm
 from sklearn.metrics import confusion_matrix
 
-from busi_search.data.sealed import (
-    append_to_ledger,
-    num_openings,
-    open_sealed_test,
-    read_ledger,
-)
+from busi_search.data.ledger import FILE_NAME, append_to_ledger, num_openings, read_ledger
+from busi_search.data.sealed import open_sealed_test
 from busi_search.errors import InputError
 from busi_search.home import Home
 from busi_search.release.predict import Classifier, load_champion
@@ -348,7 +344,7 @@ def _against_champion(
 
 def ledger_path(home: Home, study_name: str) -> Path:
     """Return where the ledger of a study's sealed test is kept."""
-    return home.study_folder(study_name) / "ledger.jsonl"
+    return home.study_folder(study_name) / FILE_NAME
 
 
 def _record(

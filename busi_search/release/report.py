@@ -7,6 +7,7 @@ import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
 from busi_search.release import charts
+from busi_search.release.model_card import Card
 from busi_search.release.selection import Estimate
 from busi_search.search.context import StudyContext
 from busi_search.search.cross_validation import FoldResult, gather_out_of_fold
@@ -21,6 +22,7 @@ table { border-collapse: collapse; font-size: .9rem; display: block; overflow-x:
 th, td { text-align: left; padding: .25rem .75rem; border-bottom: 1px solid #ddd; }
 .warning { background: #fff3cd; border-left: .4rem solid #e69f00; padding: .6rem 1rem; }
 h2 { margin-top: 2.5rem; }
+dt { font-weight: 600; margin-top: .8rem; } dd { margin-left: 0; overflow-wrap: anywhere; }
 """
 
 
@@ -29,6 +31,7 @@ def render_report(
     trials: Sequence[FrozenTrial],
     best: FrozenTrial,
     estimate: Estimate,
+    card: Card,
 ) -> str:
     """Return a self-contained HTML page about a finished search.
 
@@ -37,6 +40,7 @@ def render_report(
         trials: all its trials.
         best: the winner.
         estimate: its score, corrected for having been chosen.
+        card: the items of the model card.
     """
     folds = stored_folds(best, len(context.partition.folds))
     results = [folds[index] for index in sorted(folds)]
@@ -63,6 +67,12 @@ def render_report(
             figure.to_html(full_html=False, include_plotlyjs=index == 0)
             for index, figure in enumerate(figures)
         ),
+        "<h2>Near-duplicates and contradictory labels</h2>",
+        _twins(context),
+        "<h2>Model card</h2>",
+        "<dl>",
+        *(f"<dt>{html.escape(h)}</dt><dd>{html.escape(text)}</dd>" for h, text in card),
+        "</dl>",
         "<h2>Study file</h2>",
         f"<pre>{html.escape(context.spec_text)}</pre>",
     ]
@@ -120,6 +130,24 @@ def _leaderboard(context: StudyContext, trials: Sequence[FrozenTrial], top: int 
         cells.append(str(trial.user_attrs.get("recipe", "")))
         rows.append("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")
     return f"<table>{''.join(rows)}</table>"
+
+
+def _twins(context: StudyContext) -> str:
+    """Name the development images that have near-duplicates, and how many were left out."""
+    members: dict[int, list[str]] = {}
+    for path, group in zip(context.development.paths, context.groups.tolist(), strict=True):
+        members.setdefault(group, []).append(path)
+    twins = [names for names in members.values() if len(names) > 1]
+    counts = context.counts
+    listed = "".join(f"<li>{html.escape(' · '.join(names))}</li>" for names in twins)
+    return (
+        f"<p>{len(twins)} groups of near-duplicates stand in the development part; "
+        f"{counts['num_quarantined']} images in {counts['num_conflicts']} groups with "
+        "contradictory labels are left out of training, folds and test. "
+        "<code>busi-search data describe</code> shows them side by side; <code>busi-search leak-gap</code> measures what they would add "
+        f"if they were torn apart.</p><details><summary>The groups</summary><ul>{listed}</ul>"
+        "</details>"
+    )
 
 
 def _short(value: object) -> str:

@@ -13,14 +13,16 @@ import torch
 from optuna.trial import FrozenTrial, TrialState
 
 from busi_search.data.image_cache import load_images
+from busi_search.data.ledger import FILE_NAME, read_ledger
 from busi_search.errors import BusiSearchError, InputError
-from busi_search.home import Home, write_atomically
+from busi_search.home import Home, write_file
 from busi_search.release.calibration import (
-    OperatingPoint,
+    Calibration,
     apply_temperature,
     choose_operating_point,
     fit_temperature,
 )
+from busi_search.release.model_card import Card, card_markdown, make_model_card
 from busi_search.release.predict import load_champion
 from busi_search.release.registry import (
     MODEL_NAME,
@@ -222,19 +224,6 @@ def _rebuild_and_register(
     return version, difference
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """What is fixed on out-of-fold predictions and goes to new images unchanged.
-
-    Attributes:
-        temperature: divides the logarithm of the averaged probabilities.
-        operating_point: on the calibrated probability of the positive (malignant) class.
-    """
-
-    temperature: float
-    operating_point: OperatingPoint
-
-
 def calibrate(context: StudyContext, trial: FrozenTrial) -> Calibration:
     """Fit temperature and operating point on a trial's out-of-fold predictions."""
     folds = context.partition.folds
@@ -348,9 +337,11 @@ def _log_release(
     }
     tracker.log_result(figures, tags)
     started = time.perf_counter()
+    card = model_card(context, trials, best, estimate)
     tracker.log_texts(
         {
-            "report.html": render_report(context, trials, best, estimate),
+            "report.html": render_report(context, trials, best, estimate, card),
+            "model_card.md": card_markdown(context.name, card),
             "best_hyperparameters.json": json.dumps(
                 trial_hyperparameters(best).model_dump(), indent=2
             ),
@@ -372,6 +363,14 @@ def _note(
     )
 
 
+def model_card(
+    context: StudyContext, trials: Sequence[FrozenTrial], best: FrozenTrial, estimate: Estimate
+) -> Card:
+    """Return the model card of a study's winner, openings of the sealed test included."""
+    ledger = read_ledger(context.home.study_folder(context.name) / FILE_NAME)
+    return make_model_card(context, trials, best, estimate, calibrate(context, best), ledger)
+
+
 def write_report(home: Home, name: str, target: Path) -> None:
     """Write the report of a study to an HTML file, whole or not at all.
 
@@ -386,8 +385,7 @@ def write_report(home: Home, name: str, target: Path) -> None:
     best = best_trial(trials, context.spec.study.direction)
     if best is None:
         raise InputError(f"Study '{name}' has no fully evaluated trial yet; search on.")
-    page = render_report(context, trials, best, estimate_score(context, trials))
-    try:
-        write_atomically(target, page.encode())
-    except OSError as error:
-        raise InputError(f"{target}: cannot be written ({error.strerror}).") from None
+    estimate = estimate_score(context, trials)
+    card = model_card(context, trials, best, estimate)
+    page = render_report(context, trials, best, estimate, card)
+    write_file(target, page.encode())

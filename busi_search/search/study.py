@@ -214,6 +214,12 @@ def best_trial(trials: list[FrozenTrial], direction: str) -> FrozenTrial | None:
     return max(complete, key=lambda t: (sign * (t.value or 0.0), -t.number), default=None)
 
 
+def count_folds(trials: list[FrozenTrial], context: StudyContext) -> int:
+    """Return how many folds of these trials were trained."""
+    keys = [fold_key(fold) for fold in range(len(context.partition.folds))]
+    return sum(key in trial.user_attrs for trial in trials for key in keys)
+
+
 def measure_progress(
     study: optuna.Study,
     context: StudyContext,
@@ -221,22 +227,23 @@ def measure_progress(
     *,
     started: float,
     before: int,
+    folds_before: int,
     workers: int,
 ) -> SearchProgress:
-    """Count trials and folds and estimate the time left from the pace of this run."""
+    """Count trials and folds, and estimate the time left from this run's pace in folds."""
     trials = study.get_trials(deepcopy=False)
     count = {state: sum(t.state == state for t in trials) for state in TrialState}
     num_folds = len(context.partition.folds)
-    trained = sum(fold_key(fold) in t.user_attrs for t in trials for fold in range(num_folds))
+    trained = count_folds(trials, context)
     pruned = [t for t in trials if t.state == TrialState.PRUNED]
-    done_of_pruned = sum(
-        fold_key(fold) in t.user_attrs for t in pruned for fold in range(num_folds)
-    )
+    done_of_pruned = count_folds(pruned, context)
     finished = count[TrialState.COMPLETE] + count[TrialState.PRUNED]
     elapsed = time.monotonic() - started
     remaining = None
-    if finished > before:
-        remaining = elapsed / (finished - before) * max(0, target - finished)
+    if trained > folds_before and finished > 0:
+        ended = num_folds * count[TrialState.COMPLETE] + done_of_pruned
+        folds_left = max(0.0, target * ended / finished - trained)
+        remaining = elapsed / (trained - folds_before) * folds_left
     return SearchProgress(
         target=target,
         before=before,
@@ -291,7 +298,16 @@ def run_search(
         release_orphans(study, storage)
         target = min(num_trials, num_possible_trials(context.spec) or num_trials)
         started = time.monotonic()
-        before = sum(t.state in FINISHED for t in study.get_trials(deepcopy=False))
+        measure = partial(
+            measure_progress,
+            study,
+            context,
+            target,
+            started=started,
+            before=sum(t.state in FINISHED for t in study.get_trials(deepcopy=False)),
+            folds_before=count_folds(study.get_trials(deepcopy=False), context),
+        )
+        before = measure(workers=0).finished
         missing = target - before
         alive = min(num_workers, missing)
         if missing > 0:
@@ -307,12 +323,10 @@ def run_search(
                 break
             alive = executor.poll(POLL_SECONDS)
             tracker.log_trials(study.get_trials(deepcopy=False))
-            yield measure_progress(
-                study, context, target, started=started, before=before, workers=alive
-            )
+            yield measure(workers=alive)
         _wind_up(executor, study, storage)
         tracker.log_trials(study.get_trials(deepcopy=False))
-        yield measure_progress(study, context, target, started=started, before=before, workers=0)
+        yield measure(workers=0)
         reason = failing(study)
         if reason is not None:
             raise BusiSearchError(

@@ -7,8 +7,9 @@ import pytest
 from mlflow import MlflowClient
 from sklearn.metrics import confusion_matrix
 
+from busi_search.data.ledger import append_to_ledger, num_openings, read_ledger
 from busi_search.data.partition import make_partition
-from busi_search.data.sealed import append_to_ledger, num_openings, open_sealed_test, read_ledger
+from busi_search.data.sealed import open_sealed_test
 from busi_search.data.sources import load_dataset
 from busi_search.errors import BusiSearchError, GateRefused, InputError
 from busi_search.home import Home, open_home

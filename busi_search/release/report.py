@@ -143,10 +143,10 @@ def _twins(context: StudyContext) -> str:
     return (
         f"<p>{len(twins)} groups of near-duplicates stand in the development part; "
         f"{counts['num_quarantined']} images in {counts['num_conflicts']} groups with "
-        "contradictory labels are left out of training, folds and test. "
-        "<code>busi-search data describe</code> shows them side by side; <code>busi-search leak-gap</code> measures what they would add "
-        f"if they were torn apart.</p><details><summary>The groups</summary><ul>{listed}</ul>"
-        "</details>"
+        "contradictory labels are left out of training, folds and test. <code>busi-search data "
+        "describe</code> shows them side by side; <code>busi-search leak-gap</code> measures what "
+        "they would add if they were torn apart.</p>"
+        f"<details><summary>The groups</summary><ul>{listed}</ul></details>"
     )
 
 

@@ -617,7 +617,9 @@ def predict(
 
 
 @main.command()
-@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
+@click.option(
+    "--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="TCP port."
+)
 @click.option("--study", help="Study to open (default: the latest).")
 @click.option("--no-browser", is_flag=True, help="Only print the address.")
 @click.pass_context

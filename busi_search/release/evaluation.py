@@ -24,6 +24,7 @@ from busi_search.release.registry import (
     Decision,
     Gate,
     RegisteredVersion,
+    check_force,
     current_champion,
     find_version,
     log_evaluation,
@@ -391,6 +392,7 @@ def promote_after_evaluation(
         InputError: no such version, ``force`` without a reason, or the test cannot be opened.
         GateRefused: the gate says no; nothing was promoted.
     """
+    check_force(force, reason)
     chosen = find_version(home, version or CANDIDATE, name=name)
     champion = current_champion(home, name=name)
     compared = json.loads(chosen.tags.get("busi.against_champion", "{}")).get("champion")

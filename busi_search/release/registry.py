@@ -287,8 +287,7 @@ def promote(
         InputError: no such version, or ``force`` without a reason.
         GateRefused: the gate says no; nothing was changed.
     """
-    if force and not (reason and reason.strip()):
-        raise InputError("--force needs a reason that is recorded: add --reason TEXT.")
+    check_force(force, reason)
     client = _client(home)
     with FileLock(home.root / "promote.lock"):
         chosen = find_version(home, version or CANDIDATE, name=name)
@@ -322,6 +321,12 @@ def promote(
         champion=find_version(home, chosen.version, name=name),
         previous_champion=current,
     )
+
+
+def check_force(force: bool, reason: str | None) -> None:
+    """Raise an InputError if somebody forces a promotion without saying why."""
+    if force and not (reason and reason.strip()):
+        raise InputError("--force needs a reason that is recorded: add --reason TEXT.")
 
 
 def _refusals(

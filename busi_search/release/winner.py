@@ -177,7 +177,6 @@ def _rebuild_and_register(
 ) -> tuple[RegisteredVersion, float]:
     model, difference = rebuild_ensemble(context, best)
     calibration = calibrate(context, best)
-    model.temperature = calibration.temperature
     hyperparameters = trial_hyperparameters(best)
     development = context.development
     metadata = {
@@ -277,7 +276,8 @@ def rebuild_ensemble(context: StudyContext, trial: FrozenTrial) -> tuple[FoldEns
             "Begin a study with --name NEW."
         )
     models = [result.model for result in results if result.model is not None]
-    return FoldEnsemble([model.cpu().eval() for model in models]).eval(), difference
+    temperature = calibrate(context, trial).temperature
+    return FoldEnsemble([model.cpu().eval() for model in models], temperature).eval(), difference
 
 
 def _check_export(

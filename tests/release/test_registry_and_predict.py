@@ -1,6 +1,8 @@
+import json
 import shutil
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pytest
 import torch
@@ -80,9 +82,13 @@ def test_phantom_models_need_force_and_a_reason(own_home: Home) -> None:
 
 def test_the_way_back(own_home: Home) -> None:
     client = MlflowClient(own_home.tracking_uri, registry_uri=own_home.tracking_uri)
+    mlflow.set_tracking_uri(own_home.tracking_uri)  # where MLflow looks for the source
     first = registry.find_version(own_home, "1")
     source = client.get_model_version(registry.MODEL_NAME, "1").source
-    real = {**first.tags, "busi.simulated": "false"}
+    figures = {f"busi.test_{name}": "0.9" for name in registry.TEST_TAGS}
+    same = {"champion": "2", "comparable": True, "auc_difference": 0.0, "ci95": [-0.1, 0.1]}
+    real = {**first.tags, **figures, "busi.simulated": "false"}
+    real["busi.against_champion"] = json.dumps(same)
     for _ in range(2):
         client.create_model_version(registry.MODEL_NAME, source, run_id=first.run_id, tags=real)
     with pytest.raises(InputError, match="no previous"):

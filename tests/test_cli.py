@@ -127,6 +127,12 @@ def test_data_phantom_and_check_speak_of_the_same_images(tmp_path: Path) -> None
     assert found["groups"]
     assert all(len(group) > 1 for group in found["groups"])
     assert 1 <= len(found["conflicts"]) <= len(found["groups"])
+    page = tmp_path / "data.html"
+    assert call(*home, "data", "describe", tmp_path / "p", "--to", page).returncode == 0
+    text = page.read_text()
+    assert text.count("<img") >= sum(map(len, found["groups"]))
+    assert all(path in text for group in found["groups"] for path in group)
+    assert call(*home, "data", "describe", tmp_path / "p", "--to", tmp_path).returncode == 2
     for path in found["groups"][0]:
         assert (tmp_path / "p" / "Dataset_BUSI_with_GT" / path).is_file()
 

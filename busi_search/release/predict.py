@@ -1,5 +1,6 @@
 """From image files to class probabilities, with a registered model."""
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ class Classifier:
         class_names: C names.
         size_pixels: side S of its input.
         simulated: whether it was trained on phantoms.
+        weights_sha256: hash of the exported program, weights included.
         positive_class: name of the class (malignant) the operating point is about.
         operating_threshold: probability of that class from which an image is called positive.
     """
@@ -56,6 +58,7 @@ class Classifier:
         self.size_pixels = int(metadata["image_size_pixels"])
         self.simulated = bool(metadata["simulated"])
         self.positive_class = str(metadata["positive_class"])
+        self.weights_sha256 = str(metadata["weights_sha256"])
         self.operating_threshold = float(metadata["operating_threshold"])
 
     @torch.inference_mode()
@@ -138,6 +141,8 @@ def load_champion(home: Home, model_uri: str | None = None) -> Classifier:
         metadata = dict((description.metadata or {}).get("busi_search") or {})
         if not metadata or not (Path(folder) / "data" / "model.pt2").is_file():
             raise BusiSearchError(f"{uri} is not a pt2 model made by busi-search; it is refused.")
+        weights = Path(folder) / "data" / "model.pt2"
+        metadata["weights_sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
         module = mlflow.pytorch.load_model(folder)
     except BusiSearchError:
         raise

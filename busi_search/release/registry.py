@@ -4,6 +4,7 @@ import getpass
 import json
 import tempfile
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as package_version
@@ -114,20 +115,23 @@ def register_candidate(
     probabilities = TensorSpec(np.dtype("float32"), (-1, num_classes), name="probabilities")
     torch_version = package_version("torch").partition("+")[0]
     try:
-        info = mlflow.pytorch.log_model(
-            model.eval(),
-            name="model",
-            run_id=run_id,
-            signature=ModelSignature(Schema([pixels]), Schema([probabilities])),
-            input_example=np.zeros((2, 1, size_pixels, size_pixels), dtype=np.float32),
-            pip_requirements=[
-                f"torch=={torch_version}",
-                f"numpy=={package_version('numpy')}",
-                f"mlflow=={package_version('mlflow')}",
-            ],
-            metadata=dict(metadata),
-            serialization_format="pt2",
-        )
+        with warnings.catch_warnings():
+            # torch.export speaks of tensors shared between devices; there is one device here.
+            warnings.simplefilter("ignore", UserWarning)
+            info = mlflow.pytorch.log_model(
+                model.eval(),
+                name="model",
+                run_id=run_id,
+                signature=ModelSignature(Schema([pixels]), Schema([probabilities])),
+                input_example=np.zeros((2, 1, size_pixels, size_pixels), dtype=np.float32),
+                pip_requirements=[
+                    f"torch=={torch_version}",
+                    f"numpy=={package_version('numpy')}",
+                    f"mlflow=={package_version('mlflow')}",
+                ],
+                metadata=dict(metadata),
+                serialization_format="pt2",
+            )
         if not client.search_registered_models(f"name = '{name}'"):
             client.create_registered_model(
                 name, description="Breast-ultrasound classifiers found by busi-search."
@@ -193,6 +197,13 @@ def find_version(home: Home, version_or_alias: str, *, name: str = MODEL_NAME) -
         )
     known = ", ".join(item.version for item in reversed(versions))
     raise InputError(f"'{name}' has no version or alias '{version_or_alias}'; versions: {known}.")
+
+
+def add_tags(home: Home, version: RegisteredVersion, tags: Mapping[str, str]) -> None:
+    """Set tags of a model version."""
+    client = _client(home)
+    for key, value in tags.items():
+        client.set_model_version_tag(version.name, version.version, key, value)
 
 
 def current_champion(home: Home, *, name: str = MODEL_NAME) -> RegisteredVersion | None:
@@ -310,8 +321,8 @@ def promote(
         }
         if reason:
             record["busi.promotion_reason"] = reason
-        for key, value in record.items():
-            client.set_model_version_tag(name, chosen.version, key, value)
+        add_tags(home, chosen, record)
+        _log_record(client, chosen, {**chosen.tags, **record, "reasons": refusals}, current)
         if current is not None:
             client.set_registered_model_alias(name, PREVIOUS_CHAMPION, current.version)
         client.set_registered_model_alias(name, CHAMPION, chosen.version)
@@ -321,6 +332,25 @@ def promote(
         champion=find_version(home, chosen.version, name=name),
         previous_champion=current,
     )
+
+
+def _log_record(
+    client: Any,
+    chosen: RegisteredVersion,
+    record: Mapping[str, Any],
+    before: RegisteredVersion | None,
+) -> None:
+    """Keep who promoted what, when, on which figures and hashes, with the version's run."""
+    content = {
+        "model": chosen.name,
+        "version": chosen.version,
+        "previous_champion": before.version if before else None,
+        **{key.removeprefix("busi."): value for key, value in record.items()},
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"promotion_v{chosen.version}.json"
+        path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        client.log_artifact(chosen.run_id, str(path))
 
 
 def check_force(force: bool, reason: str | None) -> None:

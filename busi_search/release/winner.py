@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from busi_search.release.registry import (
     RELEASED,
     FoldEnsemble,
     RegisteredVersion,
+    add_tags,
     find_version,
     register_candidate,
 )
@@ -39,7 +41,7 @@ from busi_search.search.cross_validation import cross_validate, gather_out_of_fo
 from busi_search.search.records import cv_metrics, stored_folds, trial_hyperparameters
 from busi_search.search.storage import find_study, open_storage
 from busi_search.search.study import best_trial
-from busi_search.search.tracking import Tracker
+from busi_search.search.tracking import Tracker, git_commit
 from busi_search.training.metrics import softmax
 
 # Probabilities before and after export may differ by rounding only.
@@ -219,7 +221,12 @@ def _rebuild_and_register(
         tags=tags,
         description=_describe(context, best, estimate),
     )
-    _check_export(context, model, version, hyperparameters.image_size_pixels)
+    weights = _check_export(context, model, version, hyperparameters.image_size_pixels)
+    provenance = {
+        "busi.weights_sha256": weights,
+        "busi.code_version": package_version("busi-search"),
+    }
+    add_tags(context.home, version, provenance | git_commit())
     return version, difference
 
 
@@ -282,8 +289,8 @@ def rebuild_ensemble(context: StudyContext, trial: FrozenTrial) -> tuple[FoldEns
 
 def _check_export(
     context: StudyContext, model: FoldEnsemble, version: RegisteredVersion, size_pixels: int
-) -> None:
-    """Load what was registered and compare its answers with the model's own."""
+) -> str:
+    """Load what was registered, compare its answers with the model's own, and return its hash."""
     loaded = load_champion(context.home, f"models:/{version.name}/{version.version}")
     pixels = np.array(load_images(context.development, size_pixels, context.home.cache)[:5])
     inputs = torch.from_numpy(pixels).unsqueeze(1).to(torch.float32)
@@ -296,6 +303,7 @@ def _check_export(
                 f"The exported model's probabilities differ by {difference:.2g} from the trained "
                 f"model's; version {version.version} must not be used."
             )
+    return loaded.weights_sha256
 
 
 def _describe(context: StudyContext, best: FrozenTrial, estimate: Estimate) -> str:

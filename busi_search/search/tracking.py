@@ -131,7 +131,7 @@ class Tracker:
             "busi.study": context.name,
             "busi.fingerprint": context.partition.fingerprint,
             "busi.partition": context.partition.digest(),
-            **_git_tags(),
+            **git_commit(),
         }
         run = self._client.create_run(self.experiment_id, tags=tags)
         self.run_id = run.info.run_id
@@ -360,7 +360,8 @@ def _milliseconds(moment: Any) -> int | None:
     return None if moment is None else int(moment.timestamp() * 1000)
 
 
-def _git_tags() -> dict[str, str]:
+def git_commit() -> dict[str, str]:
+    """Return MLflow's tag of the git commit of the working folder, if it is a repository."""
     try:
         commit = subprocess.run(
             ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True

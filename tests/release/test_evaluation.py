@@ -135,6 +135,14 @@ def test_the_gate(busi_home: Home) -> None:
         promote_after_evaluation(busi_home, gate=registry.Gate(max_ece=-1.0))
     assert registry.current_champion(busi_home) is None
     assert promote_after_evaluation(busi_home).decision == "promoted"
+    champion = registry.current_champion(busi_home)
+    path = MlflowClient(busi_home.tracking_uri).download_artifacts(
+        champion.run_id, "promotion_v1.json"
+    )
+    record = json.loads(Path(path).read_text())
+    assert record["previous_champion"] is None
+    assert {"weights_sha256", "fingerprint", "code_version", "promoted_by", "promoted_at",
+            "test_auc"} <= set(record)  # fmt: skip
     client = MlflowClient(busi_home.tracking_uri, registry_uri=busi_home.tracking_uri)
     mlflow.set_tracking_uri(busi_home.tracking_uri)  # where MLflow looks for the source
     first = registry.find_version(busi_home, "1")

@@ -77,6 +77,7 @@ def test_phantom_models_need_force_and_a_reason(own_home: Home) -> None:
     champion = registry.current_champion(own_home)
     assert champion is not None
     assert champion.tags["busi.promotion_reason"] == "a test"
+    assert len(champion.tags["busi.weights_sha256"]) == 64
     assert registry.promote(own_home).reasons == ("it is the champion already",)
 
 
@@ -146,6 +147,9 @@ def test_the_report_is_whole_and_needs_no_network(tiny_result: StudyResult, tmp_
         "Confusion matrix",
         "mean nothing for patients",
         "after correction",
+        "Model card",
+        "Partition unit",
+        "Opened 0 times",
         "Best trials",
     ):
         assert words.lower() in page.lower()

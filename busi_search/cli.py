@@ -190,8 +190,7 @@ def run(
     if not quiet:
         terminal.announce(context, workers=chosen, trials=trials)
     result: StudyResult | None = None
-    objective = context.spec.study.objective
-    with terminal.search_display(objective, trials, quiet=quiet) as display:
+    with terminal.search_display(trials, quiet=quiet) as display:
         for item in search_and_release(
             context, num_trials=trials, num_workers=chosen, timeout_seconds=timeout
         ):

@@ -49,34 +49,34 @@ def announce(context: "StudyContext", *, workers: int, trials: int) -> None:
     )
     err.print(
         f"{trials} trials × {len(context.partition.folds)} folds, {workers} worker(s) on "
-        f"{context.device}; home {escape(str(context.home.root))}"
+        f"{context.device}; best by {context.spec.study.objective}; home "
+        f"{escape(str(context.home.root))}"
     )
 
 
-def _status(progress: "SearchProgress", objective: str) -> str:
-    best = "none yet"
+def _status(progress: "SearchProgress") -> str:
+    """One line that fits 80 columns beside the bar."""
+    best = "–"
     if progress.best is not None:
-        best = f"{progress.best.value:.4f} (trial {progress.best.number})"
-    failed = f" · failed {progress.failed}" if progress.failed else ""
+        best = f"{progress.best.value:.4f} #{progress.best.number}"
+    failed = f" · {progress.failed} failed" if progress.failed else ""
     return (
-        f"best {objective} {best} · pruned {progress.pruned} "
-        f"(saved {progress.folds_saved} folds){failed} · "
-        f"left {duration(progress.remaining_seconds)}"
+        f"best {best} · {progress.folds_trained} folds (−{progress.folds_saved}) · "
+        f"{progress.pruned} pruned{failed} · {duration(progress.remaining_seconds)} left"
     )
 
 
 class SearchDisplay:
     """Live progress on a terminal; a line every ten seconds elsewhere; nothing if quiet."""
 
-    def __init__(self, objective: str, target: int, *, quiet: bool) -> None:
-        self._objective = objective
+    def __init__(self, target: int, *, quiet: bool) -> None:
         self._quiet = quiet
         self._last_line = 0.0
         self._bar: Progress | None = None
         if not quiet and err.is_terminal:
             self._bar = Progress(
-                TextColumn("[bold]{task.completed}/{task.total}[/] trials"),
-                BarColumn(bar_width=20),
+                TextColumn("[bold]{task.completed}/{task.total}[/]"),
+                BarColumn(bar_width=6),
                 TextColumn("{task.description}"),
                 console=err,
             )
@@ -86,7 +86,7 @@ class SearchDisplay:
         """Show where the search stands."""
         if self._quiet:
             return
-        text = _status(progress, self._objective)
+        text = _status(progress)
         if self._bar is not None:
             self._bar.update(
                 self._task, completed=progress.finished, total=progress.target, description=text
@@ -100,9 +100,9 @@ class SearchDisplay:
 
 
 @contextmanager
-def search_display(objective: str, target: int, *, quiet: bool) -> Iterator[SearchDisplay]:
+def search_display(target: int, *, quiet: bool) -> Iterator[SearchDisplay]:
     """Give a display and take it down again whatever happens."""
-    display = SearchDisplay(objective, target, quiet=quiet)
+    display = SearchDisplay(target, quiet=quiet)
     if display._bar is None:
         yield display
         return

@@ -240,9 +240,10 @@ def measure_progress(
     finished = count[TrialState.COMPLETE] + count[TrialState.PRUNED]
     elapsed = time.monotonic() - started
     remaining = None
-    if trained > folds_before and finished > 0:
+    if trained > folds_before:
         ended = num_folds * count[TrialState.COMPLETE] + done_of_pruned
-        folds_left = max(0.0, target * ended / finished - trained)
+        folds_a_trial = ended / finished if finished else num_folds
+        folds_left = max(0.0, target * folds_a_trial - trained)
         remaining = elapsed / (trained - folds_before) * folds_left
     return SearchProgress(
         target=target,

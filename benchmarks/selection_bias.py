@@ -36,6 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--searches", type=int, default=200)
     parser.add_argument("--bootstraps", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     print("images trials spread |  naive bias  corrected bias  coverage of 95 %  width")
     for num_images, num_trials, spread in (
@@ -47,7 +48,7 @@ def main() -> None:
         (500, 100, 0.2),
         (500, 100, 0.6),
     ):
-        rng = np.random.default_rng(0)
+        rng = np.random.default_rng(options.seed)
         rows = []
         for index in range(options.searches):
             labels, probabilities, truth = simulate(

@@ -71,7 +71,7 @@ class SearchDisplay:
 
     def __init__(self, target: int, *, quiet: bool) -> None:
         self._quiet = quiet
-        self._last_line = 0.0
+        self._last_time, self._last_line = 0.0, ""
         self._bar: Progress | None = None
         if not quiet and err.is_terminal:
             self._bar = Progress(
@@ -93,10 +93,11 @@ class SearchDisplay:
             )
             return
         now = time.monotonic()
-        done = progress.workers == 0
-        if now - self._last_line >= PLAIN_LINE_SECONDS or done:
-            self._last_line = now
-            err.print(f"{progress.finished}/{progress.target} trials · {text}")
+        line = f"{progress.finished}/{progress.target} trials · {text}"
+        due = now - self._last_time >= PLAIN_LINE_SECONDS or progress.workers == 0
+        if due and line != self._last_line:
+            self._last_time, self._last_line = now, line
+            err.print(line)
 
 
 @contextmanager

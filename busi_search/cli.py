@@ -445,13 +445,17 @@ def leak_gap(ctx: click.Context, name: str, trial: int | None, device: str, as_j
 @click.option("--model", default=None, help="Registered model (default: busi-classifier).")
 @click.option(
     "--max-auc-drop",
-    type=float,
-    default=0.02,
-    show_default=True,
-    help="How much lower than the champion's the test AUC may be.",
+    type=click.FloatRange(0, 1),
+    help="How much lower than the champion's the test AUC may be (default: the study's, .02).",
 )
-@click.option("--min-sensitivity", type=float, help="On the sealed test, at the operating point.")
-@click.option("--max-ece", type=float, help="Calibration error on the sealed test.")
+@click.option(
+    "--min-sensitivity",
+    type=click.FloatRange(0, 1),
+    help="On the sealed test, at the operating point.",
+)
+@click.option(
+    "--max-ece", type=click.FloatRange(0, 1), help="Calibration error on the sealed test."
+)
 @click.option("--force", is_flag=True, help="Promote although the gate refuses.")
 @click.option("--reason", help="Why; needed with --force, and recorded.")
 @JSON_OPTION
@@ -460,7 +464,7 @@ def promote(
     ctx: click.Context,
     version: str | None,
     model: str | None,
-    max_auc_drop: float,
+    max_auc_drop: float | None,
     min_sensitivity: float | None,
     max_ece: float | None,
     force: bool,
@@ -477,15 +481,23 @@ def promote(
       busi-search promote --version 2
     """
     from busi_search.release import registry
-    from busi_search.release.evaluation import promote_after_evaluation
+    from busi_search.release.gate import promote_after_evaluation, study_gate
 
     home, name = _home(ctx), model or registry.MODEL_NAME
+    chosen = registry.find_version(home, version or registry.CANDIDATE, name=name)
+    flags = {
+        "max_auc_drop": max_auc_drop,
+        "min_sensitivity": min_sensitivity,
+        "max_ece": max_ece,
+    }
+    given = {key: value for key, value in flags.items() if value is not None}
+    limits = study_gate(home, chosen.tags.get("busi.study", "")).model_copy(update=given)
     try:
         decision = promote_after_evaluation(
             home,
             version=version,
             name=name,
-            gate=registry.Gate(max_auc_drop, min_sensitivity, max_ece),
+            gate=limits,
             force=force,
             reason=reason,
         )
@@ -516,9 +528,10 @@ def rollback(ctx: click.Context, model: str | None, as_json: bool) -> None:
     Example:
       busi-search rollback
     """
-    from busi_search.release import registry
+    from busi_search.release import gate
+    from busi_search.release.registry import MODEL_NAME
 
-    _show_decision(registry.rollback(_home(ctx), name=model or registry.MODEL_NAME), as_json)
+    _show_decision(gate.rollback(_home(ctx), name=model or MODEL_NAME), as_json)
 
 
 def _show_decision(decision: Any, as_json: bool) -> None:

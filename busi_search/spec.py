@@ -80,6 +80,18 @@ class DatasetSection(_Strict):
         return self
 
 
+class Gate(_Strict):
+    """What a candidate must hold on the sealed test to become champion.
+
+    ``max_auc_drop``: its AUC may be lower than the champion's by at most this;
+    ``min_sensitivity``: at the operating point; ``max_ece``: expected calibration error.
+    """
+
+    max_auc_drop: float = Field(default=0.02, ge=0, le=1)
+    min_sensitivity: float | None = Field(default=None, ge=0, le=1)
+    max_ece: float | None = Field(default=None, ge=0, le=1)
+
+
 class Hyperparameters(_Strict):
     """One configuration of a model and its training; every field may be fixed or searched."""
 
@@ -155,6 +167,7 @@ class StudySpec(_Strict):
     hyperparameters: dict[str, Scalar] = Field(default_factory=dict)
     space: SearchSpace = Field(default_factory=dict)
     recipe: tuple[dict[str, Scalar], ...] = ()
+    gate: Gate = Gate()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -202,6 +215,7 @@ def _known_keys(location: tuple[int | str, ...], model: type[BaseModel]) -> list
     sections: dict[str, type[BaseModel]] = {
         "study": StudySection,
         "dataset": DatasetSection,
+        "gate": Gate,
         "Range": Range,
         "Choice": Choice,
     }
@@ -340,7 +354,7 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
         section = _section_of(name)
     if section == "hyperparameters" and isinstance(value, dict | list):
         section = "space"
-    if section not in ("study", "dataset", "hyperparameters", "space"):
+    if section not in ("study", "dataset", "hyperparameters", "space", "gate"):
         raise InputError(f"--set {override}: unknown section '{section}' in '{key}'.")
     if section in ("hyperparameters", "space"):
         if name not in Hyperparameters.model_fields:
@@ -366,5 +380,8 @@ def _section_of(name: str) -> str:
 
 
 def spec_json(spec: StudySpec) -> str:
-    """Return the study as canonical JSON: what two runs of one study must agree on."""
-    return json.dumps(spec.model_dump(mode="json"), sort_keys=True)
+    """Return the study as canonical JSON: what two runs of one study must agree on.
+
+    The gate is left out: it judges what was found and does not change the search.
+    """
+    return json.dumps(spec.model_dump(mode="json", exclude={"gate"}), sort_keys=True)

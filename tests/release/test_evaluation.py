@@ -19,20 +19,18 @@ from busi_search.release.calibration import (
     choose_operating_point,
     fit_temperature,
 )
-from busi_search.release.evaluation import (
+from busi_search.release.evaluation import evaluate_sealed_test, ledger_path
+from busi_search.release.figures import (
+    compute_test_figures,
     delong_interval,
-    evaluate_sealed_test,
-    ledger_path,
     paired_difference,
-    promote_after_evaluation,
-    test_figures,
 )
+from busi_search.release.gate import promote_after_evaluation, study_gate
 from busi_search.release.replay import measure_leak_gap, replay_trial
 from busi_search.release.run import StudyResult, run_study
 from busi_search.search.context import StudyContext
+from busi_search.spec import Gate
 from busi_search.training.metrics import compute_metrics, softmax
-
-test_figures.__test__ = False  # a function of the product, not a test
 
 
 @pytest.fixture(scope="module")
@@ -130,10 +128,11 @@ def test_the_search_never_holds_a_test_image(tiny_result: StudyResult) -> None:
 
 def test_the_gate(busi_home: Home) -> None:
     with pytest.raises(GateRefused, match="sensitivity"):
-        promote_after_evaluation(busi_home, gate=registry.Gate(min_sensitivity=1.01))
+        promote_after_evaluation(busi_home, gate=Gate.model_construct(min_sensitivity=1.01))
     with pytest.raises(GateRefused, match="calibration"):
-        promote_after_evaluation(busi_home, gate=registry.Gate(max_ece=-1.0))
+        promote_after_evaluation(busi_home, gate=Gate.model_construct(max_ece=-1.0))
     assert registry.current_champion(busi_home) is None
+    assert study_gate(busi_home, "busi") == Gate() == study_gate(busi_home, "absent")
     assert promote_after_evaluation(busi_home).decision == "promoted"
     champion = registry.current_champion(busi_home)
     path = MlflowClient(busi_home.tracking_uri).download_artifacts(
@@ -191,7 +190,7 @@ def test_delong_agrees_with_a_bootstrap() -> None:
     logits, labels = _rows(num_images=240)
     probabilities = softmax(logits)
     low, high = delong_interval(probabilities, labels, positive=1)
-    figures = test_figures(
+    figures = compute_test_figures(
         probabilities, labels, np.arange(240), class_names=("a", "b", "c"), positive=1,
         threshold=0.5,
     )  # fmt: skip

@@ -11,7 +11,7 @@ from PIL import Image
 
 from busi_search.errors import BusiSearchError, GateRefused, InputError
 from busi_search.home import Home, open_home
-from busi_search.release import registry
+from busi_search.release import gate, registry
 from busi_search.release.predict import find_images, load_champion
 from busi_search.release.run import StudyResult
 from busi_search.release.ui import leaderboard_url
@@ -68,17 +68,17 @@ def test_files_are_answered_as_arrays_are(tiny_result: StudyResult, tmp_path: Pa
 
 def test_phantom_models_need_force_and_a_reason(own_home: Home) -> None:
     with pytest.raises(GateRefused, match="phantom"):
-        registry.promote(own_home)
+        gate.promote(own_home)
     assert registry.current_champion(own_home) is None
     with pytest.raises(InputError, match="--reason"):
-        registry.promote(own_home, force=True)
-    decision = registry.promote(own_home, force=True, reason="a test")
+        gate.promote(own_home, force=True)
+    decision = gate.promote(own_home, force=True, reason="a test")
     assert decision.decision == "forced"
     champion = registry.current_champion(own_home)
     assert champion is not None
     assert champion.tags["busi.promotion_reason"] == "a test"
     assert len(champion.tags["busi.weights_sha256"]) == 64
-    assert registry.promote(own_home).reasons == ("it is the champion already",)
+    assert gate.promote(own_home).reasons == ("it is the champion already",)
 
 
 def test_the_way_back(own_home: Home) -> None:
@@ -93,16 +93,16 @@ def test_the_way_back(own_home: Home) -> None:
     for _ in range(2):
         client.create_model_version(registry.MODEL_NAME, source, run_id=first.run_id, tags=real)
     with pytest.raises(InputError, match="no previous"):
-        registry.rollback(own_home)
-    assert registry.promote(own_home, version="2").decision == "promoted"
-    decision = registry.promote(own_home, version="3")
+        gate.rollback(own_home)
+    assert gate.promote(own_home, version="2").decision == "promoted"
+    decision = gate.promote(own_home, version="3")
     assert decision.previous_champion is not None
     assert decision.previous_champion.version == "2"
-    back = registry.rollback(own_home)
+    back = gate.rollback(own_home)
     assert back.champion.version == "2"
     assert registry.current_champion(own_home) == registry.find_version(own_home, "champion")
     with pytest.raises(InputError, match="no previous"):
-        registry.rollback(own_home)
+        gate.rollback(own_home)
 
 
 def test_models_that_are_not_there(tiny_result: StudyResult, home: Home) -> None:

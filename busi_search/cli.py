@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -33,8 +34,10 @@ class _Group(click.Group):
         except click.ClickException as error:
             error.show()
             sys.exit(2 if error.exit_code in (1, 2) else error.exit_code)
-        except (click.Abort, KeyboardInterrupt):
-            _fail(Interrupted("Interrupted."))
+        except (click.Abort, KeyboardInterrupt) as error:
+            # click turns an interrupt into an Abort of its own.
+            cause = error.__cause__ if isinstance(error, click.Abort) else error
+            _fail(cause if isinstance(cause, Interrupted) else Interrupted("Interrupted."))
         except BusiSearchError as error:
             _fail(error)
         except BrokenPipeError:
@@ -52,7 +55,7 @@ def _debug() -> bool:
     return "--debug" in sys.argv
 
 
-def _fail(error: BusiSearchError) -> NoReturn:
+def _fail(error: BusiSearchError | Interrupted) -> NoReturn:
     if _debug():
         import traceback
 
@@ -190,10 +193,12 @@ def run(
     if not quiet:
         terminal.announce(context, workers=chosen, trials=trials)
     result: StudyResult | None = None
-    with terminal.search_display(trials, quiet=quiet) as display:
-        for item in search_and_release(
-            context, num_trials=trials, num_workers=chosen, timeout_seconds=timeout
-        ):
+    search = search_and_release(
+        context, num_trials=trials, num_workers=chosen, timeout_seconds=timeout
+    )
+    # Closed whatever happens: that ends the workers and puts their trials back.
+    with terminal.search_display(trials, quiet=quiet) as display, closing(search):
+        for item in search:
             if isinstance(item, StudyResult):
                 result = item
             else:

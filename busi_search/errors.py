@@ -27,7 +27,11 @@ class GateRefused(BusiSearchError):
         self.reasons = reasons
 
 
-class Interrupted(BusiSearchError):
-    """The user or the system asked to stop; the state is saved and can be resumed."""
+class Interrupted(KeyboardInterrupt):
+    """The user or the system asked to stop; the state is saved and can be resumed.
+
+    Not an ``Exception``: it may be raised in the middle of a library's call, and libraries that
+    turn every ``Exception`` into one of their own must let it through.
+    """
 
     exit_code = 130

@@ -4,7 +4,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -207,7 +208,7 @@ def search_and_release(
     num_workers: int | None = None,
     timeout_seconds: float | None = None,
     inline: bool = False,
-) -> Iterator[SearchProgress | StudyResult]:
+) -> Generator[SearchProgress | StudyResult]:
     """Search, then register the winner; yields progress and, last, the result.
 
     Args:
@@ -222,15 +223,17 @@ def search_and_release(
     executor: Executor = InlineExecutor() if inline else ProcessExecutor()
     tracker = Tracker(context)
     progress: SearchProgress | None = None
-    for progress in run_search(
+    search = run_search(
         context,
         executor,
         tracker,
         num_trials=num_trials,
         num_workers=1 if inline else workers,
         timeout_seconds=timeout_seconds,
-    ):
-        yield progress
+    )
+    with closing(search):
+        for progress in search:
+            yield progress
     assert progress is not None, "a search reports at least once"
     searched = time.monotonic() - started
     release = None

@@ -5,7 +5,7 @@ import os
 import platform
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -270,7 +270,7 @@ def run_search(
     num_trials: int,
     num_workers: int,
     timeout_seconds: float | None = None,
-) -> Iterator[SearchProgress]:
+) -> Generator[SearchProgress]:
     """Search until the study holds ``num_trials`` finished trials; yield where it stands.
 
     Results are written to the Optuna storage by the workers, fold by fold, and copied to MLflow

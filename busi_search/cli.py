@@ -486,9 +486,10 @@ def promote(
       busi-search promote --version 2
     """
     from busi_search.release import registry
-    from busi_search.release.gate import promote_after_evaluation, study_gate
+    from busi_search.release.gate import check_force, promote_after_evaluation, study_gate
 
     home, name = _home(ctx), model or registry.MODEL_NAME
+    check_force(force, reason)
     chosen = registry.find_version(home, version or registry.CANDIDATE, name=name)
     flags = {
         "max_auc_drop": max_auc_drop,

@@ -67,7 +67,7 @@ def evaluate_sealed_test(home: Home, study_name: str, *, version: str | None = N
 
     The temperature and the operating point were fixed on out-of-fold predictions and travel inside
     the model; nothing is chosen here. If the champion was made on the same division of the same
-    data, both are compared on the same images, in the same opening.
+    data, both are compared on the same images; looking with the champion counts as an opening too.
 
     Args:
         home: where the stores are.

@@ -66,7 +66,7 @@ def open_registry(home: Home) -> Any:
     return MlflowClient(tracking_uri=home.tracking_uri, registry_uri=home.tracking_uri)
 
 
-def register_candidate(
+def register_version(
     home: Home,
     model: FoldEnsemble,
     *,
@@ -79,7 +79,7 @@ def register_candidate(
     description: str,
     name: str = MODEL_NAME,
 ) -> RegisteredVersion:
-    """Export a model as pt2, log it to a run, register it, and point ``candidate`` at it.
+    """Export a model as pt2, log it to a run, and register it, without an alias yet.
 
     The exported program contains normalisation, the softmax and the average of the folds; what is
     left to do before it (grey, square, 0 to 255) is written into the model's metadata.
@@ -142,7 +142,6 @@ def register_candidate(
             description=description,
             model_id=info.model_id,
         )
-        client.set_registered_model_alias(name, CANDIDATE, created.version)
     except MlflowException as error:
         raise BusiSearchError(
             f"The model registry at {without_password(home.tracking_uri)} refused the model: "
@@ -195,6 +194,13 @@ def find_version(home: Home, version_or_alias: str, *, name: str = MODEL_NAME) -
         )
     known = ", ".join(item.version for item in reversed(versions))
     raise InputError(f"'{name}' has no version or alias '{version_or_alias}'; versions: {known}.")
+
+
+def make_candidate(home: Home, version: RegisteredVersion) -> RegisteredVersion:
+    """Point ``candidate`` at a version whose export was checked."""
+    client = open_registry(home)
+    client.set_registered_model_alias(version.name, CANDIDATE, version.version)
+    return find_version(home, version.version, name=version.name)
 
 
 def add_tags(home: Home, version: RegisteredVersion, tags: Mapping[str, str]) -> None:

@@ -9,8 +9,8 @@ from busi_search.spec import MINIMISED_METRICS
 from busi_search.training.weighted_metrics import fold_mean_metric, group_weights
 
 # A resample leaves out 36.8 % of the images, so a left-out score varies sqrt((1 - .368) / .368) =
-# 1 / .763 times as much as one of all images. The choice itself varies too: with .8 simulated
-# searches are covered in 95 of 100 cases (benchmarks/selection_bias.py).
+# 1 / .763 times as much as one of all images. The choice itself varies too; .8 was picked by
+# simulation and covers 94.5 to 98.5 % there (benchmarks/selection_bias.py).
 OUT_OF_BAG_FACTOR = 0.8
 
 

@@ -32,7 +32,8 @@ from busi_search.release.registry import (
     RegisteredVersion,
     add_tags,
     find_version,
-    register_candidate,
+    make_candidate,
+    register_version,
 )
 from busi_search.release.report import PHANTOM_WARNING, render_report
 from busi_search.release.selection import Estimate, bias_corrected_estimate
@@ -60,7 +61,7 @@ class Release:
         estimate: the objective, corrected for the choice.
         metrics: the winner's ``cv_`` figures.
         params: its full configuration.
-        rebuilt_difference: largest difference of a log-probability between the winner's stored
+        rebuilt_difference: largest difference of a probability between the winner's stored
             out-of-fold predictions and those of the models that were registered.
         new: whether this call registered it, or found it registered.
     """
@@ -210,7 +211,7 @@ def _rebuild_and_register(
         f"busi.corrected_{context.spec.study.objective}": f"{estimate.value:.4f}",
         "busi.rebuilt_difference": f"{difference:.3g}",
     }
-    version = register_candidate(
+    version = register_version(
         context.home,
         model,
         experiment_id=tracker.experiment_id,
@@ -227,7 +228,7 @@ def _rebuild_and_register(
         "busi.code_version": package_version("busi-search"),
     }
     add_tags(context.home, version, provenance | git_commit())
-    return version, difference
+    return make_candidate(context.home, version), difference
 
 
 def calibrate(context: StudyContext, trial: FrozenTrial) -> Calibration:
@@ -246,11 +247,10 @@ def rebuild_ensemble(context: StudyContext, trial: FrozenTrial) -> tuple[FoldEns
     """Train a trial's fold models again and compare their predictions with the stored ones.
 
     Returns:
-        The ensemble, on the CPU in evaluation mode, and the largest difference of a
-        log-probability.
+        The ensemble, on the CPU in evaluation mode, and the largest difference of a probability.
 
     Raises:
-        BusiSearchError: they differ by more than rounding explains.
+        BusiSearchError: on a CPU, they differ by more than ``REBUILD_TOLERANCE``.
     """
     torch.set_num_threads(1)
     hyperparameters = trial_hyperparameters(trial)

@@ -1,0 +1,251 @@
+"""Commands that search, and that look at what was searched."""
+
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import click
+
+from busi_search.cli.base import JSON_OPTION, home_of, on_stop, print_json
+from busi_search.errors import BusiSearchError
+
+
+@click.command()
+@click.argument("study", required=False)
+@click.option(
+    "--trials",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="Finished trials the study shall hold; the same line resumes.",
+)
+@click.option("--name", help="Name of the study (default: from STUDY and the dataset).")
+@click.option("--data", help="BUSI folder or MedMNIST .npz file.")
+@click.option("--workers", type=click.IntRange(min=1), help="Trials at once (default: one a core).")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:K.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Stop searching after this time.",
+)
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Seed of the study.")
+@click.option("--weights", help="none, imagenet, or a .safetensors or .pth file.")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a value of the study file, such as --set epochs=5.",
+)
+@click.option("--quiet", is_flag=True, help="No progress.")
+@JSON_OPTION
+@click.pass_context
+def run(
+    ctx: click.Context,
+    study: str | None,
+    trials: int,
+    name: str | None,
+    data: str | None,
+    workers: int | None,
+    device: str,
+    timeout: float | None,
+    seed: int | None,
+    weights: str | None,
+    overrides: tuple[str, ...],
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Search, and register the winner as the candidate.
+
+    STUDY is a bundled name (busi-search studies) or a TOML file; without it, the study follows
+    from the data, and without data it is the quickstart on simulated phantoms.
+
+    \b
+    Example:
+      busi-search run breastmnist --data breastmnist.npz --trials 20
+    """
+    known = {"name": name or study or "the study"}
+    on_stop(lambda: f"Interrupted; {known['name']} is saved. Resume: busi-search {_words_typed()}")
+    from busi_search import terminal
+    from busi_search.release.run import (
+        StudyResult,
+        default_workers,
+        plan_study,
+        search_and_release,
+    )
+
+    context = plan_study(
+        study,
+        data=data,
+        home=home_of(ctx),
+        name=name,
+        seed=seed,
+        weights=weights,
+        overrides=overrides,
+        device=device,
+    )
+    known["name"] = f"study '{context.name}'"
+    chosen = workers or default_workers(context.device)
+    if not quiet:
+        terminal.announce(context, workers=chosen, trials=trials)
+    result: StudyResult | None = None
+    search = search_and_release(
+        context, num_trials=trials, num_workers=chosen, timeout_seconds=timeout
+    )
+    # Closed whatever happens: that ends the workers and puts their trials back.
+    with terminal.search_display(trials, quiet=quiet) as display, closing(search):
+        for item in search:
+            if isinstance(item, StudyResult):
+                result = item
+            else:
+                display.update(item)
+    assert result is not None, "the last item is the result"
+    if not quiet:
+        terminal.show_result(result)
+    if as_json:
+        print_json(result.to_json())
+
+
+def _words_typed() -> str:
+    import shlex
+
+    return shlex.join(sys.argv[1:])
+
+
+@click.command()
+@JSON_OPTION
+@click.pass_context
+def studies(ctx: click.Context, as_json: bool) -> None:
+    """List the bundled studies and those run on this home.
+
+    \b
+    Example:
+      busi-search studies
+    """
+    from busi_search.release.run import list_studies
+    from busi_search.spec import list_bundled
+
+    run_here = list_studies(home_of(ctx))
+    if as_json:
+        print_json({"bundled": list_bundled(), "run": [vars(status) for status in run_here]})
+        return
+    click.echo("bundled: " + ", ".join(list_bundled()))
+    for status in run_here:
+        click.echo(_status_line(status))
+
+
+def _status_line(status: Any) -> str:
+    best = (
+        "no complete trial"
+        if status.best is None
+        else (f"best {status.objective} {status.best:.4f} (trial {status.best_trial})")
+    )
+    states = ", ".join(f"{count} {state}" for state, count in status.states.items() if count)
+    return f"{status.name}: {states or 'no trials'}; {best}" + (
+        " [SIMULATED]" if status.simulated else ""
+    )
+
+
+@click.command()
+@click.argument("name")
+@JSON_OPTION
+@click.pass_context
+def status(ctx: click.Context, name: str, as_json: bool) -> None:
+    """Show one study's trials and its best.
+
+    \b
+    Example:
+      busi-search status quickstart-phantom
+    """
+    from busi_search.release.run import load_study, study_status
+
+    found = study_status(load_study(name, home=home_of(ctx)))
+    if as_json:
+        print_json(vars(found))
+        return
+    click.echo(_status_line(found))
+    for key, value in found.best_params.items():
+        click.echo(f"  {key} = {value}")
+
+
+@click.command()
+@click.argument("name")
+@click.option("--to", "target", required=True, help="HTML file to write.")
+@click.pass_context
+def report(ctx: click.Context, name: str, target: str) -> None:
+    """Write a study as one self-contained HTML page that works offline.
+
+    \b
+    Example:
+      busi-search report quickstart-phantom --to report.html
+    """
+    from busi_search.release.winner import write_report
+
+    write_report(home_of(ctx), name, Path(target))
+    click.echo(f"{target} written", err=True)
+
+
+@click.command()
+@click.argument("name")
+@click.argument("trial", type=click.IntRange(min=0))
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:K.")
+@JSON_OPTION
+@click.pass_context
+def replay(ctx: click.Context, name: str, trial: int, device: str, as_json: bool) -> None:
+    """Train a trial again and say whether every fold agrees (exit code 1 if not).
+
+    \b
+    Example:
+      busi-search replay busi 12
+    """
+    from busi_search.release.replay import replay_trial
+    from busi_search.release.run import resolve_device
+
+    found = replay_trial(home_of(ctx), name, trial, device=resolve_device(device))
+    if as_json:
+        print_json(vars(found))
+    else:
+        for row in found.folds:
+            same = "identical" if row["identical"] else f"differs by {row['max_difference']:.2g}"
+            click.echo(
+                f"fold {row['fold']}: AUC {row['stored_auc']:.4f} stored, "
+                f"{row['replayed_auc']:.4f} replayed, {same}"
+            )
+        for key, (then, now) in found.differs.items():
+            click.echo(f"since then {key} changed: {then} -> {now}", err=True)
+    if not found.agrees:
+        raise BusiSearchError(f"Trial {trial} does not come out as it was stored.")
+
+
+@click.command("leak-gap")
+@click.argument("name")
+@click.option(
+    "--trial", type=click.IntRange(min=0), help="Whose configuration (default: the best)."
+)
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:K.")
+@JSON_OPTION
+@click.pass_context
+def leak_gap(ctx: click.Context, name: str, trial: int | None, device: str, as_json: bool) -> None:
+    """What one configuration scores if near-duplicates may cross folds, and if not.
+
+    \b
+    Example:
+      busi-search leak-gap busi
+    """
+    from busi_search.release.replay import measure_leak_gap
+    from busi_search.release.run import resolve_device
+
+    gap = measure_leak_gap(home_of(ctx), name, trial, device=resolve_device(device))
+    if as_json:
+        print_json(vars(gap))
+        return
+    click.echo(
+        f"trial {gap.trial}; random folds tear {gap.num_split_groups} groups apart", err=True
+    )
+    for key in ("cv_auc", "cv_accuracy", "cv_f1"):
+        random, grouped = gap.random[key], gap.grouped[key]
+        click.echo(
+            f"{key}: random {random:.4f}, grouped {grouped:.4f}, gap {random - grouped:+.4f}"
+        )

@@ -24,7 +24,16 @@ METRICS = (
 )
 MINIMISED_METRICS = frozenset({"log_loss", "brier", "ece"})
 
+# Properties of a model that a study may optimise besides a metric; smaller is better.
+COSTS = ("num_parameters", "latency_ms")
+
 ArchitectureName = Literal["small_cnn", "resnet18", "resnet50", "mobilenet_v3_small"]
+
+
+def direction_of(objective: str) -> Literal["maximize", "minimize"]:
+    """Return whether a larger or a smaller value of an objective is better."""
+    metric = objective.removeprefix("cv_")
+    return "minimize" if metric in MINIMISED_METRICS or objective in COSTS else "maximize"
 
 
 class _Strict(BaseModel):
@@ -32,20 +41,57 @@ class _Strict(BaseModel):
 
 
 class StudySection(_Strict):
-    """How the search goes: what is optimised, who proposes, who prunes."""
+    """How the search goes: what is optimised, who proposes, who prunes.
+
+    ``objective`` may be written as a list; its first entry is a metric, and further ones make the
+    search a multi-objective one. ``winner`` says which trial is released: the best, or the cheapest
+    (by the second objective, else by ``num_parameters``) within one standard error of it.
+    """
 
     objective: str = "cv_auc"
+    further_objectives: tuple[str, ...] = ()
+    winner: Literal["best", "one_standard_error"] = "best"
     sampler: Literal["tpe", "gp", "random", "grid", "cmaes"] = "tpe"
     pruner: Literal["none", "median", "hyperband", "wilcoxon", "evidence"] = "evidence"
     seed: int = Field(default=0, ge=0, lt=2**31)
     startup_trials: int = Field(default=10, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_objectives(cls, raw: Any) -> Any:
+        if isinstance(raw, dict) and isinstance(raw.get("objective"), list | tuple):
+            first, *further = raw["objective"] or [""]
+            return {**raw, "objective": first, "further_objectives": further}
+        return raw
 
     @model_validator(mode="after")
     def _known_objective(self) -> Self:
         known = [f"cv_{metric}" for metric in METRICS]
         if self.objective not in known:
             raise ValueError(f"objective must be one of {', '.join(known)}")
+        for name in self.further_objectives:
+            if name not in (*known, *COSTS):
+                raise ValueError(f"objective '{name}' must be one of {', '.join((*known, *COSTS))}")
+        if len(set(self.objectives)) < len(self.objectives):
+            raise ValueError("objective names one figure twice")
+        if self.further_objectives:
+            if self.pruner not in ("none", "evidence"):
+                raise ValueError(
+                    f'pruner = "{self.pruner}" compares one objective only; take evidence or none'
+                )
+            if self.sampler == "cmaes":
+                raise ValueError('sampler = "cmaes" searches one objective only; take tpe or gp')
         return self
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """Names of all objectives, the metric that trials are judged by first."""
+        return (self.objective, *self.further_objectives)
+
+    @property
+    def directions(self) -> list[Literal["maximize", "minimize"]]:
+        """For each objective, whether a larger or a smaller value is better."""
+        return [direction_of(name) for name in self.objectives]
 
     @property
     def metric(self) -> str:
@@ -55,7 +101,7 @@ class StudySection(_Strict):
     @property
     def direction(self) -> Literal["maximize", "minimize"]:
         """Whether a larger or a smaller objective is better."""
-        return "minimize" if self.metric in MINIMISED_METRICS else "maximize"
+        return direction_of(self.objective)
 
 
 class DatasetSection(_Strict):

@@ -22,9 +22,11 @@ from busi_search.search.records import (
     PRUNE_REASON,
     WORKER,
     cv_metrics,
+    main_value,
     stored_folds,
     trial_hyperparameters,
 )
+from busi_search.spec import COSTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -262,14 +264,15 @@ class Tracker:
             self._client.log_artifacts(run_id, folder)
 
     def _log_best(self, trial: FrozenTrial) -> None:
-        if trial.state != TrialState.COMPLETE or trial.value is None:
+        value = main_value(trial)
+        if trial.state != TrialState.COMPLETE or value is None:
             return
         section = self._context.spec.study
         sign = 1 if section.direction == "maximize" else -1
-        if self._best is None or sign * trial.value > sign * self._best:
-            self._best = trial.value
+        if self._best is None or sign * value > sign * self._best:
+            self._best = value
             self._client.log_metric(
-                self.run_id, f"best_{section.objective}", trial.value, step=trial.number
+                self.run_id, f"best_{section.objective}", value, step=trial.number
             )
 
     def _log_batch(
@@ -351,6 +354,11 @@ def _trial_metrics(trial: FrozenTrial, results: list[FoldResult]) -> "list[Metri
         rows += [Metric(f"train_loss/fold{result.fold}", v, now, epoch) for epoch, v in losses]
     if trial.state == TrialState.COMPLETE:
         rows += [Metric(key, value, now, 0) for key, value in cv_metrics(results).items()]
+    rows += [
+        Metric(key, float(trial.user_attrs[key]), now, 0)
+        for key in COSTS
+        if key in trial.user_attrs
+    ]
     rows.append(Metric("seconds", sum(result.seconds for result in results), now, 0))
     rows.append(Metric("num_folds", len(results), now, 0))
     return [row for row in rows if np.isfinite(row.value)]

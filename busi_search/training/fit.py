@@ -2,6 +2,8 @@
 
 import copy
 import math
+import statistics
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -206,6 +208,24 @@ def predict_log_probabilities(
     ]
     result: npt.NDArray[np.float32] = torch.cat(rows).to(torch.float32).cpu().numpy()
     return result
+
+
+@torch.inference_mode()
+def measure_latency(
+    model: ImageClassifier, size_pixels: int, device: str, *, repeats: int = 20
+) -> float:
+    """Return the median time of one forward pass of one image, in milliseconds."""
+    model.eval()
+    pixels = torch.zeros(1, 1, size_pixels, size_pixels, device=device)
+    seconds = []
+    for _ in range(repeats + 3):
+        started = time.perf_counter()
+        model(pixels)
+        if pixels.is_cuda:
+            torch.cuda.synchronize(pixels.device)
+        seconds.append(time.perf_counter() - started)
+    # The first passes are slower: memory is reserved and kernels are chosen.
+    return 1000 * statistics.median(seconds[3:])
 
 
 def predict_probabilities(

@@ -6,8 +6,9 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from busi_search.architectures import ARCHITECTURES
 from busi_search.errors import InputError
 
 METRICS = (
@@ -27,8 +28,6 @@ MINIMISED_METRICS = frozenset({"log_loss", "brier", "ece"})
 # Properties of a model that a study may optimise besides a metric; smaller is better.
 COSTS = ("num_parameters", "latency_ms")
 
-ArchitectureName = Literal["small_cnn", "resnet18", "resnet50", "mobilenet_v3_small"]
-
 
 def direction_of(objective: str) -> Literal["maximize", "minimize"]:
     """Return whether a larger or a smaller value of an objective is better."""
@@ -46,6 +45,7 @@ class StudySection(_Strict):
     ``objective`` may be written as a list; its first entry is a metric, and further ones make the
     search a multi-objective one. ``winner`` says which trial is released: the best, or the cheapest
     (by the second objective, else by ``num_parameters``) within one standard error of it.
+    ``recipes`` names study files of known configurations; what the study fixes holds for them too.
     """
 
     objective: str = "cv_auc"
@@ -55,6 +55,7 @@ class StudySection(_Strict):
     pruner: Literal["none", "median", "hyperband", "wilcoxon", "evidence"] = "evidence"
     seed: int = Field(default=0, ge=0, lt=2**31)
     startup_trials: int = Field(default=10, ge=0)
+    recipes: tuple[str, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -141,8 +142,9 @@ class Gate(_Strict):
 class Hyperparameters(_Strict):
     """One configuration of a model and its training; every field may be fixed or searched."""
 
-    architecture: ArchitectureName = "small_cnn"
+    architecture: str = "small_cnn"
     weights: str = "none"
+    normalisation: Literal["auto", "scratch", "half", "imagenet"] = "auto"
     freeze_depth: int = Field(default=0, ge=0, le=20)
     head: Literal["linear", "mlp"] = "linear"
     head_width: int = Field(default=128, ge=1, le=8192)
@@ -151,16 +153,41 @@ class Hyperparameters(_Strict):
     learning_rate: float = Field(default=1e-3, gt=0, le=10)
     weight_decay: float = Field(default=1e-2, ge=0, le=10)
     scheduler: Literal["none", "cosine", "onecycle", "plateau"] = "cosine"
+    warmup_epochs: int = Field(default=0, ge=0, le=200)
+    min_learning_rate: float = Field(default=0.0, ge=0, le=1)
+    plateau_factor: float = Field(default=0.5, gt=0, lt=1)
+    plateau_patience: int = Field(default=5, ge=0, le=2000)
     batch_size: int = Field(default=32, ge=2, le=4096)
     epochs: int = Field(default=20, ge=1, le=2000)
     early_stopping_patience: int = Field(default=0, ge=0, le=2000)
     loss: Literal["cross_entropy", "focal"] = "cross_entropy"
+    focal_gamma: float = Field(default=2.0, ge=0, le=10)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     class_weighting: Literal["none", "balanced"] = "none"
     balanced_sampling: bool = False
     mixup_alpha: float = Field(default=0.0, ge=0, le=10)
     augmentation_strength: float = Field(default=0.5, ge=0, le=1)
+    flip_horizontal: float = Field(default=0.5, ge=0, le=1)
+    flip_vertical: float = Field(default=0.0, ge=0, le=1)
+    rotation_degrees: float = Field(default=30.0, ge=0, le=180)
+    shift: float = Field(default=0.15, ge=0, le=0.5)
+    zoom: float = Field(default=0.2, ge=0, le=0.9)
+    contrast: float = Field(default=0.4, ge=0, le=1)
+    brightness: float = Field(default=0.2, ge=0, le=1)
+    autocontrast: float = Field(default=0.0, ge=0, le=1)
+    gain_slope: float = Field(default=0.4, ge=0, le=1)
+    speckle: float = Field(default=0.3, ge=0, le=1)
+    erasing: float = Field(default=0.5, ge=0, le=1)
+    weight_averaging: float = Field(default=0.0, ge=0, lt=1)
+    test_time_flip: bool = False
     image_size_pixels: int = Field(default=64, ge=16, le=1024)
+
+    @field_validator("architecture")
+    @classmethod
+    def _known_architecture(cls, name: str) -> str:
+        if name not in ARCHITECTURES:
+            raise ValueError(f"{_nearest(name, list(ARCHITECTURES))}")
+        return name
 
 
 Scalar = bool | int | float | str
@@ -237,7 +264,7 @@ class StudySpec(_Strict):
         fixed: dict[str, Any] = {"image_size_pixels": self.dataset.image_size_pixels}
         fixed.update(self.hyperparameters)
         resolved = _check_hyperparameters({**fixed, **sampled}, "hyperparameters")
-        if resolved.architecture == "small_cnn" and resolved.weights == "imagenet":
+        if resolved.weights == "imagenet" and not ARCHITECTURES[resolved.architecture].imagenet:
             # Nobody has trained it on ImageNet: it starts from scratch, and says so.
             return resolved.model_copy(update={"weights": "none", "freeze_depth": 0})
         return resolved
@@ -382,7 +409,34 @@ def load_spec(name_or_path: str, overrides: tuple[str, ...] = ()) -> tuple[Study
     for override in overrides:
         _apply_override(raw, override)
         text += f"\n# --set {override}"
+    _read_recipes(raw, str(path))
     return parse_spec(raw, origin=str(path)), text
+
+
+def _read_recipes(raw: dict[str, Any], origin: str) -> None:
+    """Put the configurations of the named recipe files before the file's own recipes.
+
+    What the study itself fixes (epochs, weights, image size …) holds for them too; what that
+    replaces is kept beside it, to be shown.
+    """
+    section = raw.get("study")
+    names = section.get("recipes", []) if isinstance(section, dict) else []
+    if not isinstance(names, list) or not names:
+        return
+    fixed = set(raw.get("hyperparameters", {})) | {"image_size_pixels"}
+    entries = []
+    for name in names:
+        path = find_study_file(str(name))
+        try:
+            recipe = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise InputError(f"{origin}: recipe {name} cannot be read ({error}).") from None
+        parse_spec(recipe, origin=str(path))
+        settings = dict(recipe.get("hyperparameters", {}))
+        kept = {key: value for key, value in settings.items() if key not in fixed}
+        entries.append({"name": path.stem, **kept})
+    own = raw.get("recipe", [])
+    raw["recipe"] = [*entries, *own] if isinstance(own, list) else own
 
 
 def _apply_override(raw: dict[str, Any], override: str) -> None:

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 
 import numpy as np
@@ -15,7 +15,7 @@ from busi_search.data.folds import Fold, make_folds
 from busi_search.seeding import derive_seed, seed_everything
 from busi_search.spec import Hyperparameters
 from busi_search.training import metrics
-from busi_search.training.augment import augment_batch, mixup
+from busi_search.training.augment import AugmentationRanges, augment_batch, mixup
 from busi_search.training.fit import (
     EpochResult,
     Schedule,
@@ -152,12 +152,20 @@ def _make_model(hyperparameters: Hyperparameters, num_classes: int) -> ImageClas
         head=hyperparameters.head,
         head_width=hyperparameters.head_width,
         dropout=hyperparameters.dropout,
-        imagenet_normalisation=hyperparameters.weights != "none",
+        normalisation=_normalisation(hyperparameters),
+        test_time_flip=hyperparameters.test_time_flip,
     )
     load_weights(model, hyperparameters.architecture, hyperparameters.weights)
     # A searched depth may exceed the stages of a small architecture: only its head learns then.
     freeze_backbone(model, min(hyperparameters.freeze_depth, len(model.stages)))
     return model
+
+
+def _normalisation(hyperparameters: Hyperparameters) -> str:
+    """Grey levels as the weights expect them: pretrained ones as ImageNet's unless stated."""
+    if hyperparameters.normalisation != "auto":
+        return hyperparameters.normalisation
+    return "scratch" if hyperparameters.weights == "none" else "imagenet"
 
 
 def _fit(
@@ -190,10 +198,12 @@ def _fit(
             hyperparameters.loss,
             label_smoothing=hyperparameters.label_smoothing,
             class_weights=weights,
+            focal_gamma=hyperparameters.focal_gamma,
         ),
         augmentation=partial(
             _augment,
             strength=hyperparameters.augmentation_strength,
+            ranges=_ranges(hyperparameters),
             alpha=hyperparameters.mixup_alpha,
         ),
         schedule=_schedule(hyperparameters),
@@ -202,17 +212,36 @@ def _fit(
         freeze_depth=hyperparameters.freeze_depth,
         balanced_sampling=hyperparameters.balanced_sampling,
         seed=seed,
+        weight_averaging=hyperparameters.weight_averaging,
     )
 
 
 def _augment(
-    pixels: Tensor, targets: Tensor, generator: torch.Generator, *, strength: float, alpha: float
+    pixels: Tensor,
+    targets: Tensor,
+    generator: torch.Generator,
+    *,
+    strength: float,
+    ranges: AugmentationRanges,
+    alpha: float,
 ) -> tuple[Tensor, Tensor]:
-    return mixup(augment_batch(pixels, strength, generator), targets, alpha, generator)
+    return mixup(augment_batch(pixels, strength, generator, ranges), targets, alpha, generator)
+
+
+def _ranges(hyperparameters: Hyperparameters) -> AugmentationRanges:
+    names = [field.name for field in fields(AugmentationRanges)]
+    return AugmentationRanges(**{name: getattr(hyperparameters, name) for name in names})
 
 
 def _schedule(hyperparameters: Hyperparameters) -> Schedule:
-    return Schedule(hyperparameters.scheduler, hyperparameters.early_stopping_patience)
+    return Schedule(
+        hyperparameters.scheduler,
+        early_stopping_patience=hyperparameters.early_stopping_patience,
+        plateau_factor=hyperparameters.plateau_factor,
+        plateau_patience=hyperparameters.plateau_patience,
+        min_learning_rate=hyperparameters.min_learning_rate,
+        warmup_epochs=hyperparameters.warmup_epochs,
+    )
 
 
 def _inner_split(

@@ -95,7 +95,12 @@ def make_sampler(spec: StudySpec) -> BaseSampler:
 
 
 def num_possible_trials(spec: StudySpec) -> int | None:
-    """Return how many different trials a study can have (grid only), or None for no limit."""
+    """Return how many different trials a study can have, or None for no limit.
+
+    A study without a space has its recipes, or its one configuration; a grid has its points.
+    """
+    if not spec.space:
+        return max(1, len(spec.recipe))
     if spec.study.sampler != "grid":
         return None
     return math.prod(len(values) for values in grid_of(spec.space).values())

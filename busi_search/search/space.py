@@ -42,6 +42,9 @@ def recipe_trials(spec: StudySpec) -> list[tuple[dict[str, Any], dict[str, Any]]
     trials = []
     for index, entry in enumerate(spec.recipe):
         settings = {key: value for key, value in entry.items() if key != "name"}
+        if spec.resolve(settings).weights == "none" and "weights" not in settings:
+            # A known system of pretrained weights, in a study without: there is nothing to freeze.
+            settings["freeze_depth"] = 0
         full = spec.resolve(settings).model_dump()
         inside = {
             name: full[name] for name in spec.space if _contains(spec.space[name], full[name])

@@ -13,8 +13,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from busi_search.training.freezing import parameter_groups, set_training_mode
+from busi_search.training.gradients import accumulate_gradients
 from busi_search.training.losses import LossFunction
 from busi_search.training.zoo import ImageClassifier
 
@@ -45,16 +47,19 @@ class EpochResult:
 class Schedule:
     """How the learning rate moves over the epochs, and when training stops early.
 
-    ``plateau`` halves the rate after ``plateau_patience`` epochs without a lower loss on the inner
-    split; early stopping ends training after ``early_stopping_patience`` such epochs (0: never)
-    and goes back to the weights of the best epoch.
+    ``plateau`` multiplies the rate by ``plateau_factor`` after ``plateau_patience`` epochs without
+    a lower loss on the inner split, down to ``min_learning_rate``, where ``cosine`` ends too. Early
+    stopping ends training after ``early_stopping_patience`` such epochs (0: never) and goes back
+    to the weights of the best epoch. Over the first ``warmup_epochs`` the rate rises evenly from
+    near 0, except for ``onecycle``, which has a rise of its own.
     """
 
     name: str = "cosine"
     early_stopping_patience: int = 0
     plateau_factor: float = 0.5
     plateau_patience: int = 5
-    plateau_floor: float = 1e-5
+    min_learning_rate: float = 0.0
+    warmup_epochs: int = 0
 
     @property
     def needs_monitor(self) -> bool:
@@ -78,7 +83,9 @@ def _make_scheduler(
 ) -> Any:
     """Return a scheduler stepped after every batch, or after every epoch for ``plateau``."""
     if schedule.name == "cosine":
-        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=num_steps)
+        return torch.optim.lr_scheduler.CosineAnnealingLR(
+            optimizer, T_max=max(1, num_steps), eta_min=schedule.min_learning_rate
+        )
     if schedule.name == "onecycle":
         # One step to spare: OneCycleLR refuses the step after its last.
         return torch.optim.lr_scheduler.OneCycleLR(
@@ -89,7 +96,7 @@ def _make_scheduler(
             optimizer,
             factor=schedule.plateau_factor,
             patience=schedule.plateau_patience,
-            min_lr=schedule.plateau_floor,
+            min_lr=schedule.min_learning_rate,
         )
     return None
 
@@ -110,6 +117,7 @@ def fit_fold(
     freeze_depth: int,
     balanced_sampling: bool,
     seed: int,
+    weight_averaging: float = 0.0,
 ) -> Iterator[EpochResult]:
     """Train ``model`` in place and yield after every epoch; stop iterating to stop training.
 
@@ -128,27 +136,45 @@ def fit_fold(
         freeze_depth: number of frozen stages, kept in evaluation mode.
         balanced_sampling: draw images with replacement so that classes are even.
         seed: of the order of the images and of the augmentation.
+        weight_averaging: decay of an exponential moving average of the weights, step by step; the
+            average is what is yielded and kept. 0: the weights as they are.
     """
     generator = torch.Generator().manual_seed(seed)
     num_classes = int(labels.max()) + 1
     batches_per_epoch = max(1, math.ceil((len(train) - 1) / batch_size))
     learning_rate = float(optimizer.param_groups[0]["lr"])
-    scheduler = _make_scheduler(optimizer, schedule, epochs * batches_per_epoch, learning_rate)
+    warmup = 0 if schedule.name == "onecycle" else schedule.warmup_epochs * batches_per_epoch
+    num_steps = epochs * batches_per_epoch - warmup
+    scheduler = _make_scheduler(optimizer, schedule, num_steps, learning_rate)
+    average = _make_average(model, weight_averaging)
+    step, micro_batch = 0, batch_size + 1
     best_loss, best_epoch, best_state = math.inf, 0, None
     for epoch in range(1, epochs + 1):
         set_training_mode(model, freeze_depth)
         order = _epoch_order(train, labels, balanced_sampling, generator)
-        total = 0.0
+        losses, sizes = [], []
         for batch in _batches(order, batch_size):
             targets = F.one_hot(labels[batch], num_classes).to(torch.float32)
             pixels, targets = augmentation(images[batch].to(torch.float32), targets, generator)
-            loss = loss_function(model(pixels), targets)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            if step < warmup:
+                _set_rate(optimizer, learning_rate * (step + 1) / warmup)
+            loss, micro_batch = accumulate_gradients(
+                model, optimizer, loss_function, pixels, targets, micro_batch
+            )
             optimizer.step()
-            if scheduler is not None and schedule.name != "plateau":
+            step += 1
+            if scheduler is not None and schedule.name != "plateau" and step > warmup:
                 scheduler.step()
-            total += float(loss.detach()) * len(batch)
+            if average is not None:
+                average.update_parameters(model)
+            losses.append(loss)
+            sizes.append(len(batch))
+        pairs = zip(torch.stack(losses).tolist(), sizes, strict=True)
+        train_loss = sum(loss * size for loss, size in pairs) / len(order)
+        unaveraged = None
+        if average is not None:
+            unaveraged = copy.deepcopy(model.state_dict())
+            model.load_state_dict(average.module.state_dict())
         monitor_loss = None
         if monitor is not None:
             monitor_loss = _mean_loss(model, images, labels, monitor, num_classes)
@@ -162,9 +188,23 @@ def fit_fold(
         if patience > 0 and best_state is not None and (last or epoch == epochs):
             model.load_state_dict(best_state)
         rate = float(optimizer.param_groups[0]["lr"])
-        yield EpochResult(epoch, total / len(order), monitor_loss, rate, stopped=last)
+        yield EpochResult(epoch, train_loss, monitor_loss, rate, stopped=last)
         if last:
             return
+        if unaveraged is not None and epoch < epochs:
+            model.load_state_dict(unaveraged)
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+
+
+def _make_average(model: ImageClassifier, decay: float) -> AveragedModel | None:
+    if decay <= 0:
+        return None
+    average: Any = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    return AveragedModel(model, multi_avg_fn=average, use_buffers=True)
 
 
 def _epoch_order(
@@ -202,10 +242,17 @@ def predict_log_probabilities(
         batch_size: images per forward pass.
     """
     model.eval()
-    rows = [
-        torch.log_softmax(model(images[batch].to(torch.float32)), dim=1)
-        for batch in torch.split(torch.from_numpy(indices), batch_size)
-    ]
+    try:
+        rows = [
+            torch.log_softmax(model(images[batch].to(torch.float32)), dim=1)
+            for batch in torch.split(torch.from_numpy(indices), batch_size)
+        ]
+    except torch.OutOfMemoryError:
+        if batch_size == 1:
+            raise
+        rows = []
+    if not rows:
+        return predict_log_probabilities(model, images, indices, batch_size=batch_size // 2)
     result: npt.NDArray[np.float32] = torch.cat(rows).to(torch.float32).cpu().numpy()
     return result
 

@@ -1,0 +1,74 @@
+"""Gradients of a batch, in pieces where memory is short."""
+
+import torch
+from torch import Tensor, nn
+
+from busi_search.training.losses import LossFunction
+
+
+def accumulate_gradients(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss_function: LossFunction,
+    pixels: Tensor,
+    targets: Tensor,
+    micro_batch: int,
+) -> tuple[Tensor, int]:
+    """Compute the gradients of one batch, in pieces of at most ``micro_batch`` images.
+
+    If memory runs out, the pieces are halved and the batch is begun again. The gradients are those
+    of the whole batch, but for batch norm, which sees one piece at a time.
+
+    Args:
+        model: the network.
+        optimizer: whose gradients are cleared first.
+        loss_function: of logits (B, C) and targets (B, C).
+        pixels: (B, 1, S, S).
+        targets: (B, C).
+        micro_batch: images at once, as far as is known to fit.
+
+    Returns:
+        The loss of the batch (a scalar, detached) and the size of the pieces that fitted.
+
+    Raises:
+        torch.OutOfMemoryError: not even one image fits.
+    """
+    while True:
+        optimizer.zero_grad(set_to_none=True)
+        try:
+            loss = _backward(model, loss_function, pixels, targets, micro_batch)
+        except torch.OutOfMemoryError:
+            size = min(micro_batch, len(pixels))
+            if size == 1:
+                raise
+            micro_batch = -(-size // 2)
+        else:
+            return loss, micro_batch
+        # Outside of the handler, whose traceback keeps the failed attempt's tensors alive.
+        if pixels.is_cuda:
+            torch.cuda.empty_cache()
+
+
+def _backward(
+    model: nn.Module,
+    loss_function: LossFunction,
+    pixels: Tensor,
+    targets: Tensor,
+    micro_batch: int,
+) -> Tensor:
+    """Add the gradients piece by piece; on a GPU that can, activations are bfloat16.
+
+    bfloat16 has the range of float32, so gradients need no scaling.
+    """
+    half = pixels.is_cuda and torch.cuda.is_bf16_supported()
+    # The weights of a batch do not depend on the logits.
+    total = loss_function(torch.zeros_like(targets), targets)[1].sum()
+    count = -(-len(pixels) // micro_batch)
+    loss = torch.zeros((), device=pixels.device)
+    for some, wanted in zip(pixels.tensor_split(count), targets.tensor_split(count), strict=True):
+        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=half):
+            logits = model(some)
+        part = loss_function(logits.float(), wanted)[0].sum() / total
+        torch.autograd.backward(part)
+        loss += part.detach()
+    return loss

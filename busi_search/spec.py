@@ -46,6 +46,7 @@ class StudySection(_Strict):
     search a multi-objective one. ``winner`` says which trial is released: the best, or the cheapest
     (by the second objective, else by ``num_parameters``) within one standard error of it.
     ``recipes`` names study files of known configurations; what the study fixes holds for them too.
+    ``reported`` is what the source of a recipe reports, to be shown beside its result.
     """
 
     objective: str = "cv_auc"
@@ -56,6 +57,7 @@ class StudySection(_Strict):
     seed: int = Field(default=0, ge=0, lt=2**31)
     startup_trials: int = Field(default=10, ge=0)
     recipes: tuple[str, ...] = ()
+    reported: str = ""
 
     @model_validator(mode="before")
     @classmethod
@@ -190,6 +192,9 @@ class Hyperparameters(_Strict):
         return name
 
 
+# Keys of a recipe that are not hyperparameters.
+RECIPE_LABELS = ("name", "reported")
+
 Scalar = bool | int | float | str
 
 
@@ -255,7 +260,7 @@ class StudySpec(_Strict):
                 if other not in Hyperparameters.model_fields:
                     raise ValueError(f"space.{name}: only_if names an unknown key '{other}'")
         for index, entry in enumerate(self.recipe):
-            settings = {key: value for key, value in entry.items() if key != "name"}
+            settings = {key: v for key, v in entry.items() if key not in RECIPE_LABELS}
             _check_hyperparameters(settings, f"recipe {entry.get('name', index)}")
         return self
 
@@ -434,7 +439,8 @@ def _read_recipes(raw: dict[str, Any], origin: str) -> None:
         parse_spec(recipe, origin=str(path))
         settings = dict(recipe.get("hyperparameters", {}))
         kept = {key: value for key, value in settings.items() if key not in fixed}
-        entries.append({"name": path.stem, **kept})
+        reported = recipe.get("study", {}).get("reported", "")
+        entries.append({"name": path.stem, "reported": reported, **kept})
     own = raw.get("recipe", [])
     raw["recipe"] = [*entries, *own] if isinstance(own, list) else own
 

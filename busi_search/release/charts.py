@@ -115,6 +115,24 @@ def history_figure(trials: Sequence[FrozenTrial], objective: str, direction: str
     return _layout(figure, "The search", "trial", objective)
 
 
+def pareto_figure(
+    trials: Sequence[FrozenTrial], front: Sequence[FrozenTrial], objectives: Sequence[str]
+) -> go.Figure:
+    """Return the first objective over the second, the Pareto front marked."""
+    figure = go.Figure()
+    complete = [t for t in trials if t.state == TrialState.COMPLETE]
+    for name, chosen, colour in (("complete", complete, "#999999"), ("front", front, COLOURS[1])):
+        figure.add_scatter(
+            x=[t.values[1] for t in chosen],
+            y=[t.values[0] for t in chosen],
+            text=[f"trial {t.number}" for t in chosen],
+            mode="markers",
+            name=name,
+            marker={"color": colour, "size": 9},
+        )
+    return _layout(figure, "Pareto front", objectives[1], objectives[0])
+
+
 def curves_figure(curves: Sequence[tuple[Sequence[int], Sequence[float]]]) -> go.Figure:
     """Return the validation AUC over epochs, a line per fold."""
     figure = go.Figure()

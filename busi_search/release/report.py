@@ -7,8 +7,9 @@ import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
 from busi_search.release import charts
+from busi_search.release.known_systems import known_systems_section
 from busi_search.release.model_card import Card
-from busi_search.release.selection import Estimate
+from busi_search.release.selection import Estimate, pareto_front
 from busi_search.search.context import StudyContext
 from busi_search.search.cross_validation import FoldResult, gather_out_of_fold
 from busi_search.search.records import cv_metrics, main_value, stored_folds, trial_hyperparameters
@@ -56,6 +57,9 @@ def render_report(
         charts.precision_recall_figure(*arguments, development.positive),
         charts.confusion_figure(*arguments),
     ]
+    if section.further_objectives:
+        front = pareto_front(trials, section)
+        figures.insert(1, charts.pareto_figure(trials, front, section.objectives))
     parts = [
         f"<h1>{html.escape(context.name)}</h1>",
         f'<p class="warning">{PHANTOM_WARNING}</p>' if development.simulated else "",
@@ -64,6 +68,7 @@ def render_report(
         _corrected(estimates),
         "<h2>Best trials</h2>",
         _leaderboard(context, trials),
+        known_systems_section(context, trials, best),
         "<h2>Figures</h2>",
         *(
             figure.to_html(full_html=False, include_plotlyjs=index == 0)

@@ -188,6 +188,18 @@ def choice_rule(
     return np.array(costs), float(best.user_attrs[STANDARD_ERROR])
 
 
+def pareto_front(trials: Sequence[FrozenTrial], section: StudySection) -> list[FrozenTrial]:
+    """Return the complete trials that no other beats in one objective and equals in the rest."""
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    signs = np.array([1.0 if way == "minimize" else -1.0 for way in section.directions])
+    costs = [signs * np.array(trial.values, dtype=np.float64) for trial in complete]
+
+    def beaten(own: Array) -> bool:
+        return any(bool(np.all(other <= own) and np.any(other < own)) for other in costs)
+
+    return [trial for trial, own in zip(complete, costs, strict=True) if not beaten(own)]
+
+
 def choose_trial(
     scores: Array, costs: npt.NDArray[np.floating] | None = None, tolerance: float = 0.0
 ) -> npt.NDArray[np.int64]:

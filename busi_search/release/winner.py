@@ -40,6 +40,7 @@ from busi_search.release.selection import (
     Estimate,
     bias_corrected_estimates,
     choice_rule,
+    pareto_front,
     select_trial,
 )
 from busi_search.search.context import StudyContext, reopen_study
@@ -360,6 +361,9 @@ def _log_release(
         "mlflow.note.content": _note(context, best, estimate, version),
     }
     tracker.log_result(figures, tags)
+    if context.spec.study.further_objectives:
+        front = {trial.number for trial in pareto_front(trials, context.spec.study)}
+        tracker.tag_trials(front, "busi.pareto")
     started = time.perf_counter()
     card = model_card(context, trials, best, estimates)
     tracker.log_texts(

@@ -31,7 +31,7 @@ from busi_search.spec import COSTS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mlflow.entities import Metric
+    from mlflow.entities import Metric, Run
 
 STATES = {TrialState.COMPLETE: "COMPLETE", TrialState.PRUNED: "PRUNED", TrialState.FAIL: "FAIL"}
 LEADERBOARD_KEY = "leaderboard"
@@ -188,6 +188,14 @@ class Tracker:
         self._client.log_inputs(self.run_id, [DatasetInput(dataset, [tag])])
 
     def _find_logged_trials(self) -> None:
+        for run in self._trial_runs():
+            if run.data.tags.get("busi.logged") == "yes":
+                self._logged.add(int(run.data.tags["optuna.number"]))
+            else:
+                self._client.delete_run(run.info.run_id)
+
+    def _trial_runs(self) -> "list[Run]":
+        runs: list[Run] = []
         token: str | None = None
         while True:
             page = self._client.search_runs(
@@ -196,14 +204,10 @@ class Tracker:
                 max_results=1000,
                 page_token=token,
             )
-            for run in page:
-                if run.data.tags.get("busi.logged") == "yes":
-                    self._logged.add(int(run.data.tags["optuna.number"]))
-                else:
-                    self._client.delete_run(run.info.run_id)
+            runs += page
             token = page.token
             if not token:
-                return
+                return runs
 
     def log_trials(self, trials: Iterable[FrozenTrial]) -> None:
         """Write the finished trials that are not there yet."""
@@ -311,6 +315,15 @@ class Tracker:
 
             figures = [Metric(key, value, now, 0) for key, value in metrics.items()]
             self._log_batch(self.run_id, metrics=figures, tags=tags)
+
+    def tag_trials(self, numbers: set[int], tag: str) -> None:
+        """Set a tag to ``true`` on these trials' runs and to ``false`` on the others."""
+        with self._timed():
+            for run in self._trial_runs():
+                inside = int(run.data.tags["optuna.number"]) in numbers
+                wanted = "true" if inside else "false"
+                if run.data.tags.get(tag) != wanted:
+                    self._client.set_tag(run.info.run_id, tag, wanted)
 
     def mark(self, state: str) -> None:
         """Show on the study run how far the study is.

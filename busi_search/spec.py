@@ -169,6 +169,7 @@ class Hyperparameters(_Strict):
     balanced_sampling: bool = False
     mixup_alpha: float = Field(default=0.0, ge=0, le=10)
     augmentation_strength: float = Field(default=0.5, ge=0, le=1)
+    augmentation_views: int = Field(default=0, ge=0, le=64)
     flip_horizontal: float = Field(default=0.5, ge=0, le=1)
     flip_vertical: float = Field(default=0.0, ge=0, le=1)
     rotation_degrees: float = Field(default=30.0, ge=0, le=180)

@@ -67,6 +67,7 @@ def _train(
         study_seed=context.spec.study.seed,
         trial_number=trial,
         device=context.device,
+        cache=context.home.cache,
     )
     return list(results)
 

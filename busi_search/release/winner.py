@@ -286,6 +286,7 @@ def rebuild_ensemble(context: StudyContext, trial: FrozenTrial) -> tuple[FoldEns
             study_seed=context.spec.study.seed,
             trial_number=trial.number,
             device=context.device,
+            cache=context.home.cache,
         )
     )
     differences = [

@@ -60,6 +60,7 @@ class Objective:
             trial_number=trial.number,
             device=context.device,
             finished=finished,
+            cache=context.home.cache,
         )
         try:
             for result in fits:

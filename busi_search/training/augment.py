@@ -141,7 +141,7 @@ def mixup(
     """Blend each image and its target with another image of the batch (Zhang et al. 2018).
 
     Args:
-        pixels: (N, 1, S, S).
+        pixels: (N, …) images or features.
         targets: (N, C) class probabilities.
         alpha: parameter of the Beta(alpha, alpha) draw of each image; 0 changes nothing.
         generator: source of randomness, on the CPU.
@@ -154,7 +154,7 @@ def mixup(
     gamma = torch._standard_gamma(shape, generator=generator).clamp_min(1e-30)
     share = (gamma[0] / gamma.sum(0)).to(pixels.device)
     other = torch.randperm(num_images, generator=generator).to(pixels.device)
-    weight, target_weight = share.view(-1, 1, 1, 1), share.view(-1, 1)
+    weight, target_weight = share.view(-1, *[1] * (pixels.ndim - 1)), share.view(-1, 1)
     return (
         weight * pixels + (1 - weight) * pixels[other],
         target_weight * targets + (1 - target_weight) * targets[other],

@@ -4,8 +4,9 @@ import copy
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from busi_search.training.freezing import parameter_groups, set_training_mode
 from busi_search.training.gradients import accumulate_gradients
+from busi_search.training.inputs import Inputs
 from busi_search.training.losses import LossFunction
 from busi_search.training.zoo import ImageClassifier
 
 Indices = npt.NDArray[np.int64]
-Augmentation = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -78,39 +79,72 @@ def make_optimizer(
     return kind(groups, lr=learning_rate, fused=True)
 
 
-def _make_scheduler(
-    optimizer: torch.optim.Optimizer, schedule: Schedule, num_steps: int, learning_rate: float
-) -> Any:
-    """Return a scheduler stepped after every batch, or after every epoch for ``plateau``."""
-    if schedule.name == "cosine":
-        return torch.optim.lr_scheduler.CosineAnnealingLR(
-            optimizer, T_max=max(1, num_steps), eta_min=schedule.min_learning_rate
-        )
-    if schedule.name == "onecycle":
-        # One step to spare: OneCycleLR refuses the step after its last.
-        return torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, max_lr=learning_rate, total_steps=num_steps + 1
-        )
-    if schedule.name == "plateau":
-        return torch.optim.lr_scheduler.ReduceLROnPlateau(
-            optimizer,
-            factor=schedule.plateau_factor,
-            patience=schedule.plateau_patience,
-            min_lr=schedule.min_learning_rate,
-        )
-    return None
+class _LearningRate:
+    """Moves an optimizer's learning rate as a schedule says."""
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, schedule: Schedule, epochs: int, batches: int
+    ) -> None:
+        self._optimizer = optimizer
+        self._schedule = schedule
+        self._base = self.now
+        self._step = 0
+        self._warmup = 0 if schedule.name == "onecycle" else schedule.warmup_epochs * batches
+        self._scheduler = self._make_scheduler(max(1, epochs * batches - self._warmup))
+
+    @property
+    def now(self) -> float:
+        """The present rate."""
+        return float(self._optimizer.param_groups[0]["lr"])
+
+    def _make_scheduler(self, num_steps: int) -> Any:
+        schedule = self._schedule
+        if schedule.name == "cosine":
+            return torch.optim.lr_scheduler.CosineAnnealingLR(
+                self._optimizer, T_max=num_steps, eta_min=schedule.min_learning_rate
+            )
+        if schedule.name == "onecycle":
+            # One step to spare: OneCycleLR refuses the step after its last.
+            return torch.optim.lr_scheduler.OneCycleLR(
+                self._optimizer, max_lr=self._base, total_steps=num_steps + 1
+            )
+        if schedule.name == "plateau":
+            return torch.optim.lr_scheduler.ReduceLROnPlateau(
+                self._optimizer,
+                factor=schedule.plateau_factor,
+                patience=schedule.plateau_patience,
+                min_lr=schedule.min_learning_rate,
+            )
+        return None
+
+    def before_step(self) -> None:
+        """Rise evenly over the warm-up."""
+        if self._step < self._warmup:
+            for group in self._optimizer.param_groups:
+                group["lr"] = self._base * (self._step + 1) / self._warmup
+
+    def after_step(self) -> None:
+        """Follow a schedule that goes by steps."""
+        self._step += 1
+        by_steps = self._scheduler is not None and self._schedule.name != "plateau"
+        if by_steps and self._step > self._warmup:
+            self._scheduler.step()
+
+    def after_epoch(self, monitor_loss: float) -> None:
+        """Follow a schedule that goes by the loss of the inner split."""
+        if self._schedule.name == "plateau":
+            self._scheduler.step(monitor_loss)
 
 
 def fit_fold(
     model: ImageClassifier,
-    images: Tensor,
+    inputs: Inputs,
     labels: Tensor,
     *,
     train: Indices,
     monitor: Indices | None,
     optimizer: torch.optim.Optimizer,
     loss_function: LossFunction,
-    augmentation: Augmentation,
     schedule: Schedule,
     epochs: int,
     batch_size: int,
@@ -122,14 +156,13 @@ def fit_fold(
     """Train ``model`` in place and yield after every epoch; stop iterating to stop training.
 
     Args:
-        model: the network, on the device of the images.
-        images: (N, 1, S, S) uint8 grey pixels of all development images.
+        model: the network, on the device of the inputs.
+        inputs: where batches come from.
         labels: (N,) int64, on the same device.
         train: indices of the images to learn from.
         monitor: indices of the inner split that schedules and early stopping watch, or None.
         optimizer: over the model's trainable parameters.
         loss_function: of logits (B, C) and targets (B, C).
-        augmentation: of pixels, targets and a generator; gives pixels and targets.
         schedule: how the learning rate moves.
         epochs: number of passes over ``train``.
         batch_size: images per step; a last batch of one image joins the one before it.
@@ -142,12 +175,10 @@ def fit_fold(
     generator = torch.Generator().manual_seed(seed)
     num_classes = int(labels.max()) + 1
     batches_per_epoch = max(1, math.ceil((len(train) - 1) / batch_size))
-    learning_rate = float(optimizer.param_groups[0]["lr"])
-    warmup = 0 if schedule.name == "onecycle" else schedule.warmup_epochs * batches_per_epoch
-    num_steps = epochs * batches_per_epoch - warmup
-    scheduler = _make_scheduler(optimizer, schedule, num_steps, learning_rate)
+    rate = _LearningRate(optimizer, schedule, epochs, batches_per_epoch)
     average = _make_average(model, weight_averaging)
-    step, micro_batch = 0, batch_size + 1
+    classify = partial(inputs.logits, model)
+    micro_batch = batch_size + 1
     best_loss, best_epoch, best_state = math.inf, 0, None
     for epoch in range(1, epochs + 1):
         set_training_mode(model, freeze_depth)
@@ -155,16 +186,13 @@ def fit_fold(
         losses, sizes = [], []
         for batch in _batches(order, batch_size):
             targets = F.one_hot(labels[batch], num_classes).to(torch.float32)
-            pixels, targets = augmentation(images[batch].to(torch.float32), targets, generator)
-            if step < warmup:
-                _set_rate(optimizer, learning_rate * (step + 1) / warmup)
+            examples, targets = inputs.batch(batch, targets, generator)
+            rate.before_step()
             loss, micro_batch = accumulate_gradients(
-                model, optimizer, loss_function, pixels, targets, micro_batch
+                classify, optimizer, loss_function, examples, targets, micro_batch
             )
             optimizer.step()
-            step += 1
-            if scheduler is not None and schedule.name != "plateau" and step > warmup:
-                scheduler.step()
+            rate.after_step()
             if average is not None:
                 average.update_parameters(model)
             losses.append(loss)
@@ -177,9 +205,8 @@ def fit_fold(
             model.load_state_dict(average.module.state_dict())
         monitor_loss = None
         if monitor is not None:
-            monitor_loss = _mean_loss(model, images, labels, monitor, num_classes)
-            if schedule.name == "plateau":
-                scheduler.step(monitor_loss)
+            monitor_loss = _mean_loss(model, inputs, labels, monitor)
+            rate.after_epoch(monitor_loss)
             if monitor_loss < best_loss:
                 best_loss, best_epoch = monitor_loss, epoch
                 best_state = copy.deepcopy(model.state_dict())
@@ -187,17 +214,11 @@ def fit_fold(
         last = patience > 0 and epoch - best_epoch >= patience
         if patience > 0 and best_state is not None and (last or epoch == epochs):
             model.load_state_dict(best_state)
-        rate = float(optimizer.param_groups[0]["lr"])
-        yield EpochResult(epoch, train_loss, monitor_loss, rate, stopped=last)
+        yield EpochResult(epoch, train_loss, monitor_loss, rate.now, stopped=last)
         if last:
             return
         if unaveraged is not None and epoch < epochs:
             model.load_state_dict(unaveraged)
-
-
-def _set_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate
 
 
 def _make_average(model: ImageClassifier, decay: float) -> AveragedModel | None:
@@ -231,29 +252,28 @@ def _batches(order: Tensor, batch_size: int) -> Iterator[Tensor]:
 
 @torch.inference_mode()
 def predict_log_probabilities(
-    model: ImageClassifier, images: Tensor, indices: Indices, *, batch_size: int = 256
+    model: ImageClassifier, inputs: Inputs, indices: Indices, *, batch_size: int = 256
 ) -> npt.NDArray[np.float32]:
     """Return (len(indices), C) float32 log-probabilities of the images, in evaluation mode.
 
     Args:
         model: the network.
-        images: (N, 1, S, S) uint8 grey pixels.
+        inputs: where images come from.
         indices: which images.
-        batch_size: images per forward pass.
+        batch_size: images per forward pass; halved where memory is short.
     """
     model.eval()
+    rows = []
     try:
-        rows = [
-            torch.log_softmax(model(images[batch].to(torch.float32)), dim=1)
-            for batch in torch.split(torch.from_numpy(indices), batch_size)
-        ]
+        for batch in torch.split(torch.from_numpy(indices), batch_size):
+            rows.append(torch.log_softmax(inputs.evaluate(model, batch).float(), dim=1))
     except torch.OutOfMemoryError:
         if batch_size == 1:
             raise
         rows = []
     if not rows:
-        return predict_log_probabilities(model, images, indices, batch_size=batch_size // 2)
-    result: npt.NDArray[np.float32] = torch.cat(rows).to(torch.float32).cpu().numpy()
+        return predict_log_probabilities(model, inputs, indices, batch_size=batch_size // 2)
+    result: npt.NDArray[np.float32] = torch.cat(rows).cpu().numpy()
     return result
 
 
@@ -276,15 +296,13 @@ def measure_latency(
 
 
 def predict_probabilities(
-    model: ImageClassifier, images: Tensor, indices: Indices, *, batch_size: int = 256
+    model: ImageClassifier, inputs: Inputs, indices: Indices, *, batch_size: int = 256
 ) -> npt.NDArray[np.float32]:
     """Return (len(indices), C) float32 probabilities; see :func:`predict_log_probabilities`."""
-    return np.exp(predict_log_probabilities(model, images, indices, batch_size=batch_size))
+    return np.exp(predict_log_probabilities(model, inputs, indices, batch_size=batch_size))
 
 
-def _mean_loss(
-    model: ImageClassifier, images: Tensor, labels: Tensor, indices: Indices, num_classes: int
-) -> float:
-    log_probabilities = predict_log_probabilities(model, images, indices)
+def _mean_loss(model: ImageClassifier, inputs: Inputs, labels: Tensor, indices: Indices) -> float:
+    log_probabilities = predict_log_probabilities(model, inputs, indices)
     truth = labels.cpu().numpy()[indices]
     return float(-log_probabilities[np.arange(len(indices)), truth].mean())

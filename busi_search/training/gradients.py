@@ -1,16 +1,18 @@
 """Gradients of a batch, in pieces where memory is short."""
 
+from collections.abc import Callable
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from busi_search.training.losses import LossFunction
 
 
 def accumulate_gradients(
-    model: nn.Module,
+    classify: Callable[[Tensor], Tensor],
     optimizer: torch.optim.Optimizer,
     loss_function: LossFunction,
-    pixels: Tensor,
+    inputs: Tensor,
     targets: Tensor,
     micro_batch: int,
 ) -> tuple[Tensor, int]:
@@ -20,10 +22,10 @@ def accumulate_gradients(
     of the whole batch, but for batch norm, which sees one piece at a time.
 
     Args:
-        model: the network.
+        classify: maps (B, …) inputs to (B, C) logits.
         optimizer: whose gradients are cleared first.
         loss_function: of logits (B, C) and targets (B, C).
-        pixels: (B, 1, S, S).
+        inputs: (B, …).
         targets: (B, C).
         micro_batch: images at once, as far as is known to fit.
 
@@ -36,23 +38,23 @@ def accumulate_gradients(
     while True:
         optimizer.zero_grad(set_to_none=True)
         try:
-            loss = _backward(model, loss_function, pixels, targets, micro_batch)
+            loss = _backward(classify, loss_function, inputs, targets, micro_batch)
         except torch.OutOfMemoryError:
-            size = min(micro_batch, len(pixels))
+            size = min(micro_batch, len(inputs))
             if size == 1:
                 raise
             micro_batch = -(-size // 2)
         else:
             return loss, micro_batch
         # Outside of the handler, whose traceback keeps the failed attempt's tensors alive.
-        if pixels.is_cuda:
+        if inputs.is_cuda:
             torch.cuda.empty_cache()
 
 
 def _backward(
-    model: nn.Module,
+    classify: Callable[[Tensor], Tensor],
     loss_function: LossFunction,
-    pixels: Tensor,
+    inputs: Tensor,
     targets: Tensor,
     micro_batch: int,
 ) -> Tensor:
@@ -60,14 +62,14 @@ def _backward(
 
     bfloat16 has the range of float32, so gradients need no scaling.
     """
-    half = pixels.is_cuda and torch.cuda.is_bf16_supported()
+    half = inputs.is_cuda and torch.cuda.is_bf16_supported()
     # The weights of a batch do not depend on the logits.
     total = loss_function(torch.zeros_like(targets), targets)[1].sum()
-    count = -(-len(pixels) // micro_batch)
-    loss = torch.zeros((), device=pixels.device)
-    for some, wanted in zip(pixels.tensor_split(count), targets.tensor_split(count), strict=True):
-        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=half):
-            logits = model(some)
+    count = -(-len(inputs) // micro_batch)
+    loss = torch.zeros((), device=inputs.device)
+    for some, wanted in zip(inputs.tensor_split(count), targets.tensor_split(count), strict=True):
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=half):
+            logits = classify(some)
         part = loss_function(logits.float(), wanted)[0].sum() / total
         torch.autograd.backward(part)
         loss += part.detach()

@@ -16,6 +16,7 @@ from busi_search.training.fit import (
     predict_probabilities,
 )
 from busi_search.training.gradients import accumulate_gradients
+from busi_search.training.inputs import PixelInputs
 from busi_search.training.losses import make_loss
 from busi_search.training.zoo import ImageClassifier, build_model
 
@@ -26,6 +27,11 @@ def _problem(num_images: int = 60) -> tuple[torch.Tensor, torch.Tensor]:
     labels = np.arange(num_images) % 2
     images = rng.integers(0, 120, (num_images, 1, 28, 28)) + 100 * labels[:, None, None, None]
     return torch.from_numpy(images.astype(np.uint8)), torch.from_numpy(labels)
+
+
+def _pixels(images: torch.Tensor) -> PixelInputs:
+    """Images that nothing alters."""
+    return PixelInputs(images, lambda pixels, targets, _: (pixels, targets))
 
 
 def _fit(
@@ -41,13 +47,12 @@ def _fit(
     model = build_model("small_cnn", num_classes=2)
     results = fit_fold(
         model,
-        images,
+        _pixels(images),
         labels,
         train=np.arange(48),
         monitor=np.arange(48, 60) if monitor else None,
         optimizer=make_optimizer(model, "adam", learning_rate=learning_rate, weight_decay=0),
         loss_function=make_loss("cross_entropy"),
-        augmentation=lambda pixels, targets, _: (pixels, targets),
         schedule=schedule,
         epochs=epochs,
         batch_size=16,
@@ -62,7 +67,7 @@ def _fit(
 def test_it_learns_and_is_repeatable() -> None:
     results, model, images = _fit(Schedule("none"), epochs=5)
     assert results[-1].train_loss < 0.5 * results[0].train_loss
-    probabilities = predict_probabilities(model, images, np.arange(60))
+    probabilities = predict_probabilities(model, _pixels(images), np.arange(60))
     assert (probabilities.argmax(1) == np.arange(60) % 2).mean() > 0.95
     np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-5)
     again, twin, _ = _fit(Schedule("none"), epochs=5)
@@ -164,7 +169,7 @@ def test_out_of_memory_halves_the_pieces_and_keeps_the_gradients(weighted: bool)
 def test_predictions_survive_short_memory_too(monkeypatch: pytest.MonkeyPatch) -> None:
     images, _ = _problem()
     model = build_model("small_cnn", num_classes=2)
-    expected = predict_probabilities(model, images, np.arange(60))
+    expected = predict_probabilities(model, _pixels(images), np.arange(60))
     classify = model.classify
 
     def short(pixels: torch.Tensor) -> torch.Tensor:
@@ -173,7 +178,7 @@ def test_predictions_survive_short_memory_too(monkeypatch: pytest.MonkeyPatch) -
         return classify(pixels)
 
     monkeypatch.setattr(model, "classify", short)
-    found = predict_probabilities(model, images, np.arange(60))
+    found = predict_probabilities(model, _pixels(images), np.arange(60))
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
@@ -194,7 +199,7 @@ def test_early_stopping_stops_and_returns_to_the_best_epoch() -> None:
     assert len(results) < 60
     best = int(np.argmin(losses))
     assert len(losses) - 1 - best == 2
-    inner = predict_probabilities(model, images, np.arange(48, 60))
+    inner = predict_probabilities(model, _pixels(images), np.arange(48, 60))
     loss = -np.log(inner[np.arange(12), np.arange(48, 60) % 2]).mean()
     assert loss == pytest.approx(losses[best], rel=1e-3)
 

@@ -2,13 +2,14 @@
 
 import logging
 import os
+import sqlite3
 import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from busi_search.errors import BusiSearchError, InputError
+from busi_search.errors import InputError, TrackingAway
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,9 @@ def quiet_mlflow() -> None:
     os.environ.setdefault("DO_NOT_TRACK", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # MLflow's own seven retries of two minutes each would hold a command up for a quarter hour.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
     for name in ("mlflow", "alembic", "alembic.runtime.migration"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -93,22 +97,41 @@ def create_tracking_store(home: Home) -> None:
     """Create or migrate the tracking database, once, before any other process opens it.
 
     Raises:
-        BusiSearchError: the tracking store cannot be reached or opened.
+        TrackingAway: the tracking store cannot be reached or opened.
     """
     from filelock import FileLock
 
     quiet_mlflow()
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
         with FileLock(home.root / "mlflow.lock"):
             MlflowClient(tracking_uri=home.tracking_uri).search_experiments(max_results=1)
-    except MlflowException as error:
-        raise BusiSearchError(
+    except (MlflowException, SQLAlchemyError) as error:
+        raise TrackingAway(
             f"The tracking store {without_password(home.tracking_uri)} cannot be opened: "
             f"{str(error).splitlines()[0]}"
         ) from None
+
+
+def damage_of(database: Path) -> str | None:
+    """Return the first thing SQLite finds wrong with a database file, or None.
+
+    A missing file is not damaged.
+    """
+    if not database.exists():
+        return None
+    try:
+        connection = sqlite3.connect(database, timeout=60)
+        try:
+            (answer,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        return str(error)
+    return None if answer == "ok" else " ".join(str(answer).split())
 
 
 def write_file(target: str | Path, content: bytes) -> None:

@@ -15,6 +15,7 @@ HYPERPARAMETERS = "hyperparameters"
 PRUNE_REASON = "prune_reason"
 ERROR = "error"
 WORKER = "worker"
+LOST = "lost"
 
 
 def fold_key(fold: int) -> str:

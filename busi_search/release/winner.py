@@ -104,7 +104,7 @@ def release_winner(context: StudyContext, tracker: Tracker) -> Release:
             f"Study '{context.name}' has no fully evaluated trial to release; search on."
         )
     finished = sum(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in trials)
-    released = study.user_attrs.get(RELEASED, {})
+    released = _still_registered(context, study.user_attrs.get(RELEASED, {}))
     if released.get("finished") == finished and released.get("trial") == best.number:
         tracker.mark("complete")
         return _stored_release(context, best, released)
@@ -132,6 +132,15 @@ def release_winner(context: StudyContext, tracker: Tracker) -> Release:
     )
     tracker.mark("complete")
     return _release(context, best, version, estimate, difference, new=new)
+
+
+def _still_registered(context: StudyContext, released: dict[str, Any]) -> dict[str, Any]:
+    """Return what a study noted of its release, or nothing where the registry lost it."""
+    for version in list_versions(context.home) if released else ():
+        mine = version.tags.get("busi.study") == context.name
+        if mine and version.version == released["version"]:
+            return released
+    return {}
 
 
 def _registered(context: StudyContext, best: FrozenTrial) -> RegisteredVersion | None:

@@ -64,8 +64,8 @@ class Pause:
     """Says when a store that did not answer may be asked again: after 5, 10, 20, … 60 seconds."""
 
     def __init__(self) -> None:
-        self._seconds = 0.0
-        self._until = 0.0
+        self._seconds: float = 0.0
+        self._until: float = 0.0
 
     def over(self) -> bool:
         """Return whether it is time to ask."""

@@ -10,11 +10,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import optuna
-from filelock import FileLock, Timeout
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
@@ -33,6 +31,7 @@ from busi_search.search.faults import (
     storage_errors,
     this_worker,
 )
+from busi_search.search.locks import only_driver, wait_for_old_workers, worker_lock
 from busi_search.search.objective import Objective
 from busi_search.search.pruning import make_pruner
 from busi_search.search.records import ERROR, fold_key
@@ -141,8 +140,7 @@ def search_worker(context: StudyContext, target: int, index: int) -> Iterator[No
     with ExitStack() as stack:
         stack.enter_context(storage_errors(context.home))
         if context.home.has_local_storage:
-            alive = FileLock(context.home.study_folder(context.name) / f"worker-{index}.lock")
-            stack.enter_context(alive)
+            stack.enter_context(worker_lock(context.home, context.name, index))
         storage = open_storage(context.home)
         study = optuna.load_study(
             study_name=context.name,
@@ -296,12 +294,10 @@ def run_search(
         InputError: the study exists but is another one, or is being searched right now.
         BusiSearchError: trials fail one after the other.
     """
-    folder = context.home.study_folder(context.name)
-    folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        stack.enter_context(_only_driver(folder, context.name))
+        stack.enter_context(only_driver(context.home, context.name))
         stack.enter_context(storage_errors(context.home))
-        _wait_for_old_workers(folder)
+        wait_for_old_workers(context.home, context.name)
         check_storage(context.home)
         storage = open_storage(context.home)
         study = create_study(context, storage)
@@ -371,27 +367,3 @@ def _close_tracker(
     finished = sum(t.state in FINISHED for t in study.get_trials(deepcopy=False))
     state = "searched" if finished >= target else "interrupted"
     tracker.mark(state, hurry=error is not None)
-
-
-def _only_driver(folder: Path, name: str) -> FileLock:
-    lock = FileLock(folder / "driver.lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise InputError(
-            f"Study '{name}' is being searched by another process on this home; wait for it, "
-            "or begin another study with --name NEW."
-        ) from None
-    return lock
-
-
-def _wait_for_old_workers(folder: Path) -> None:
-    """Wait until workers of a driver that was killed have noticed and ended."""
-    for path in folder.glob("worker-*.lock"):
-        try:
-            with FileLock(path, timeout=15):
-                pass
-        except Timeout:
-            raise BusiSearchError(
-                f"A worker of an earlier run is still alive and holds {path}; end it and try again."
-            ) from None

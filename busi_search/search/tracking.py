@@ -42,8 +42,10 @@ class Tracker:
         problem: why the store could not be written to last time; None if it could.
     """
 
-    def __init__(self, context: StudyContext) -> None:
+    def __init__(self, context: StudyContext, *, call_seconds: int = CALL_SECONDS) -> None:
+        """Prepare to write ``context``'s study; no call waits longer than ``call_seconds``."""
         self._context = context
+        self._call_seconds = call_seconds
         self._there: MlflowStudy | None = None
         self._logged: set[int] = set()
         self._state: str | None = None
@@ -64,7 +66,7 @@ class Tracker:
         self._study = study
         known = study.user_attrs.get(TRACKED)
         try:
-            with self._timed(), brief_calls():
+            with self._timed(), brief_calls(self._call_seconds):
                 self._connected()
         except TrackingAway as error:
             if known is None:
@@ -92,9 +94,7 @@ class Tracker:
         self.problem = str(error)
         self._pause.lengthen()
 
-    def _attempt(
-        self, action: Callable[[MlflowStudy], None], *, seconds: int = CALL_SECONDS
-    ) -> None:
+    def _attempt(self, action: Callable[[MlflowStudy], None], *, seconds: int) -> None:
         """Do something with the store, if it answers; else remember why not."""
         try:
             with self._timed(), brief_calls(seconds):
@@ -124,7 +124,9 @@ class Tracker:
         if self.problem is None and not self._missing(finished):
             return
         if last or self._pause.over():
-            self._attempt(lambda there: self._log_missing(there, finished, last))
+            self._attempt(
+                lambda there: self._log_missing(there, finished, last), seconds=self._call_seconds
+            )
 
     def _log_missing(self, there: MlflowStudy, finished: list[FrozenTrial], last: bool) -> None:
         started = time.monotonic()
@@ -163,7 +165,7 @@ class Tracker:
         self._state = state
         if hurry and (self.problem is not None or self._there is None):
             return
-        seconds = 1 if hurry else CALL_SECONDS
+        seconds = 1 if hurry else self._call_seconds
         self._attempt(lambda there: there.write_state(state), seconds=seconds)
 
     @contextmanager

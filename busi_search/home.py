@@ -37,6 +37,12 @@ class Home:
             return (self.root / "artifacts").as_uri()
         return None
 
+    @property
+    def tracking_database(self) -> Path | None:
+        """The SQLite file of a local tracking store; None where a server keeps it."""
+        path = self.tracking_uri.removeprefix("sqlite:///")
+        return Path(path) if path != self.tracking_uri else None
+
     def study_folder(self, name: str) -> Path:
         """Folder of one study's locks and local files."""
         return self.root / "studies" / name
@@ -108,12 +114,26 @@ def create_tracking_store(home: Home) -> None:
 
     try:
         with FileLock(home.root / "mlflow.lock"):
+            if home.tracking_database is not None and not home.tracking_database.exists():
+                _create_database(home.tracking_database, (home.root / "artifacts").as_uri())
             MlflowClient(tracking_uri=home.tracking_uri).search_experiments(max_results=1)
-    except (MlflowException, SQLAlchemyError) as error:
+    except (MlflowException, SQLAlchemyError, OSError) as error:
         raise TrackingAway(
             f"The tracking store {without_password(home.tracking_uri)} cannot be opened: "
             f"{str(error).splitlines()[0]}"
         ) from None
+
+
+def _create_database(database: Path, artifacts: str) -> None:
+    """Make MLflow's SQLite database under another name first: half of its tables is unusable."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    unfinished = database.with_name(f"{database.name}.tmp")
+    unfinished.unlink(missing_ok=True)
+    unfinished.with_name(f"{unfinished.name}-journal").unlink(missing_ok=True)
+    store = SqlAlchemyStore(f"sqlite:///{unfinished}", artifacts)  # type: ignore[no-untyped-call]
+    store.engine.dispose()
+    os.replace(unfinished, database)
 
 
 def damage_of(database: Path) -> str | None:

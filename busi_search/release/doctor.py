@@ -104,11 +104,10 @@ def _storage(home: Home) -> Finding:
 
 
 def _tracking(home: Home) -> Finding:
-    shown, database = without_password(home.tracking_uri), home.root / "mlflow.db"
-    local = home.tracking_uri == f"sqlite:///{database}"
-    if local and not database.exists():
+    shown, database = without_password(home.tracking_uri), home.tracking_database
+    if database is not None and not database.exists():
         return Finding("tracking", "note", "nothing was written to MLflow yet", "busi-search run")
-    damage = damage_of(database) if local else None
+    damage = None if database is None else damage_of(database)
     if damage is not None:
         aside = (
             "restore it from a backup; or move it away and type `busi-search sync`, which writes "

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -124,7 +124,7 @@ def check(home: Home, result: dict, figures: Figures) -> None:
     assert figures.folds_stored_twice == 0
     versions = MlflowClient(home.tracking_uri).search_model_versions("name = 'busi-classifier'")
     figures.model_versions = len(versions)
-    (candidate,) = [v for v in versions if v.version == result["model"]["version"]]
+    (candidate,) = [v for v in versions if str(v.version) == result["model"]["version"]]
     assert candidate.tags["busi.trial"] == str(result["best"]["trial"])
 
 
@@ -167,7 +167,7 @@ def main() -> None:
                 device="cpu", inline=True,
             )  # fmt: skip
             figures.identical_to_undisturbed = compare(home, other)
-        print(json.dumps(asdict(figures)))
+        print(json.dumps(vars(figures)))
         assert figures.identical_to_undisturbed in (True, None)
 
 

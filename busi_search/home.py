@@ -2,14 +2,20 @@
 
 import logging
 import os
+import shutil
 import sqlite3
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from busi_search.errors import InputError, TrackingAway
+from busi_search.errors import BusiSearchError, InputError, TrackingAway
+
+# Left free when a cache is built, for the stores that grow beside it.
+SPARE_BYTES = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -152,6 +158,37 @@ def damage_of(database: Path) -> str | None:
     except sqlite3.Error as error:
         return str(error)
     return None if answer == "ok" else " ".join(str(answer).split())
+
+
+def check_free_space(folder: Path, num_bytes: int) -> None:
+    """Make sure that ``num_bytes`` fit into the disk of ``folder``, with some to spare.
+
+    Raises:
+        BusiSearchError: they do not.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < num_bytes + SPARE_BYTES:
+        needed = (num_bytes + SPARE_BYTES) / 1e6
+        raise BusiSearchError(
+            f"{folder}: {needed:.0f} MB are needed and {free / 1e6:.0f} MB are free; "
+            "free some space, or use another disk with --home DIR."
+        )
+
+
+@contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Turn what a disk fails with into one sentence.
+
+    Raises:
+        BusiSearchError: the disk of ``folder`` is full, read-only or broken.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise BusiSearchError(
+            f"{error.filename or folder}: cannot be written ({error.strerror or error}); nothing "
+            "half-written is left; free some space, or use another disk with --home DIR."
+        ) from error
 
 
 def write_file(target: str | Path, content: bytes) -> None:

@@ -13,6 +13,10 @@ class InputError(BusiSearchError):
     exit_code = 2
 
 
+class TrackingAway(BusiSearchError):
+    """The tracking store does not answer or refuses a call; the Optuna storage holds the truth."""
+
+
 class GateRefused(BusiSearchError):
     """A gate (promotion) said no; nothing was changed.
 

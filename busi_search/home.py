@@ -2,13 +2,20 @@
 
 import logging
 import os
+import shutil
+import sqlite3
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from busi_search.errors import BusiSearchError, InputError
+from busi_search.errors import BusiSearchError, InputError, TrackingAway
+
+# Left free when a cache is built, for the stores that grow beside it.
+SPARE_BYTES = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,12 @@ class Home:
         if self.tracking_uri.startswith("sqlite:"):
             return (self.root / "artifacts").as_uri()
         return None
+
+    @property
+    def tracking_database(self) -> Path | None:
+        """The SQLite file of a local tracking store; None where a server keeps it."""
+        path = self.tracking_uri.removeprefix("sqlite:///")
+        return Path(path) if path != self.tracking_uri else None
 
     def study_folder(self, name: str) -> Path:
         """Folder of one study's locks and local files."""
@@ -83,6 +96,9 @@ def quiet_mlflow() -> None:
     os.environ.setdefault("DO_NOT_TRACK", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # MLflow's own seven retries of two minutes each would hold a command up for a quarter hour.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
     for name in ("mlflow", "alembic", "alembic.runtime.migration"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -93,22 +109,86 @@ def create_tracking_store(home: Home) -> None:
     """Create or migrate the tracking database, once, before any other process opens it.
 
     Raises:
-        BusiSearchError: the tracking store cannot be reached or opened.
+        TrackingAway: the tracking store cannot be reached or opened.
     """
     from filelock import FileLock
 
     quiet_mlflow()
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
         with FileLock(home.root / "mlflow.lock"):
+            if home.tracking_database is not None and not home.tracking_database.exists():
+                _create_database(home.tracking_database, (home.root / "artifacts").as_uri())
             MlflowClient(tracking_uri=home.tracking_uri).search_experiments(max_results=1)
-    except MlflowException as error:
-        raise BusiSearchError(
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        raise TrackingAway(
             f"The tracking store {without_password(home.tracking_uri)} cannot be opened: "
             f"{str(error).splitlines()[0]}"
         ) from None
+
+
+def _create_database(database: Path, artifacts: str) -> None:
+    """Make MLflow's SQLite database under another name first: half of its tables is unusable."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    unfinished = database.with_name(f"{database.name}.tmp")
+    unfinished.unlink(missing_ok=True)
+    unfinished.with_name(f"{unfinished.name}-journal").unlink(missing_ok=True)
+    store = SqlAlchemyStore(f"sqlite:///{unfinished}", artifacts)  # type: ignore[no-untyped-call]
+    store.engine.dispose()
+    os.replace(unfinished, database)
+
+
+def damage_of(database: Path) -> str | None:
+    """Return the first thing SQLite finds wrong with a database file, or None.
+
+    A missing file is not damaged.
+    """
+    if not database.exists():
+        return None
+    try:
+        connection = sqlite3.connect(database, timeout=60)
+        try:
+            (answer,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        return str(error)
+    return None if answer == "ok" else " ".join(str(answer).split())
+
+
+def check_free_space(folder: Path, num_bytes: int) -> None:
+    """Make sure that ``num_bytes`` fit into the disk of ``folder``, with some to spare.
+
+    Raises:
+        BusiSearchError: they do not.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < num_bytes + SPARE_BYTES:
+        needed = (num_bytes + SPARE_BYTES) / 1e6
+        raise BusiSearchError(
+            f"{folder}: {needed:.0f} MB are needed and {free / 1e6:.0f} MB are free; "
+            "free some space, or use another disk with --home DIR."
+        )
+
+
+@contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Turn what a disk fails with into one sentence.
+
+    Raises:
+        BusiSearchError: the disk of ``folder`` is full, read-only or broken.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise BusiSearchError(
+            f"{error.filename or folder}: cannot be written ({error.strerror or error}); nothing "
+            "half-written is left; free some space, or use another disk with --home DIR."
+        ) from error
 
 
 def write_file(target: str | Path, content: bytes) -> None:

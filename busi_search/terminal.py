@@ -60,6 +60,7 @@ def _status(progress: "SearchProgress") -> str:
     if progress.best is not None:
         best = f"{progress.best.value:.4f} #{progress.best.number}"
     failed = f" · {progress.failed} failed" if progress.failed else ""
+    failed += f" · {progress.unsent} unsent" if progress.unsent else ""
     return (
         f"best {best} · {progress.folds_trained} folds (−{progress.folds_saved}) · "
         f"{progress.pruned} pruned{failed} · {duration(progress.remaining_seconds)} left"

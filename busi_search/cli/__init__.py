@@ -2,7 +2,7 @@
 
 import click
 
-from busi_search.cli import images, releasing, searching
+from busi_search.cli import images, maintaining, releasing, searching
 from busi_search.cli.base import Commands
 
 __all__ = ["main"]
@@ -51,5 +51,6 @@ main.add_sections(
             releasing.predict,
             releasing.ui,
         ),
+        "Maintenance": (maintaining.doctor, maintaining.sync),
     }
 )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from busi_search.cli.explain import explain
 from busi_search.errors import BusiSearchError, Interrupted
 
 if TYPE_CHECKING:
@@ -55,9 +56,7 @@ class Commands(click.Group):
         except Exception as error:
             if _debug():
                 raise
-            reason = str(error).strip().splitlines()
-            text = f"{type(error).__name__}: {reason[0] if reason else 'no message'}"
-            _fail(BusiSearchError(f"Unexpected {text}. Run again with --debug for the traceback."))
+            _fail(explain(error))
         sys.exit(0)
 
 
@@ -71,7 +70,9 @@ def _fail(error: BusiSearchError | Interrupted) -> NoReturn:
 
         traceback.print_exc()
     label = "" if isinstance(error, Interrupted) else "Error: "
-    click.echo(f"{label}{error}", err=True)
+    # One line, whatever a file name or a library put into it.
+    sentence = "".join(c if c.isprintable() else " " for c in f"{label}{error}")
+    click.echo(sentence, err=True)
     sys.exit(error.exit_code)
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,6 +116,10 @@ def _natural(name: str) -> list[tuple[int, int | str]]:
 
 
 def _file_digest(path: Path, root: Path) -> str:
+    if any(unicodedata.category(c) in ("Cc", "Cs") for c in str(path.relative_to(root))):
+        raise InputError(
+            f"{str(path)!r}: the name holds characters that are not text; rename the file."
+        )
     try:
         if not path.resolve(strict=True).is_relative_to(root.resolve()):
             raise InputError(f"{path}: a link to a file outside {root} is refused; copy it in.")

@@ -1,5 +1,6 @@
 """Decoded, resized images, made once per dataset and size and shared by every process."""
 
+import math
 import os
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from filelock import FileLock
 
 from busi_search.data.dataset import ImageDataset
 from busi_search.data.images import resize_image
+from busi_search.home import check_free_space, disk_errors
 
 
 def load_images(dataset: ImageDataset, size_pixels: int, cache: Path) -> npt.NDArray[np.uint8]:
@@ -27,6 +29,7 @@ def load_images(dataset: ImageDataset, size_pixels: int, cache: Path) -> npt.NDA
 
     Raises:
         InputError: an image cannot be read.
+        BusiSearchError: the disk has no room for them.
     """
     folder = cache / "images"
     target = folder / f"{dataset.fingerprint}-{size_pixels}.npy"
@@ -39,19 +42,28 @@ def load_images(dataset: ImageDataset, size_pixels: int, cache: Path) -> npt.NDA
         existing = _open(target, shape)
         if existing is not None:
             return existing
+        check_free_space(folder, math.prod(shape))
         temporary = target.with_suffix(f".{os.getpid()}.tmp")
         try:
-            array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-            for index, image in enumerate(dataset.images()):
-                array[index] = resize_image(image, size_pixels)
-            array.flush()
-            del array
-            os.replace(temporary, target)
+            with disk_errors(folder):
+                _write(temporary, dataset, shape)
+                os.replace(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
     result = _open(target, shape)
     assert result is not None, "the cache file was just written"
     return result
+
+
+def _write(path: Path, dataset: ImageDataset, shape: tuple[int, ...]) -> None:
+    """Write image after image: on a full disk this is an error, in a memory map it is a crash."""
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    with path.open("wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, header)
+        for image in dataset.images():
+            stream.write(np.ascontiguousarray(resize_image(image, shape[1])).tobytes())
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def _open(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8] | None:

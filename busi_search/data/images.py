@@ -1,5 +1,6 @@
 """Reading one image file, whatever its mode, as grey 8-bit pixels."""
 
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from busi_search.errors import InputError
 MAX_IMAGE_PIXELS = 64_000_000
 MAX_FILE_BYTES = 256_000_000
 MIN_SIDE_PIXELS = 8
+# Pillow knows formats that start other programs (EPS) or are containers; images need none of them.
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "GIF", "WEBP")
 
 GreyImage = npt.NDArray[np.uint8]
 
@@ -34,12 +37,15 @@ def decode_image(path: Path, *, shown: str | None = None) -> GreyImage:
     """
     name = shown or str(path)
     try:
-        num_bytes = path.stat().st_size
+        status = path.stat()
+        num_bytes = status.st_size
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError(f"{name}: not a file; name image files, or folders of them.")
         if num_bytes == 0:
             raise InputError(f"{name}: the file is empty; restore or remove it.")
         if num_bytes > MAX_FILE_BYTES:
             raise InputError(f"{name}: {num_bytes / 1e6:.0f} MB is too large for an image file.")
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
             if width * height > MAX_IMAGE_PIXELS:
                 raise InputError(
@@ -54,7 +60,8 @@ def decode_image(path: Path, *, shown: str | None = None) -> GreyImage:
         raise
     except (UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise InputError(f"{name}: not a readable image ({type(error).__name__}).") from None
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
+    except Exception as error:
+        # Decoders raise whatever they like on damaged input: struct.error, KeyError, zlib.error …
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{name}: the image is damaged or unreadable ({reason}).") from None
 

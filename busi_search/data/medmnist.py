@@ -1,6 +1,7 @@
 """A MedMNIST .npz file with its official split."""
 
 import hashlib
+import math
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from busi_search.errors import InputError
 
 PARTS = ("train", "val", "test")
 MAX_ARRAY_BYTES = 16_000_000_000
+# Images of tissue pack to a half or a third; an archive far beyond is not one of images.
+MAX_HARMLESS_BYTES = 200_000_000
+MAX_RATIO = 100
 # BT.601 luminance, as Pillow's convert("L").
 _LUMINANCE = np.array([0.299, 0.587, 0.114])
 
@@ -93,9 +97,7 @@ def _read_parts(
         raise InputError(f"{path}: no such file; expected a MedMNIST .npz archive.")
     try:
         with zipfile.ZipFile(path) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-        if unpacked > MAX_ARRAY_BYTES:
-            raise InputError(f"{path}: unpacks to {unpacked / 1e9:.0f} GB, more than allowed.")
+            _check_sizes(path, archive)
         with np.load(path, allow_pickle=False) as arrays:
             return {part: _read_part(path, arrays, part) for part in PARTS}
     except InputError:
@@ -104,9 +106,39 @@ def _read_parts(
         raise InputError(
             f"{path}: {error.args[0]}; expected train, val and test images and labels."
         ) from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+    except Exception as error:
+        # Unpackers raise whatever they like on damaged input: zlib.error, struct.error …
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: not a readable .npz archive ({reason}).") from None
+
+
+def _check_sizes(path: Path, archive: zipfile.ZipFile) -> None:
+    """Refuse a bomb before it is unpacked: by its size, its ratio, and headers that promise more.
+
+    NumPy reserves the memory that an array's header asks for before it reads the array.
+    """
+    entries = archive.infolist()
+    unpacked = sum(entry.file_size for entry in entries)
+    packed = sum(entry.compress_size for entry in entries)
+    if unpacked > MAX_ARRAY_BYTES:
+        raise InputError(f"{path}: unpacks to {unpacked / 1e9:.0f} GB, more than allowed.")
+    if unpacked > MAX_HARMLESS_BYTES and unpacked > MAX_RATIO * packed:
+        raise InputError(f"{path}: unpacks to {unpacked / packed:.0f} times its size; refused.")
+    wanted = {f"{part}_{kind}.npy" for part in PARTS for kind in ("images", "labels")}
+    for entry in entries:
+        if entry.filename not in wanted:
+            continue
+        with archive.open(entry) as stream:
+            major, _ = np.lib.format.read_magic(stream)
+            read = np.lib.format.read_array_header_1_0
+            if major > 1:
+                read = np.lib.format.read_array_header_2_0
+            shape, _, dtype = read(stream)
+            if math.prod(shape) * dtype.itemsize > entry.file_size:
+                raise InputError(
+                    f"{path}: {entry.filename} promises {shape} values of type {dtype} and holds "
+                    f"{entry.file_size} bytes; the file is damaged."
+                )
 
 
 def _read_part(

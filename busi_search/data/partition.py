@@ -14,7 +14,7 @@ from busi_search.data.dataset import ImageDataset
 from busi_search.data.duplicates import conflicting_groups, find_duplicates
 from busi_search.data.folds import Fold, make_folds, split_sealed_test
 from busi_search.errors import InputError
-from busi_search.home import write_atomically
+from busi_search.home import disk_errors, write_atomically
 from busi_search.seeding import derive_seed
 from busi_search.spec import DatasetSection
 
@@ -79,10 +79,11 @@ def find_groups(dataset: ImageDataset, rule: str, cache: Path) -> Indices:
         groups = np.asarray(json.loads(stored.read_text()), dtype=np.int64)
         if groups.shape == (len(dataset),):
             return groups
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError, OverflowError):
         pass
     groups = find_duplicates(list(dataset.images()))
-    write_atomically(stored, json.dumps(groups.tolist()).encode())
+    with disk_errors(stored.parent):
+        write_atomically(stored, json.dumps(groups.tolist()).encode())
     return groups
 
 

@@ -102,6 +102,11 @@ def find_images(paths: Sequence[str | Path]) -> list[Path]:
             )
             if not inside:
                 raise InputError(f"{path}: no image in this folder.")
+            for file in inside:
+                if not file.resolve().is_relative_to(path.resolve()):
+                    raise InputError(
+                        f"{file}: a link to a file outside {path} is refused; name it itself."
+                    )
             found += inside
         elif path.exists():
             found.append(path)

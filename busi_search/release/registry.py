@@ -130,10 +130,7 @@ def register_version(
                 metadata=dict(metadata),
                 serialization_format="pt2",
             )
-        if not client.search_registered_models(f"name = '{name}'"):
-            client.create_registered_model(
-                name, description="Breast-ultrasound classifiers found by busi-search."
-            )
+        _create_model(client, name)
         created = client.create_model_version(
             name,
             source=info.model_uri,
@@ -148,6 +145,21 @@ def register_version(
             f"{str(error).splitlines()[0]}"
         ) from error
     return find_version(home, str(created.version), name=name)
+
+
+def _create_model(client: Any, name: str) -> None:
+    """Create the registered model unless it is there; another study may do so meanwhile."""
+    from mlflow.exceptions import MlflowException
+
+    if client.search_registered_models(f"name = '{name}'"):
+        return
+    try:
+        client.create_registered_model(
+            name, description="Breast-ultrasound classifiers found by busi-search."
+        )
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
 
 
 def list_versions(home: Home, *, name: str = MODEL_NAME) -> list[RegisteredVersion]:

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shlex
 import time
 from collections.abc import Generator
 from contextlib import closing
@@ -14,11 +15,12 @@ import optuna
 from optuna.trial import TrialState
 
 from busi_search.data.sources import guess_study
-from busi_search.errors import InputError
+from busi_search.errors import InputError, TrackingAway
 from busi_search.home import Home, open_home
 from busi_search.release.winner import Release, release_winner
 from busi_search.search.context import StudyContext, prepare_study
 from busi_search.search.executors import Executor, InlineExecutor, ProcessExecutor
+from busi_search.search.outages import tracking_errors
 from busi_search.search.records import HYPERPARAMETERS, best_of_study, main_value, stored_folds
 from busi_search.search.storage import find_study, open_storage
 from busi_search.search.study import SearchProgress, run_search
@@ -241,17 +243,20 @@ def search_and_release(
     assert progress is not None, "a search reports at least once"
     searched = time.monotonic() - started
     release = None
+    if tracker.problem is not None:
+        _total_cost(context, progress, _times(tracker, started, searched))
+        raise _kept(context, progress, tracker.problem)
     if progress.complete > 0:
         try:
-            release = release_winner(context, tracker)
+            with tracking_errors(context.home):
+                release = release_winner(context, tracker)
+        except TrackingAway as error:
+            tracker.mark("searched", hurry=True)
+            raise _kept(context, progress, str(error)) from error
         except BaseException:
-            tracker.mark("searched")
+            tracker.mark("searched", hurry=True)
             raise
-    times = {
-        "seconds": time.monotonic() - started,
-        "search_seconds": searched,
-        "tracking_seconds": tracker.seconds,
-    }
+    times = _times(tracker, started, searched)
     yield StudyResult(
         context=context,
         progress=progress,
@@ -259,6 +264,25 @@ def search_and_release(
         experiment_id=tracker.experiment_id,
         run_id=tracker.run_id,
         cost=_total_cost(context, progress, times),
+    )
+
+
+def _times(tracker: Tracker, started: float, searched: float) -> dict[str, float]:
+    return {
+        "seconds": time.monotonic() - started,
+        "search_seconds": searched,
+        "tracking_seconds": tracker.seconds,
+    }
+
+
+def _kept(context: StudyContext, progress: SearchProgress, problem: str) -> TrackingAway:
+    """What to type when the search is done and the tracking store is away."""
+    unsent = f"; {progress.unsent} trial(s) are unsent" if progress.unsent else ""
+    return TrackingAway(
+        f"{problem.rstrip('.')}. The search is kept: {progress.finished} of {progress.target} "
+        f"trials of study '{context.name}' are finished{unsent}. When the store answers again, the "
+        "same line sends what is missing and registers the winner; "
+        f"`busi-search sync {shlex.quote(context.name)}` only sends."
     )
 
 

@@ -1,5 +1,6 @@
 """From a finished search to a registered candidate."""
 
+import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ from busi_search.release.registry import (
     RegisteredVersion,
     add_tags,
     find_version,
+    list_versions,
     make_candidate,
     register_version,
 )
@@ -55,6 +57,10 @@ from busi_search.training.metrics import softmax
 EXPORT_TOLERANCE = 1e-5
 # On one kind of CPU a trial comes out the same to the last bit; elsewhere by rounding.
 REBUILD_TOLERANCE = 0.05
+# Tags of a version; the hash is set after its export was checked.
+REBUILT = "busi.rebuilt_difference"
+PREDICTIONS = "busi.predictions"
+WEIGHTS_SHA256 = "busi.weights_sha256"
 
 
 @dataclass(frozen=True)
@@ -111,14 +117,18 @@ def release_winner(context: StudyContext, tracker: Tracker) -> Release:
             f"Study '{context.name}' has no fully evaluated trial to release; search on."
         )
     finished = sum(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in trials)
-    released = study.user_attrs.get(RELEASED, {})
+    released = _still_registered(context, study.user_attrs.get(RELEASED, {}))
     if released.get("finished") == finished and released.get("trial") == best.number:
+        tracker.mark("complete")
         return _stored_release(context, best, released)
     tracker.mark("releasing")
     estimates = estimate_scores(context, trials)
     if released.get("trial") == best.number:
         version = find_version(context.home, released["version"])
         difference, new = float(released["rebuilt_difference"]), False
+    elif (registered := _registered(context, best)) is not None:
+        version = make_candidate(context.home, registered)
+        difference, new = float(version.tags[REBUILT]), True
     else:
         version, difference = _rebuild_and_register(context, best, estimates, tracker)
         new = True
@@ -135,6 +145,36 @@ def release_winner(context: StudyContext, tracker: Tracker) -> Release:
     )
     tracker.mark("complete")
     return _release(context, best, version, estimates, difference, new=new)
+
+
+def _still_registered(context: StudyContext, released: dict[str, Any]) -> dict[str, Any]:
+    """Return what a study noted of its release, or nothing where the registry lost it."""
+    for version in list_versions(context.home) if released else ():
+        mine = version.tags.get("busi.study") == context.name
+        if mine and version.version == released["version"]:
+            return released
+    return {}
+
+
+def _registered(context: StudyContext, best: FrozenTrial) -> RegisteredVersion | None:
+    """Find the checked version of a winner, also if the process ended before it was noted."""
+    wanted = {
+        "busi.study": context.name,
+        "busi.trial": str(best.number),
+        PREDICTIONS: _predictions_digest(context, best),
+    }
+    for version in list_versions(context.home):
+        checked = WEIGHTS_SHA256 in version.tags and REBUILT in version.tags
+        if checked and wanted.items() <= version.tags.items():
+            return version
+    return None
+
+
+def _predictions_digest(context: StudyContext, trial: FrozenTrial) -> str:
+    """16 hexadecimal digits of a trial's out-of-fold predictions: which result a version is of."""
+    folds = stored_folds(trial, len(context.partition.folds))
+    content = b"".join(folds[index].log_probabilities.tobytes() for index in sorted(folds))
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _stored_release(context: StudyContext, best: FrozenTrial, released: dict[str, Any]) -> Release:
@@ -228,7 +268,8 @@ def _rebuild_and_register(
         "busi.simulated": str(development.simulated).lower(),
         f"busi.{context.spec.study.objective}": f"{estimate.naive:.4f}",
         f"busi.corrected_{context.spec.study.objective}": f"{estimate.value:.4f}",
-        "busi.rebuilt_difference": f"{difference:.3g}",
+        PREDICTIONS: _predictions_digest(context, best),
+        REBUILT: f"{difference:.3g}",
     }
     version = register_version(
         context.home,
@@ -243,7 +284,7 @@ def _rebuild_and_register(
     )
     weights = _check_export(context, model, version, hyperparameters.image_size_pixels)
     provenance = {
-        "busi.weights_sha256": weights,
+        WEIGHTS_SHA256: weights,
         "busi.code_version": package_version("busi-search"),
     }
     add_tags(context.home, version, provenance | git_commit())

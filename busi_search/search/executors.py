@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from multiprocessing.context import SpawnProcess
 from typing import Protocol
 
+from busi_search.errors import BusiSearchError
+
 # A worker is given its index and works as long as it is iterated.
 Worker = Callable[[int], Iterator[None]]
 
@@ -112,8 +114,12 @@ def _run_in_process(worker: Worker, index: int, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
-    for _ in worker(index):
-        pass
+    try:
+        for _ in worker(index):
+            pass
+    except BusiSearchError as error:
+        # One sentence on stderr and exit code 1, as a command would end.
+        raise SystemExit(f"Worker {index}: {error}") from None
 
 
 def _end_with_parent(parent: int) -> None:

@@ -18,6 +18,7 @@ ERROR = "error"
 WORKER = "worker"
 # Standard error over the folds of the first objective.
 STANDARD_ERROR = "standard_error"
+LOST = "lost"
 
 
 def fold_key(fold: int) -> str:

@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.home import Home, without_password
+from busi_search.search.records import WORKER
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -84,6 +85,7 @@ def claim_trial(
     lock: AbstractContextManager[Any],
     *,
     target: int,
+    worker: str = "",
 ) -> optuna.Trial | None:
     """Take the next trial to work on, or None when enough are finished or under way.
 
@@ -94,6 +96,7 @@ def claim_trial(
         storage: its storage.
         lock: held while counting and claiming, so that workers do not overshoot.
         target: number of finished trials the study shall hold.
+        worker: who takes it; written before anybody can see the trial as taken.
     """
     study_id = storage.get_study_id_from_name(study.study_name)
     with lock:
@@ -104,9 +107,12 @@ def claim_trial(
         for trial in trials:
             if trial.state == TrialState.WAITING:
                 trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, trial.number)
+                storage.set_trial_user_attr(trial_id, WORKER, worker)
                 if storage.set_trial_state_values(trial_id, TrialState.RUNNING):
                     return optuna.Trial(study, trial_id)
-        return optuna.Trial(study, storage.create_new_trial(study_id))
+        trial_id = storage.create_new_trial(study_id)
+        storage.set_trial_user_attr(trial_id, WORKER, worker)
+        return optuna.Trial(study, trial_id)
 
 
 def release_orphans(study: optuna.Study, storage: BaseStorage) -> list[int]:

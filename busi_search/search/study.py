@@ -7,22 +7,34 @@ import time
 import traceback
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
+from typing import Any
 
 import optuna
-from filelock import FileLock, Timeout
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.search.context import StudyContext
 from busi_search.search.executors import Executor
+from busi_search.search.faults import (
+    MAX_FAILURES_IN_A_ROW,
+    STORAGE_FAILURES,
+    check_storage,
+    check_versions,
+    failing,
+    forgive_failures,
+    lost_workers,
+    put_back_lost,
+    storage_errors,
+    this_worker,
+)
+from busi_search.search.locks import only_driver, wait_for_old_workers, worker_lock
 from busi_search.search.objective import Objective
 from busi_search.search.pruning import make_pruner
-from busi_search.search.records import ERROR, WORKER, best_trial, fold_key
+from busi_search.search.records import ERROR, best_trial, fold_key
 from busi_search.search.samplers import make_sampler, num_possible_trials
 from busi_search.search.space import recipe_trials
 from busi_search.search.storage import (
@@ -35,7 +47,6 @@ from busi_search.search.storage import (
 from busi_search.search.tracking import Tracker
 from busi_search.spec import spec_json
 
-MAX_FAILURES_IN_A_ROW = 5
 POLL_SECONDS = 0.5
 
 
@@ -127,9 +138,9 @@ def search_worker(context: StudyContext, target: int, index: int) -> Iterator[No
 
     torch.set_num_threads(1)
     with ExitStack() as stack:
+        stack.enter_context(storage_errors(context.home))
         if context.home.has_local_storage:
-            alive = FileLock(context.home.study_folder(context.name) / f"worker-{index}.lock")
-            stack.enter_context(alive)
+            stack.enter_context(worker_lock(context.home, context.name, index))
         storage = open_storage(context.home)
         study = optuna.load_study(
             study_name=context.name,
@@ -140,10 +151,9 @@ def search_worker(context: StudyContext, target: int, index: int) -> Iterator[No
         objective = Objective(context, study)
         lock = claim_lock(context.home, context.name)
         while not failing(study):
-            trial = claim_trial(study, storage, lock, target=target)
+            trial = claim_trial(study, storage, lock, target=target, worker=this_worker())
             if trial is None:
                 return
-            trial.set_user_attr(WORKER, f"{platform.node()}/{os.getpid()}")
             _run_trial(study, objective, trial)
             yield
 
@@ -153,21 +163,14 @@ def _run_trial(study: optuna.Study, objective: Objective, trial: optuna.Trial) -
         values = objective(trial)
     except optuna.TrialPruned:
         study.tell(trial, state=TrialState.PRUNED)
+    except STORAGE_FAILURES:
+        # Not the trial's fault: it goes back into the queue with what it has.
+        raise
     except Exception:
         trial.set_user_attr(ERROR, traceback.format_exc())
         study.tell(trial, state=TrialState.FAIL)
     else:
         study.tell(trial, values)
-
-
-def failing(study: optuna.Study) -> str | None:
-    """Return the last error line if the latest trials all failed, else None."""
-    finished = [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]
-    last = sorted(finished, key=lambda t: (t.datetime_complete is None, t.datetime_complete))
-    last = last[-MAX_FAILURES_IN_A_ROW:]
-    if len(last) < MAX_FAILURES_IN_A_ROW or any(t.state != TrialState.FAIL for t in last):
-        return None
-    return str(last[-1].user_attrs.get(ERROR, "unknown")).strip().splitlines()[-1]
 
 
 @dataclass(frozen=True)
@@ -185,6 +188,7 @@ class SearchProgress:
         remaining_seconds: estimate, or None while there is nothing to estimate from.
         workers: number of workers at work.
         trials: all trials.
+        unsent: finished trials that a tracking store which does not answer is without.
     """
 
     target: int
@@ -200,6 +204,7 @@ class SearchProgress:
     remaining_seconds: float | None
     workers: int
     trials: list[FrozenTrial] = field(repr=False, default_factory=list)
+    unsent: int = 0
 
     @property
     def finished(self) -> int:
@@ -282,18 +287,20 @@ def run_search(
         InputError: the study exists but is another one, or is being searched right now.
         BusiSearchError: trials fail one after the other.
     """
-    folder = context.home.study_folder(context.name)
-    folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        stack.enter_context(_only_driver(folder, context.name))
-        _wait_for_old_workers(folder)
+        stack.enter_context(only_driver(context.home, context.name))
+        stack.enter_context(storage_errors(context.home))
+        wait_for_old_workers(context.home, context.name)
+        check_storage(context.home)
         storage = open_storage(context.home)
         study = create_study(context, storage)
         release_orphans(study, storage)
+        forgive_failures(study)
         target = min(num_trials, num_possible_trials(context.spec) or num_trials)
         started = time.monotonic()
         measure = partial(
-            measure_progress,
+            _measure,
+            tracker,
             study,
             context,
             target,
@@ -301,31 +308,45 @@ def run_search(
             before=sum(t.state in FINISHED for t in study.get_trials(deepcopy=False)),
             folds_before=count_folds(study.get_trials(deepcopy=False), context),
         )
-        before = measure(workers=0).finished
-        missing = target - before
-        alive = min(num_workers, missing)
-        if missing > 0:
-            executor.start(partial(search_worker, context, target), alive)
+        alive = min(num_workers, target - measure(workers=0).finished)
+        if alive > 0:
+            check_versions(study)
+            # Closed in the opposite order: first the workers end, then MLflow is told.
+            stack.push(partial(_close_tracker, tracker, study, target))
             stack.callback(_wind_up, executor, study, storage)
+            executor.start(partial(search_worker, context, target), alive)
         # Workers import and train while MLflow, slow to start, gets ready.
         tracker.start(study)
-        if missing > 0:
+        if alive > 0:
             tracker.mark("searching")
-            stack.callback(_close_tracker, tracker, study, target)
-        while alive > 0:
-            if timeout_seconds is not None and time.monotonic() - started > timeout_seconds:
-                break
+        lock = claim_lock(context.home, context.name)
+        in_time = True
+        while alive > 0 and in_time:
             alive = executor.poll(POLL_SECONDS)
+            put_back_lost(study, storage, lock)
             tracker.log_trials(study.get_trials(deepcopy=False))
             yield measure(workers=alive)
+            in_time = timeout_seconds is None or time.monotonic() - started <= timeout_seconds
         _wind_up(executor, study, storage)
-        tracker.log_trials(study.get_trials(deepcopy=False))
-        yield measure(workers=0)
+        tracker.log_trials(study.get_trials(deepcopy=False), last=True)
+        progress = measure(workers=0)
+        yield progress
         reason = failing(study)
         if reason is not None:
             raise BusiSearchError(
-                f"The last {MAX_FAILURES_IN_A_ROW} trials failed, so the search stopped: {reason}"
+                f"The last trials, {MAX_FAILURES_IN_A_ROW} or more in a row, failed, so the search "
+                f"stopped: {reason}"
             )
+        if in_time and progress.finished < target:
+            raise lost_workers(context.home, study, progress.finished, target)
+
+
+def _measure(
+    tracker: Tracker, study: optuna.Study, context: StudyContext, target: int, **known: Any
+) -> SearchProgress:
+    progress = measure_progress(study, context, target, **known)
+    unsent = 0 if tracker.problem is None else tracker.num_unsent(progress.trials)
+    return replace(progress, unsent=unsent)
 
 
 def _wind_up(executor: Executor, study: optuna.Study, storage: BaseStorage) -> None:
@@ -333,30 +354,9 @@ def _wind_up(executor: Executor, study: optuna.Study, storage: BaseStorage) -> N
     release_orphans(study, storage)
 
 
-def _close_tracker(tracker: Tracker, study: optuna.Study, target: int) -> None:
+def _close_tracker(
+    tracker: Tracker, study: optuna.Study, target: int, error: type[BaseException] | None, *_: Any
+) -> None:
     finished = sum(t.state in FINISHED for t in study.get_trials(deepcopy=False))
-    tracker.mark("searched" if finished >= target else "interrupted")
-
-
-def _only_driver(folder: Path, name: str) -> FileLock:
-    lock = FileLock(folder / "driver.lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise InputError(
-            f"Study '{name}' is being searched by another process on this home; wait for it, "
-            "or begin another study with --name NEW."
-        ) from None
-    return lock
-
-
-def _wait_for_old_workers(folder: Path) -> None:
-    """Wait until workers of a driver that was killed have noticed and ended."""
-    for path in folder.glob("worker-*.lock"):
-        try:
-            with FileLock(path, timeout=15):
-                pass
-        except Timeout:
-            raise BusiSearchError(
-                f"A worker of an earlier run is still alive and holds {path}; end it and try again."
-            ) from None
+    state = "searched" if finished >= target else "interrupted"
+    tracker.mark(state, hurry=error is not None)

@@ -10,8 +10,8 @@ from optuna.trial import TrialState
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.home import Home
 from busi_search.release.run import StudyResult, plan_study, run_study, search_and_release
-from busi_search.search import study as study_module
 from busi_search.search.executors import InlineExecutor
+from busi_search.search.faults import MAX_FAILURES_IN_A_ROW
 from busi_search.search.objective import Objective
 from busi_search.search.records import fold_key, stored_folds
 from busi_search.search.storage import find_study
@@ -155,7 +155,7 @@ def test_trials_that_raise_are_failed_and_stop_a_hopeless_search(
     with pytest.raises(BusiSearchError, match="broken on purpose"):
         list(run_search(context, InlineExecutor(), tracker, num_trials=50, num_workers=1))
     trials = find_study(home, context.name).get_trials()
-    assert len(trials) == study_module.MAX_FAILURES_IN_A_ROW
+    assert len(trials) == MAX_FAILURES_IN_A_ROW
     client = MlflowClient(home.tracking_uri)
     runs = client.search_runs([tracker.experiment_id], "tags.`busi.kind` = 'trial'")
     assert {r.info.status for r in runs} == {"FAILED"}

@@ -1,0 +1,198 @@
+"""How fast one trial is: against a bare loop on tensors in memory, and against the plain script.
+
+Parts: ``inside`` (cross_validate against the bare loop), ``decoding`` (all layers trained, against
+benchmarks/plain.py), ``frozen`` (layer4 and head, or the head alone, against benchmarks/plain.py).
+Rates are medians of alternating runs in this process; ratios are what counts.
+
+    uv run python benchmarks/trial_speed.py inside --data FOLDER
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from busi_search.data.folds import Fold, make_folds
+from busi_search.data.image_cache import load_images
+from busi_search.data.sources import load_dataset
+from busi_search.search.cross_validation import cross_validate
+from busi_search.spec import DatasetSection, Hyperparameters
+from busi_search.training.fit import make_optimizer
+from busi_search.training.zoo import build_model
+
+sys.path.insert(0, str(Path(__file__).parent))
+import plain
+
+BATCH = 32
+
+
+class Material:
+    """Images of one dataset at one size, with folds."""
+
+    def __init__(self, data: str, size: int, cache: Path) -> None:
+        self.dataset = load_dataset(DatasetSection(source="busi", path=data))
+        self.images = load_images(self.dataset, size, cache)
+        self.labels = self.dataset.labels
+        self.folds: list[Fold] = list(
+            make_folds(self.labels, np.arange(len(self.labels)), num_folds=5, seed=0)
+        )
+        self.items: list[Path | np.ndarray] = [Path(data) / p for p in self.dataset.paths]
+        self.size, self.cache = size, cache
+
+    def passes(self, folds: int, epochs: int) -> int:
+        """Images trained on."""
+        return sum(len(fold.train) for fold in self.folds[:folds]) * epochs
+
+    def ours(self, folds: int, trial: int = 0, **settings: object) -> float:
+        """Seconds that cross_validate takes."""
+        hyperparameters = Hyperparameters(batch_size=BATCH, image_size_pixels=self.size, **settings)  # type: ignore[arg-type]
+        torch.set_num_threads(1)
+        started = time.perf_counter()
+        for _ in cross_validate(
+            self.images, self.labels, np.arange(len(self.labels)), self.folds[:folds],
+            hyperparameters, num_classes=len(self.dataset.class_names), positive=1, study_seed=0,
+            trial_number=trial, cache=self.cache,
+        ):  # fmt: skip
+            pass
+        return time.perf_counter() - started
+
+    def plain(self, folds: int, threads: int, **settings: object) -> float:
+        """Seconds that the plain script takes."""
+        torch.set_num_threads(threads)
+        chosen = plain.Settings(batch_size=BATCH, **settings)  # type: ignore[arg-type]
+        started = time.perf_counter()
+        for _ in plain.run_folds(
+            self.items, self.labels, self.folds[:folds], chosen, size=self.size
+        ):
+            pass
+        return time.perf_counter() - started
+
+
+def alternate(repeats: int, **runs: Callable[[], float]) -> dict[str, float]:
+    """Median seconds of each run, the runs taking turns."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(repeats):
+        for name, run in runs.items():
+            seconds[name].append(run())
+    return {name: statistics.median(found) for name, found in seconds.items()}
+
+
+def bare(material: Material, architecture: str, folds: int, epochs: int) -> float:
+    """Seconds of a bare loop: model, loss, backward, step, on floats in memory."""
+    torch.set_num_threads(1)
+    pixels = torch.from_numpy(np.array(material.images)).unsqueeze(1).float()
+    labels = torch.from_numpy(material.labels)
+    started = time.perf_counter()
+    for fold in material.folds[:folds]:
+        model = build_model(architecture, num_classes=3)
+        optimizer = make_optimizer(model, "adamw", learning_rate=1e-3, weight_decay=0.01)
+        for _ in range(epochs):
+            model.train()
+            order = torch.from_numpy(fold.train)[torch.randperm(len(fold.train))]
+            for batch in order.split(BATCH):
+                if len(batch) > 1:
+                    optimizer.zero_grad()
+                    F.cross_entropy(model(pixels[batch]), labels[batch]).backward()
+                    optimizer.step()
+        model.eval()
+        with torch.inference_mode():
+            model(pixels[torch.from_numpy(fold.validation)])
+    return time.perf_counter() - started
+
+
+def inside(data: str, cache: Path, repeats: int) -> None:
+    for architecture, size, epochs in (
+        ("small_cnn", 28, 8),
+        ("small_cnn", 64, 4),
+        ("resnet18", 64, 1),
+    ):
+        material = Material(data, size, cache)
+        found = alternate(
+            repeats,
+            bare=lambda: bare(material, architecture, 2, epochs),
+            plain_pixels=lambda: material.ours(
+                2, architecture=architecture, epochs=epochs, augmentation_strength=0.0
+            ),
+            augmented=lambda: material.ours(
+                2, architecture=architecture, epochs=epochs, augmentation_strength=0.5
+            ),
+        )
+        passes = material.passes(2, epochs)
+        for name, seconds in found.items():
+            print(
+                f"{architecture} {size} px, {name}: {passes / seconds:.0f} images/s, "
+                f"{found['bare'] / seconds:.2f} of bare",
+                flush=True,
+            )
+
+
+def decoding(data: str, cache: Path, repeats: int) -> None:
+    for architecture, size, epochs in (("small_cnn", 32, 2), ("resnet18", 64, 1)):
+        material = Material(data, size, cache)
+        passes = material.passes(1, epochs)
+        found = alternate(
+            repeats,
+            plain=lambda: material.plain(1, 2, architecture=architecture, epochs=epochs),
+            ours=lambda: material.ours(1, architecture=architecture, epochs=epochs),
+        )
+        print(
+            f"{architecture} {size} px, all layers: plain {passes / found['plain']:.0f} images/s "
+            f"(2 threads, 2 loaders), ours {passes / found['ours']:.0f} (1 worker, 1 thread), "
+            f"ratio of one worker {found['plain'] / found['ours']:.2f}",
+            flush=True,
+        )
+
+
+def frozen(data: str, cache: Path, repeats: int) -> None:
+    epochs, size = 20, 128
+    material = Material(data, size, cache)
+    weights = cache / "resnet18.pth"
+    torch.manual_seed(0)
+    torch.save(plain.models.resnet18().state_dict(), weights)
+    for depth in (4, 5):
+        # The plain script's time is proportional to its passes: one epoch of one fold is measured.
+        one = statistics.median(
+            material.plain(1, 2, epochs=1, freeze_depth=depth, weights=str(weights))
+            for _ in range(repeats)
+        )
+        whole = one * material.passes(5, epochs) / material.passes(1, 1)
+        first, second = [], []
+        for _ in range(repeats):
+            for path in (cache / "features").glob("*.npy"):
+                path.unlink()
+            settings = {
+                "architecture": "resnet18", "epochs": epochs, "freeze_depth": depth,
+                "weights": str(weights), "augmentation_views": 4,
+            }  # fmt: skip
+            first.append(material.ours(5, **settings))
+            second.append(material.ours(5, trial=1, **settings))
+        one_trial, next_trial = statistics.median(first), statistics.median(second)
+        print(
+            f"resnet18 {size} px, freeze depth {depth}, {epochs} epochs x 5 folds: plain "
+            f"{whole:.0f} s (from one epoch of one fold), first trial {one_trial:.1f} s "
+            f"({whole / one_trial:.1f} x), second {next_trial:.1f} s ({whole / next_trial:.0f} x)",
+            flush=True,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("part", choices=("inside", "decoding", "frozen"))
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        {"inside": inside, "decoding": decoding, "frozen": frozen}[options.part](
+            options.data, Path(folder), options.repeats
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -43,8 +43,8 @@ def storage_errors(home: Home) -> Iterator[None]:
         lines = str(cause).strip().splitlines()
         raise BusiSearchError(
             f"The Optuna storage {without_password(home.storage_url)} failed "
-            f"({lines[0] if lines else type(cause).__name__}); every fold stored before is kept. "
-            "`busi-search doctor` says what is wrong; then the same line goes on."
+            f"({lines[0] if lines else type(cause).__name__}); `busi-search doctor` says what is "
+            "wrong, and when it is mended the same line goes on."
         ) from error
 
 

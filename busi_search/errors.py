@@ -1,6 +1,13 @@
 """Errors a user can cause or must decide about; each knows its exit code."""
 
 
+def reason_of(error: BaseException, *, most: int = 200) -> str:
+    """Return the first line of what a library said, cut where it quotes half a file."""
+    lines = str(error).strip().splitlines()
+    reason = lines[0] if lines else type(error).__name__
+    return reason if len(reason) <= most else f"{reason[:most]} …"
+
+
 class BusiSearchError(Exception):
     """Something went wrong that is worth one clear sentence instead of a traceback."""
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from busi_search.errors import BusiSearchError, InputError, TrackingAway
+from busi_search.spec import user_path
 
 # Left free when a cache is built, for the stores that grow beside it.
 SPARE_BYTES = 20_000_000
@@ -62,7 +63,7 @@ def open_home(
     Raises:
         InputError: the folder cannot be created or written to.
     """
-    folder = Path(root if root is not None else "mlruns").expanduser().resolve()
+    folder = user_path(root if root is not None else "mlruns").resolve()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

@@ -374,14 +374,29 @@ def list_bundled() -> list[str]:
     )
 
 
+def user_path(written: str | Path) -> Path:
+    """Return a path as a user wrote it, with ``~`` resolved; it need not exist.
+
+    Raises:
+        InputError: no file can have that name.
+    """
+    try:
+        path = Path(written).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"{str(written)[:100]!r}: not a usable path ({reason}).") from None
+    return path
+
+
 def find_study_file(name_or_path: str) -> Path:
     """Return the file of a bundled study name or of a path to a TOML file.
 
     Raises:
         InputError: neither exists; the sentence names the nearest bundled study.
     """
-    bundled = bundled_studies() / f"{name_or_path.removesuffix('.toml')}.toml"
-    path = Path(name_or_path)
+    path = user_path(name_or_path)
+    bundled = user_path(bundled_studies() / f"{name_or_path.removesuffix('.toml')}.toml")
     if bundled.is_file() and not path.is_absolute():
         return bundled
     if path.is_file():

@@ -4,7 +4,7 @@ import errno
 import sqlite3
 from collections.abc import Iterator
 
-from busi_search.errors import BusiSearchError, InputError
+from busi_search.errors import BusiSearchError, InputError, reason_of
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -30,7 +30,7 @@ def explain(error: BaseException) -> BusiSearchError:
             return _system_error(link)
         if isinstance(link, sqlite3.Error):
             return BusiSearchError(
-                f"A database of the home failed ({_first_line(link)}); `busi-search doctor` says "
+                f"A database of the home failed ({reason_of(link)}); `busi-search doctor` says "
                 "which one, and what mends it."
             )
         if isinstance(link, MemoryError):
@@ -38,7 +38,7 @@ def explain(error: BaseException) -> BusiSearchError:
                 "The memory does not suffice; end other programs, or use fewer --workers."
             )
     return BusiSearchError(
-        f"Unexpected {type(error).__name__}: {_first_line(error)}. "
+        f"Unexpected {type(error).__name__}: {reason_of(error)}. "
         "Run again with --debug for the traceback."
     )
 
@@ -49,11 +49,6 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         seen.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else "no message"
 
 
 def _system_error(error: OSError) -> BusiSearchError:

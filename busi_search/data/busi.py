@@ -64,6 +64,13 @@ def load_busi(folder: Path) -> ImageDataset:
         raise InputError(
             f"{folder}: no such folder; expected class folders such as benign/ and malignant/."
         )
+    try:
+        return _load(folder)
+    except OSError as error:
+        raise InputError(f"{error.filename}: cannot be read ({error.strerror}).") from None
+
+
+def _load(folder: Path) -> ImageDataset:
     root = folder / KAGGLE_FOLDER if (folder / KAGGLE_FOLDER).is_dir() else folder
     class_folders = sorted(
         entry

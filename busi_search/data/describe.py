@@ -17,6 +17,7 @@ from busi_search.data.images import GreyImage, resize_image
 from busi_search.data.medmnist import load_medmnist
 from busi_search.data.partition import find_groups
 from busi_search.errors import InputError
+from busi_search.spec import user_path
 
 THUMBNAIL_PIXELS = 128
 SAMPLES_PER_CLASS = 24
@@ -36,7 +37,7 @@ def open_dataset(path: str) -> ImageDataset:
     Raises:
         InputError: it is neither, or not usable.
     """
-    place = Path(path).expanduser()
+    place = user_path(path)
     if place.is_dir():
         return load_busi(place)
     if place.suffix.lower() == ".npz":

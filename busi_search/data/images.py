@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from busi_search.errors import InputError
+from busi_search.errors import InputError, reason_of
 
 MAX_IMAGE_PIXELS = 64_000_000
 MAX_FILE_BYTES = 256_000_000
@@ -62,8 +62,9 @@ def decode_image(path: Path, *, shown: str | None = None) -> GreyImage:
         raise InputError(f"{name}: not a readable image ({type(error).__name__}).") from None
     except Exception as error:
         # Decoders raise whatever they like on damaged input: struct.error, KeyError, zlib.error …
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{name}: the image is damaged or unreadable ({reason}).") from None
+        raise InputError(
+            f"{name}: the image is damaged or unreadable ({reason_of(error)})."
+        ) from None
 
 
 def _to_grey(image: Image.Image) -> GreyImage:

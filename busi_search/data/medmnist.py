@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from busi_search.data.dataset import ImageDataset, positive_class
 from busi_search.data.images import GreyImage
-from busi_search.errors import InputError
+from busi_search.errors import InputError, reason_of
 
 PARTS = ("train", "val", "test")
 MAX_ARRAY_BYTES = 16_000_000_000
@@ -108,8 +108,7 @@ def _read_parts(
         ) from None
     except Exception as error:
         # Unpackers raise whatever they like on damaged input: zlib.error, struct.error …
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: not a readable .npz archive ({reason}).") from None
+        raise InputError(f"{path}: not a readable .npz archive ({reason_of(error)}).") from None
 
 
 def _check_sizes(path: Path, archive: zipfile.ZipFile) -> None:

@@ -16,7 +16,7 @@ from busi_search.data.folds import Fold, make_folds, split_sealed_test
 from busi_search.errors import InputError
 from busi_search.home import disk_errors, write_atomically
 from busi_search.seeding import derive_seed
-from busi_search.spec import DatasetSection
+from busi_search.spec import DatasetSection, user_path
 
 Indices = npt.NDArray[np.int64]
 # Part of the cache key: raise it when find_duplicates may give another answer for the same images.
@@ -73,7 +73,7 @@ def find_groups(dataset: ImageDataset, rule: str, cache: Path) -> Indices:
     if rule == "none":
         return _first_of(list(dataset.digests))
     if rule != "auto":
-        return _groups_from_csv(dataset, Path(rule).expanduser())
+        return _groups_from_csv(dataset, user_path(rule))
     stored = cache / "groups" / f"{dataset.fingerprint}-v{DETECTOR_VERSION}.json"
     try:
         groups = np.asarray(json.loads(stored.read_text()), dtype=np.int64)
@@ -96,7 +96,7 @@ def _groups_from_csv(dataset: ImageDataset, path: Path) -> Indices:
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             rows = list(csv.DictReader(stream))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"{path}: the groups file cannot be read ({error}).") from None
     if not rows or not {"file", "group"} <= set(rows[0]):
         raise InputError(f"{path}: expected a CSV file with a header and columns file,group.")

@@ -13,7 +13,7 @@ from busi_search.data.images import GreyImage
 from busi_search.data.medmnist import load_medmnist
 from busi_search.data.phantom import simulate_phantom
 from busi_search.errors import InputError
-from busi_search.spec import DatasetSection
+from busi_search.spec import DatasetSection, user_path
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def guess_study(data: str | None, *, default_folder: Path = Path("data")) -> tup
             if is_busi_folder(default_folder)
             else ("quickstart", None)
         )
-    path = Path(data)
+    path = user_path(data)
     if path.suffix.lower() == ".npz":
         return "breastmnist", data
     if path.is_dir():
@@ -70,7 +70,7 @@ def load_dataset(section: DatasetSection) -> ImageDataset:
         raise InputError(
             f'This study needs images (source = "{section.source}"): name them with --data PATH.'
         )
-    path = Path(section.path).expanduser()
+    path = user_path(section.path)
     if section.source == "medmnist":
         return load_medmnist(path, section.class_names)
     return load_busi(path)

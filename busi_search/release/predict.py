@@ -16,6 +16,7 @@ from busi_search.data.images import decode_image, resize_image
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.home import Home, create_tracking_store, quiet_mlflow
 from busi_search.release.registry import CHAMPION, MODEL_NAME, find_version
+from busi_search.spec import user_path
 
 BATCH_SIZE = 64
 
@@ -93,7 +94,7 @@ def find_images(paths: Sequence[str | Path]) -> list[Path]:
     """
     found: list[Path] = []
     for named in paths:
-        path = Path(named)
+        path = user_path(named)
         if path.is_dir():
             inside = sorted(
                 file

@@ -13,7 +13,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from busi_search.errors import BusiSearchError, InputError
+from busi_search.errors import BusiSearchError, InputError, reason_of
 from busi_search.home import Home, damage_of, without_password
 from busi_search.search.records import ERROR, LOST, WORKER, fold_key
 
@@ -40,11 +40,10 @@ def storage_errors(home: Home) -> Iterator[None]:
         cause: BaseException = error
         while isinstance(cause.__cause__, SQLAlchemyError):
             cause = cause.__cause__
-        lines = str(cause).strip().splitlines()
         raise BusiSearchError(
             f"The Optuna storage {without_password(home.storage_url)} failed "
-            f"({lines[0] if lines else type(cause).__name__}); every fold stored before is kept. "
-            "`busi-search doctor` says what is wrong; then the same line goes on."
+            f"({reason_of(cause)}); `busi-search doctor` says what is "
+            "wrong, and when it is mended the same line goes on."
         ) from error
 
 

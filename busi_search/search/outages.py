@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from busi_search.errors import TrackingAway
+from busi_search.errors import TrackingAway, reason_of
 from busi_search.home import Home, without_password
 
 CALL_SECONDS = 10
@@ -49,15 +49,9 @@ def tracking_errors(home: Home) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        lines = str(error).strip().splitlines()
-        reason = lines[0] if lines else type(error).__name__
         raise TrackingAway(
-            f"The tracking store {without_password(home.tracking_uri)} failed: {_short(reason)}"
+            f"The tracking store {without_password(home.tracking_uri)} failed: {reason_of(error)}"
         ) from error
-
-
-def _short(reason: str, most: int = 300) -> str:
-    return reason if len(reason) <= most else f"{reason[:most]} …"
 
 
 class Pause:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from busi_search.architectures import ARCHITECTURES
 from busi_search.errors import BusiSearchError, InputError
+from busi_search.spec import user_path
 from busi_search.training.backbones import FAMILIES
 from busi_search.training.zoo import ImageClassifier
 
@@ -30,7 +31,7 @@ def check_weights(weights: str, architecture: str) -> None:
     if weights == "imagenet":
         _imagenet_state(architecture)
     elif weights != "none":
-        _file_state(Path(weights).expanduser())
+        _file_state(user_path(weights))
 
 
 def load_weights(model: ImageClassifier, architecture: str, weights: str) -> list[str]:
@@ -53,7 +54,7 @@ def load_weights(model: ImageClassifier, architecture: str, weights: str) -> lis
         return []
     if weights == "imagenet":
         return _load_backbone(model, architecture, _imagenet_state(architecture), weights)
-    path = Path(weights).expanduser()
+    path = user_path(weights)
     return _load_backbone(model, architecture, _file_state(path), str(path))
 
 

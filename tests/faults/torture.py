@@ -60,12 +60,15 @@ def launch(home: Home, num_trials: int, workers: int) -> subprocess.Popen[str]:
 
 
 def children(process: int) -> list[int]:
-    """Return the processes that ``process`` started: its workers, if they run already."""
+    """Return the workers that ``process`` started and that are still alive."""
+    workers = []
     try:
-        found = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+        for child in Path(f"/proc/{process}/task/{process}/children").read_text().split():
+            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                workers.append(int(child))
     except OSError:
         return []
-    return [int(child) for child in found]
+    return workers
 
 
 def torture(
@@ -86,7 +89,7 @@ def torture(
             _, stderr = process.communicate(timeout=rng.uniform(0.2, longest_gap))
         except subprocess.TimeoutExpired:
             victims = children(process.pid)
-            if victims and rng.random() < 0.5:
+            if victims and rng.random() < 0.7:
                 os.kill(rng.choice(victims), signal.SIGKILL)
                 figures.kills["worker"] += 1
             else:

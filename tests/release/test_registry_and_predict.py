@@ -1,5 +1,6 @@
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import mlflow
@@ -103,6 +104,39 @@ def test_the_way_back(own_home: Home) -> None:
     assert registry.current_champion(own_home) == registry.find_version(own_home, "champion")
     with pytest.raises(InputError, match="no previous"):
         gate.rollback(own_home)
+
+
+def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(own_home: Home) -> None:
+    """Both were compared with the champion of before; the second's comparison is out of date."""
+    client = MlflowClient(own_home.tracking_uri, registry_uri=own_home.tracking_uri)
+    mlflow.set_tracking_uri(own_home.tracking_uri)
+    first = registry.find_version(own_home, "1")
+    source = client.get_model_version(registry.MODEL_NAME, "1").source
+    figures = {f"busi.test_{name}": "0.9" for name in registry.TEST_TAGS}
+    gate.promote(own_home, version="1", force=True, reason="the champion of before")
+    same = {"champion": "1", "comparable": True, "auc_difference": 0.01, "ci95": [-0.1, 0.1]}
+    tags = {**first.tags, **figures, "busi.simulated": "false"}
+    tags["busi.against_champion"] = json.dumps(same)
+    made = [
+        client.create_model_version(registry.MODEL_NAME, source, run_id=first.run_id, tags=tags)
+        for _ in range(2)
+    ]
+
+    def attempt(version: str) -> str:
+        try:
+            return gate.promote(own_home, version=version).decision
+        except GateRefused as error:
+            return str(error)
+
+    with ThreadPoolExecutor(2) as pool:
+        outcomes = list(pool.map(attempt, [str(version.version) for version in made]))
+    assert outcomes.count("promoted") == 1
+    (refused,) = [outcome for outcome in outcomes if outcome != "promoted"]
+    winner = str(made[outcomes.index("promoted")].version)
+    assert f"not compared with the champion, version {winner}" in refused
+    champion = registry.current_champion(own_home)
+    assert champion is not None
+    assert champion.version == winner
 
 
 def test_models_that_are_not_there(tiny_result: StudyResult, home: Home) -> None:

@@ -181,6 +181,7 @@ class Hyperparameters(_Strict):
     gain_slope: float = Field(default=0.4, ge=0, le=1)
     speckle: float = Field(default=0.3, ge=0, le=1)
     erasing: float = Field(default=0.5, ge=0, le=1)
+    mask_weight: float = Field(default=0.0, ge=0, le=100)
     weight_averaging: float = Field(default=0.0, ge=0, lt=1)
     test_time_flip: bool = False
     image_size_pixels: int = Field(default=64, ge=16, le=1024)

@@ -32,6 +32,36 @@ class FolderReader:
                 self.root / self.paths[index], shown=str(self.root / self.paths[index])
             )
 
+    def read_masks(self, indices: Sequence[int]) -> Iterator[GreyImage | None]:
+        """Yield the (H, W) uint8 mask of each index, several masks of one image joined."""
+        known = self._mask_files()
+        for index in indices:
+            files = known.get(self.paths[index].rsplit(".", 1)[0], [])
+            masks = [decode_image(path, shown=str(path)) for path in files]
+            if len({mask.shape for mask in masks}) > 1:
+                raise InputError(f"{files[0]}: the masks of one image differ in size.")
+            joined = np.max(masks, axis=0) if masks else None
+            yield None if joined is None else np.where(joined > 127, 255, 0).astype(np.uint8)
+
+    def masks_digest(self, indices: Sequence[int]) -> str | None:
+        """Return 16 hexadecimal digits of the mask files' bytes, None if there are no files."""
+        known, digest, found = self._mask_files(), hashlib.sha256(), False
+        for index in indices:
+            for path in known.get(self.paths[index].rsplit(".", 1)[0], []):
+                digest.update(_file_digest(path, self.root).encode())
+                found = True
+        return digest.hexdigest()[:16] if found else None
+
+    def _mask_files(self) -> dict[str, list[Path]]:
+        """Mask files by the name, without suffix, of the image they belong to."""
+        known: dict[str, list[Path]] = {}
+        for folder in sorted({(self.root / path).parent for path in self.paths}):
+            for path in sorted(folder.iterdir()):
+                if path.suffix.lower() in IMAGE_SUFFIXES and is_mask(path.name):
+                    image = path.with_name(_MASK.sub("", path.stem)).relative_to(self.root)
+                    known.setdefault(image.as_posix(), []).append(path)
+        return known
+
 
 def is_mask(name: str) -> bool:
     """Return whether a file name is that of a segmentation mask, such as ``a_mask_1.png``."""

@@ -19,6 +19,14 @@ class ImageReader(Protocol):
         """Yield the (H, W) uint8 image of each index, in the order asked for."""
         ...
 
+    def read_masks(self, indices: Sequence[int]) -> Iterator[GreyImage | None]:
+        """Yield the (H, W) uint8 lesion mask of each index, 255 on the lesion; None: not known."""
+        ...
+
+    def masks_digest(self, indices: Sequence[int]) -> str | None:
+        """Return what changes with any of these masks; None if there are none."""
+        ...
+
 
 @dataclass(frozen=True)
 class ImageDataset:
@@ -76,6 +84,15 @@ class ImageDataset:
     def images(self) -> Iterator[GreyImage]:
         """Yield every image, (H, W) uint8, in order."""
         return self.reader.read([int(position) for position in self.positions])
+
+    def masks(self) -> Iterator[GreyImage | None]:
+        """Yield every image's lesion mask, (H, W) uint8, in order; None where it is not known."""
+        return self.reader.read_masks([int(position) for position in self.positions])
+
+    @property
+    def masks_digest(self) -> str | None:
+        """16 hexadecimal digits that change with any mask; None for a source without masks."""
+        return self.reader.masks_digest([int(position) for position in self.positions])
 
 
 def positive_class(class_names: tuple[str, ...]) -> int:

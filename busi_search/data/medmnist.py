@@ -35,6 +35,14 @@ class NpzReader:
         for index in indices:
             yield _grey(images[index])
 
+    def read_masks(self, indices: Sequence[int]) -> Iterator[GreyImage | None]:
+        """Yield None: MedMNIST has no masks of this kind."""
+        return iter([None] * len(indices))
+
+    def masks_digest(self, indices: Sequence[int]) -> str | None:
+        """Return None: there are none."""
+        return None
+
 
 def load_medmnist(path: Path, class_names: tuple[str, ...] | None = None) -> ImageDataset:
     """Load a MedMNIST archive: ``{train,val,test}_{images,labels}``.

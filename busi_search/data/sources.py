@@ -30,6 +30,16 @@ class PhantomReader:
         for index in indices:
             yield phantom.images[index]
 
+    def read_masks(self, indices: Sequence[int]) -> Iterator[GreyImage | None]:
+        """Yield the (H, W) uint8 lesion mask of each index."""
+        phantom = simulate_phantom(self.num_images, size_pixels=self.size_pixels, seed=self.seed)
+        for index in indices:
+            yield phantom.masks[index].astype(np.uint8) * 255
+
+    def masks_digest(self, indices: Sequence[int]) -> str | None:
+        """Return a constant: the masks follow from the three numbers, as the images do."""
+        return "simulated"
+
 
 def guess_study(data: str | None, *, default_folder: Path = Path("data")) -> tuple[str, str | None]:
     """Return the bundled study and the data path that fit what the user named.

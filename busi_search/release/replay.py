@@ -9,7 +9,7 @@ import torch
 from busi_search.data.folds import make_folds
 from busi_search.errors import InputError
 from busi_search.home import Home
-from busi_search.search.context import StudyContext, reopen_study
+from busi_search.search.context import StudyContext, masks_for, reopen_study
 from busi_search.search.cross_validation import FoldResult, cross_validate
 from busi_search.search.records import HYPERPARAMETERS, best_of_study, cv_metrics, stored_folds
 from busi_search.search.storage import find_study
@@ -68,6 +68,7 @@ def _train(
         trial_number=trial,
         device=context.device,
         cache=context.home.cache,
+        masks=masks_for(context, hyperparameters),
     )
     return list(results)
 

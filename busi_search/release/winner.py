@@ -45,7 +45,7 @@ from busi_search.release.selection import (
     pareto_front,
     select_trial,
 )
-from busi_search.search.context import StudyContext, reopen_study
+from busi_search.search.context import StudyContext, masks_for, reopen_study
 from busi_search.search.cross_validation import cross_validate, gather_out_of_fold
 from busi_search.search.records import cv_metrics, stored_folds, trial_hyperparameters
 from busi_search.search.storage import find_study, open_storage
@@ -328,6 +328,7 @@ def rebuild_ensemble(context: StudyContext, trial: FrozenTrial) -> tuple[FoldEns
             trial_number=trial.number,
             device=context.device,
             cache=context.home.cache,
+            masks=masks_for(context, hyperparameters),
         )
     )
     differences = [

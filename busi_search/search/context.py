@@ -8,12 +8,12 @@ import numpy.typing as npt
 import optuna
 
 from busi_search.data.dataset import ImageDataset
-from busi_search.data.image_cache import load_images
+from busi_search.data.image_cache import load_images, load_masks
 from busi_search.data.partition import Partition, make_partition
 from busi_search.data.sources import load_dataset
 from busi_search.errors import InputError
 from busi_search.home import Home
-from busi_search.spec import StudySpec
+from busi_search.spec import Choice, Hyperparameters, StudySpec
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,19 @@ class StudyContext:
     def images(self, size_pixels: int) -> npt.NDArray[np.uint8]:
         """Return the (N, S, S) uint8 development images at one size."""
         return load_images(self.development, size_pixels, self.home.cache)
+
+    def masks(self, size_pixels: int) -> npt.NDArray[np.uint8] | None:
+        """Return the (N, S, S) uint8 lesion masks of the development images, if there are any."""
+        return load_masks(self.development, size_pixels, self.home.cache)
+
+
+def masks_for(
+    context: StudyContext, hyperparameters: Hyperparameters
+) -> npt.NDArray[np.uint8] | None:
+    """Return the lesion masks at a configuration's size, if it learns from them."""
+    if hyperparameters.mask_weight == 0:
+        return None
+    return context.masks(hyperparameters.image_size_pixels)
 
 
 def prepare_study(
@@ -92,7 +105,20 @@ def prepare_study(
     )
     # Decoding here names a damaged image before any trial starts.
     context.images(spec.dataset.image_size_pixels)
+    if _wants_masks(spec) and context.development.masks_digest is None:
+        raise InputError(
+            f"mask_weight needs lesion masks, and {dataset.name} has none (BUSI's stand beside the "
+            "images as NAME_mask.png); set mask_weight = 0."
+        )
     return context
+
+
+def _wants_masks(spec: StudySpec) -> bool:
+    searched = spec.space.get("mask_weight")
+    if searched is None:
+        return spec.resolve({}).mask_weight > 0
+    ends = searched.choices if isinstance(searched, Choice) else [searched.high]
+    return any(float(value) > 0 for value in ends)
 
 
 def reopen_study(study: optuna.Study, *, home: Home, device: str = "cpu") -> StudyContext:

@@ -26,7 +26,7 @@ from busi_search.training.fit import (
     predict_log_probabilities,
 )
 from busi_search.training.freezing import freeze_backbone
-from busi_search.training.inputs import FeatureInputs, Inputs, PixelInputs
+from busi_search.training.inputs import FeatureInputs, Inputs, MaskedInputs, PixelInputs
 from busi_search.training.losses import balanced_class_weights, make_loss
 from busi_search.training.weights import load_weights
 from busi_search.training.zoo import ImageClassifier, build_model
@@ -83,6 +83,7 @@ def cross_validate(
     device: str = "cpu",
     finished: Mapping[int, FoldResult] | None = None,
     cache: Path | None = None,
+    masks: npt.NDArray[np.uint8] | None = None,
 ) -> Iterator[FoldResult]:
     """Train and judge a configuration fold by fold; stop iterating to prune.
 
@@ -101,6 +102,7 @@ def cross_validate(
         trial_number: number of the trial, part of every seed.
         device: PyTorch's name of the device.
         finished: folds that are already known and are passed through, not trained again.
+        masks: (N, S, S) uint8 lesion masks, needed where ``mask_weight`` is not 0.
         cache: folder for what frozen stages give; None keeps it for this call only.
 
     Raises:
@@ -117,7 +119,12 @@ def cross_validate(
         train, monitor = _inner_split(fold.train, labels, groups, hyperparameters, seed)
         seed_everything(seed)
         model = _make_model(hyperparameters, num_classes).to(device)
-        inputs = _inputs(model, pixels, hyperparameters, cache)
+        if hyperparameters.mask_weight > 0:
+            assert masks is not None, "checked when the study was prepared"
+            known = torch.from_numpy(np.array(masks)).unsqueeze(1).to(device)
+            inputs = _masked_inputs(model, pixels, known, hyperparameters)
+        else:
+            inputs = _inputs(model, pixels, hyperparameters, cache)
         epochs = list[EpochResult]()
         val_epochs, val_auc = list[int](), list[float]()
         truth = labels[fold.validation]
@@ -135,6 +142,7 @@ def cross_validate(
                 log_probabilities = predict_log_probabilities(model, inputs, fold.validation)
                 val_epochs.append(epoch.epoch)
                 val_auc.append(metrics.auc(log_probabilities, truth, positive=positive))
+        model.mask_head = None
         if not np.isfinite(log_probabilities).all():
             raise TrainingDiverged(f"the predictions of fold {index} are not finite")
         yield FoldResult(
@@ -244,6 +252,20 @@ def _inputs(
         mix=partial(_mix, alpha=alpha),
         device=str(pixels.device),
     )
+
+
+def _masked_inputs(
+    model: ImageClassifier, pixels: Tensor, masks: Tensor, hyperparameters: Hyperparameters
+) -> Inputs:
+    """Pixels with masks; the model gets the head that predicts them."""
+    model.add_mask_head(hyperparameters.image_size_pixels)
+    augmentation = partial(
+        _augment,
+        strength=hyperparameters.augmentation_strength,
+        ranges=_ranges(hyperparameters),
+        alpha=hyperparameters.mixup_alpha,
+    )
+    return MaskedInputs(pixels, masks, augmentation, hyperparameters.mask_weight)
 
 
 def _mix(

@@ -6,7 +6,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from busi_search.search.context import StudyContext
+from busi_search.search.context import StudyContext, masks_for
 from busi_search.search.cross_validation import FoldResult, TrainingDiverged, cross_validate
 from busi_search.search.pruning import EVIDENCE_ALPHA, paired_evidence
 from busi_search.search.records import (
@@ -61,6 +61,7 @@ class Objective:
             device=context.device,
             finished=finished,
             cache=context.home.cache,
+            masks=masks_for(context, hyperparameters),
         )
         try:
             for result in fits:

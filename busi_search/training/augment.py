@@ -55,22 +55,25 @@ def augment_batch(
     """Return randomly altered copies of ultrasound images; every image has draws of its own.
 
     Args:
-        pixels: (N, 1, S, S) float grey levels in [0, 255].
+        pixels: (N, K, S, S); the first channel holds float grey levels in [0, 255], further ones
+            (a mask) are moved along with it and not altered otherwise.
         strength: in [0, 1], scales every operation; 0 returns the images as they are.
         generator: source of randomness, on the CPU.
         ranges: what strength 1 means.
 
     Returns:
-        (N, 1, S, S) float grey levels in [0, 255].
+        (N, K, S, S) floats in [0, 255].
     """
     if strength <= 0:
         return pixels
-    num_images, _, height, width = pixels.shape
+    num_images, channels, height, width = pixels.shape
     draws = torch.rand(14, num_images, generator=generator).to(pixels.device)
     signed = 2 * draws - 1
     matrix = _affine(draws, strength, ranges)
-    grid = F.affine_grid(matrix, [num_images, 1, height, width], align_corners=False)
+    grid = F.affine_grid(matrix, [num_images, channels, height, width], align_corners=False)
     out = F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
+
+    out, others = out[:, :1], out[:, 1:]
 
     def per_image(values: Tensor) -> Tensor:
         return values.view(-1, 1, 1, 1)
@@ -87,7 +90,7 @@ def augment_batch(
         out = out * (1 + strength * ranges.speckle * per_image(draws[8]) * noise)
     if ranges.erasing > 0:
         out = _erase(out, draws[9:12], strength, ranges.erasing)
-    return out.clamp(0, 255)
+    return torch.cat([out, others], dim=1).clamp(0, 255)
 
 
 def _affine(draws: Tensor, strength: float, ranges: AugmentationRanges) -> Tensor:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from busi_search.errors import BusiSearchError
+from busi_search.home import disk_errors
 from busi_search.training.zoo import ImageClassifier
 
 Features = npt.NDArray[np.float16]
@@ -58,14 +59,11 @@ def load_features(
     """
     digest = _digest(model, images, depth, num_views, settings)
 
-    def compute(write: Callable[[int, int, Features], None]) -> None:
-        _compute(model, images, depth, num_views, augment, int(digest[:15], 16), write)
-
+    seed = int(digest[:15], 16)
+    parts = partial(_compute, model, images, depth, num_views, augment, seed)
     shape = _shape(model, images, depth, num_views)
     if folder is None:
-        array = np.empty(shape, dtype=np.float16)
-        compute(partial(_put, array))
-        return array
+        return np.concatenate(list(parts())).reshape(shape)
     target = folder / f"{digest[:32]}.npy"
     found = _open(target, shape)
     if found is not None:
@@ -75,27 +73,24 @@ def load_features(
         found = _open(target, shape)
         if found is None:
             _make_room(folder, 2 * int(np.prod(shape)))
-            _write(target, shape, compute)
+            _write(target, shape, parts)
             found = _open(target, shape)
     assert found is not None, "the cache file was just written"
     return found
 
 
-def _put(array: Features, view: int, start: int, rows: Features) -> None:
-    array[view, start : start + len(rows)] = rows
-
-
-def _write(
-    target: Path,
-    shape: tuple[int, ...],
-    compute: Callable[[Callable[[int, int, Features], None]], None],
-) -> None:
+def _write(target: Path, shape: tuple[int, ...], parts: Callable[[], Iterator[Features]]) -> None:
+    """Write part after part: on a full disk this is an error, in a memory map it is a crash."""
     temporary = target.with_suffix(f".{os.getpid()}.tmp")
+    header = {"descr": "<f2", "fortran_order": False, "shape": shape}
     try:
-        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
-        compute(partial(_put, array))
-        array.flush()
-        os.replace(temporary, target)
+        with disk_errors(target.parent), temporary.open("wb") as stream:
+            np.lib.format.write_array_header_1_0(stream, header)
+            for rows in parts():
+                stream.write(np.ascontiguousarray(rows, dtype="<f2").tobytes())
+            stream.flush()
+            os.fsync(stream.fileno())
+            os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -138,7 +133,6 @@ def _shape(model: ImageClassifier, images: Tensor, depth: int, num_views: int) -
     return (num_views + plain, len(images), *one.shape[1:])
 
 
-@torch.inference_mode()
 def _compute(
     model: ImageClassifier,
     images: Tensor,
@@ -146,8 +140,8 @@ def _compute(
     num_views: int,
     augment: Callable[[Tensor, torch.Generator], Tensor],
     seed: int,
-    write: Callable[[int, int, Features], None],
-) -> None:
+) -> Iterator[Features]:
+    """Yield view after view, some images at a time."""
     model.eval()
     generator = torch.Generator().manual_seed(seed)
     plain = 2 if model.test_time_flip else 1
@@ -159,8 +153,9 @@ def _compute(
                 pixels = augment(pixels, generator)
             elif view > num_views:
                 pixels = pixels.flip(-1)
-            rows = _prefix(model, pixels, depth).clamp(-largest, largest)
-            write(view, start, rows.to(torch.float16).cpu().numpy())
+            with torch.inference_mode():
+                rows = _prefix(model, pixels, depth).clamp(-largest, largest)
+            yield rows.to(torch.float16).cpu().numpy()
 
 
 def _open(path: Path, shape: tuple[int, ...]) -> Features | None:

@@ -177,7 +177,7 @@ def fit_fold(
     batches_per_epoch = max(1, math.ceil((len(train) - 1) / batch_size))
     rate = _LearningRate(optimizer, schedule, epochs, batches_per_epoch)
     average = _make_average(model, weight_averaging)
-    classify = partial(inputs.logits, model)
+    classify = partial(inputs.forward, model)
     micro_batch = batch_size + 1
     best_loss, best_epoch, best_state = math.inf, 0, None
     for epoch in range(1, epochs + 1):

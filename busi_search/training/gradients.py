@@ -7,9 +7,11 @@ from torch import Tensor
 
 from busi_search.training.losses import LossFunction
 
+Forward = Callable[[Tensor], tuple[Tensor, Tensor | None]]
+
 
 def accumulate_gradients(
-    classify: Callable[[Tensor], Tensor],
+    classify: Forward,
     optimizer: torch.optim.Optimizer,
     loss_function: LossFunction,
     inputs: Tensor,
@@ -22,7 +24,7 @@ def accumulate_gradients(
     of the whole batch, but for batch norm, which sees one piece at a time.
 
     Args:
-        classify: maps (B, …) inputs to (B, C) logits.
+        classify: maps (B, …) inputs to (B, C) logits and (B,) further losses or None.
         optimizer: whose gradients are cleared first.
         loss_function: of logits (B, C) and targets (B, C).
         inputs: (B, …).
@@ -52,7 +54,7 @@ def accumulate_gradients(
 
 
 def _backward(
-    classify: Callable[[Tensor], Tensor],
+    classify: Forward,
     loss_function: LossFunction,
     inputs: Tensor,
     targets: Tensor,
@@ -69,8 +71,10 @@ def _backward(
     loss = torch.zeros((), device=inputs.device)
     for some, wanted in zip(inputs.tensor_split(count), targets.tensor_split(count), strict=True):
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=half):
-            logits = classify(some)
+            logits, further = classify(some)
         part = loss_function(logits.float(), wanted)[0].sum() / total
+        if further is not None:
+            part = part + further.sum() / len(inputs)
         torch.autograd.backward(part)
         loss += part.detach()
     return loss

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from busi_search.training.zoo import ImageClassifier
 
@@ -23,8 +24,8 @@ class Inputs(Protocol):
         """Return inputs and (B, C) targets of these images for a training step, augmented."""
         ...
 
-    def logits(self, model: ImageClassifier, inputs: Tensor) -> Tensor:
-        """Map such inputs to (B, C) logits."""
+    def forward(self, model: ImageClassifier, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Map such inputs to (B, C) logits and, for an auxiliary task, (B,) further losses."""
         ...
 
     def evaluate(self, model: ImageClassifier, indices: Tensor) -> Tensor:
@@ -46,15 +47,39 @@ class PixelInputs:
         """See :class:`Inputs`."""
         return self._augmentation(self._images[indices].to(torch.float32), targets, generator)
 
-    def logits(self, model: ImageClassifier, inputs: Tensor) -> Tensor:
+    def forward(self, model: ImageClassifier, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
         """See :class:`Inputs`."""
-        result: Tensor = model(inputs)
-        return result
+        return model(inputs), None
 
     def evaluate(self, model: ImageClassifier, indices: Tensor) -> Tensor:
         """See :class:`Inputs`."""
         result: Tensor = model(self._images[indices].to(torch.float32))
         return result
+
+
+class MaskedInputs(PixelInputs):
+    """Grey pixels with lesion masks, whose prediction is an auxiliary task."""
+
+    def __init__(
+        self, images: Tensor, masks: Tensor, augmentation: Augmentation, weight: float
+    ) -> None:
+        """Take (N, 1, S, S) uint8 pixels and masks, and the weight of the masks' loss."""
+        super().__init__(images, augmentation)
+        self._both = torch.cat([images, masks], dim=1)
+        self._weight = weight
+
+    def batch(
+        self, indices: Tensor, targets: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """See :class:`Inputs`; (B, 2, S, S)."""
+        return self._augmentation(self._both[indices].to(torch.float32), targets, generator)
+
+    def forward(self, model: ImageClassifier, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
+        """See :class:`Inputs`: binary cross entropy with the share of lesion in every cell."""
+        logits, mask = model.classify_and_segment(inputs[:, :1])
+        share = F.adaptive_avg_pool2d(inputs[:, 1:] / 255, (mask.shape[-2], mask.shape[-1]))
+        losses = F.binary_cross_entropy_with_logits(mask.float(), share, reduction="none")
+        return logits, self._weight * losses.mean(dim=(1, 2, 3))
 
 
 class FeatureInputs:
@@ -97,16 +122,15 @@ class FeatureInputs:
         views = torch.randint(self._num_views, (len(indices),), generator=generator)
         return self._mix(self._take(views, indices), targets, generator)
 
-    def logits(self, model: ImageClassifier, inputs: Tensor) -> Tensor:
+    def forward(self, model: ImageClassifier, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
         """See :class:`Inputs`."""
-        result: Tensor = model.head(model.features(inputs, start=self._depth))
-        return result
+        return model.head(model.features(inputs, start=self._depth)), None
 
     def evaluate(self, model: ImageClassifier, indices: Tensor) -> Tensor:
         """See :class:`Inputs`."""
         rows = []
         for plain in range(self._num_views, len(self._features)):
             views = torch.full((len(indices),), plain)
-            logits = self.logits(model, self._take(views, indices))
+            logits, _ = self.forward(model, self._take(views, indices))
             rows.append(torch.log_softmax(logits, dim=1))
         return torch.logsumexp(torch.stack(rows), dim=0)

@@ -37,6 +37,7 @@ class ImageClassifier(nn.Module):
     ) -> None:
         super().__init__()
         self.test_time_flip = test_time_flip
+        self.mask_head: nn.Module | None = None
         self.stages = nn.ModuleList(stages)
         self.head = head
         self.channels = channels
@@ -59,6 +60,34 @@ class ImageClassifier(nn.Module):
         """Map (N, 1, S, S) grey levels in [0, 255] to the (N, C) logits of one view."""
         logits: Tensor = self.head(self.features(self.normalise(pixels)))
         return logits
+
+    def add_mask_head(self, size_pixels: int) -> None:
+        """Add an auxiliary output: where the lesion is, from the stage before the last.
+
+        It is trained along and dropped before the model is used.
+
+        Raises:
+            InputError: that stage gives no image (a transformer's tokens).
+        """
+        self.eval()
+        device = self.mean.device
+        with torch.no_grad():
+            x = self.normalise(torch.zeros(1, 1, size_pixels, size_pixels, device=device))
+            for stage in list(self.stages)[:-1]:
+                x = stage(x)
+        if x.ndim != 4 or x.shape[-1] > x.shape[1]:
+            raise InputError("mask_weight needs a convolutional architecture; set it to 0.")
+        self.mask_head = nn.Conv2d(x.shape[1], 1, kernel_size=1).to(device)
+
+    def classify_and_segment(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Map (N, 1, S, S) grey levels to (N, C) logits and (N, 1, H, W) logits of the lesion."""
+        assert self.mask_head is not None, "add_mask_head comes first"
+        x = self.normalise(pixels)
+        for stage in list(self.stages)[:-1]:
+            x = stage(x)
+        mask: Tensor = self.mask_head(x)
+        logits: Tensor = self.head(self.stages[-1](x))
+        return logits, mask
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Map (N, 1, S, S) grey levels in [0, 255] to what the first stage expects."""

@@ -59,7 +59,7 @@ def test_the_second_to_ask_computes_nothing(
 ) -> None:
     first = _load(tmp_path, _model())
     # Another head, another process's model object: the frozen part is what counts.
-    monkeypatch.setattr(feature_cache, "_compute", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr(feature_cache, "_compute", lambda *_, **__: pytest.fail("computed again"))
     np.testing.assert_array_equal(_load(tmp_path, _model()), first)
 
 

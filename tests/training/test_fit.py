@@ -136,11 +136,11 @@ class _ShortOfMemory(nn.Module):
         super().__init__()
         self.inner, self.limit, self.sizes = nn.Linear(16, 3), limit, list[int]()
 
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, None]:
         self.sizes.append(len(pixels))
         if len(pixels) > self.limit:
             raise torch.OutOfMemoryError("no memory")
-        return self.inner(pixels.flatten(1))
+        return self.inner(pixels.flatten(1)), None
 
 
 @pytest.mark.parametrize("weighted", [False, True])

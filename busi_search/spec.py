@@ -6,8 +6,9 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from busi_search.architectures import ARCHITECTURES
 from busi_search.errors import InputError
 
 METRICS = (
@@ -24,7 +25,14 @@ METRICS = (
 )
 MINIMISED_METRICS = frozenset({"log_loss", "brier", "ece"})
 
-ArchitectureName = Literal["small_cnn", "resnet18", "resnet50", "mobilenet_v3_small"]
+# Properties of a model that a study may optimise besides a metric; smaller is better.
+COSTS = ("num_parameters", "latency_ms")
+
+
+def direction_of(objective: str) -> Literal["maximize", "minimize"]:
+    """Return whether a larger or a smaller value of an objective is better."""
+    metric = objective.removeprefix("cv_")
+    return "minimize" if metric in MINIMISED_METRICS or objective in COSTS else "maximize"
 
 
 class _Strict(BaseModel):
@@ -32,20 +40,61 @@ class _Strict(BaseModel):
 
 
 class StudySection(_Strict):
-    """How the search goes: what is optimised, who proposes, who prunes."""
+    """How the search goes: what is optimised, who proposes, who prunes.
+
+    ``objective`` may be written as a list; its first entry is a metric, and further ones make the
+    search a multi-objective one. ``winner`` says which trial is released: the best, or the cheapest
+    (by the second objective, else by ``num_parameters``) within one standard error of it.
+    ``recipes`` names study files of known configurations; what the study fixes holds for them too.
+    ``reported`` is what the source of a recipe reports, to be shown beside its result.
+    """
 
     objective: str = "cv_auc"
+    further_objectives: tuple[str, ...] = ()
+    winner: Literal["best", "one_standard_error"] = "best"
     sampler: Literal["tpe", "gp", "random", "grid", "cmaes"] = "tpe"
     pruner: Literal["none", "median", "hyperband", "wilcoxon", "evidence"] = "evidence"
     seed: int = Field(default=0, ge=0, lt=2**31)
     startup_trials: int = Field(default=10, ge=0)
+    recipes: tuple[str, ...] = ()
+    reported: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_objectives(cls, raw: Any) -> Any:
+        if isinstance(raw, dict) and isinstance(raw.get("objective"), list | tuple):
+            first, *further = raw["objective"] or [""]
+            return {**raw, "objective": first, "further_objectives": further}
+        return raw
 
     @model_validator(mode="after")
     def _known_objective(self) -> Self:
         known = [f"cv_{metric}" for metric in METRICS]
         if self.objective not in known:
             raise ValueError(f"objective must be one of {', '.join(known)}")
+        for name in self.further_objectives:
+            if name not in (*known, *COSTS):
+                raise ValueError(f"objective '{name}' must be one of {', '.join((*known, *COSTS))}")
+        if len(set(self.objectives)) < len(self.objectives):
+            raise ValueError("objective names one figure twice")
+        if self.further_objectives:
+            if self.pruner not in ("none", "evidence"):
+                raise ValueError(
+                    f'pruner = "{self.pruner}" compares one objective only; take evidence or none'
+                )
+            if self.sampler == "cmaes":
+                raise ValueError('sampler = "cmaes" searches one objective only; take tpe or gp')
         return self
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """Names of all objectives, the metric that trials are judged by first."""
+        return (self.objective, *self.further_objectives)
+
+    @property
+    def directions(self) -> list[Literal["maximize", "minimize"]]:
+        """For each objective, whether a larger or a smaller value is better."""
+        return [direction_of(name) for name in self.objectives]
 
     @property
     def metric(self) -> str:
@@ -55,7 +104,7 @@ class StudySection(_Strict):
     @property
     def direction(self) -> Literal["maximize", "minimize"]:
         """Whether a larger or a smaller objective is better."""
-        return "minimize" if self.metric in MINIMISED_METRICS else "maximize"
+        return direction_of(self.objective)
 
 
 class DatasetSection(_Strict):
@@ -95,8 +144,9 @@ class Gate(_Strict):
 class Hyperparameters(_Strict):
     """One configuration of a model and its training; every field may be fixed or searched."""
 
-    architecture: ArchitectureName = "small_cnn"
+    architecture: str = "small_cnn"
     weights: str = "none"
+    normalisation: Literal["auto", "scratch", "half", "imagenet"] = "auto"
     freeze_depth: int = Field(default=0, ge=0, le=20)
     head: Literal["linear", "mlp"] = "linear"
     head_width: int = Field(default=128, ge=1, le=8192)
@@ -105,17 +155,46 @@ class Hyperparameters(_Strict):
     learning_rate: float = Field(default=1e-3, gt=0, le=10)
     weight_decay: float = Field(default=1e-2, ge=0, le=10)
     scheduler: Literal["none", "cosine", "onecycle", "plateau"] = "cosine"
+    warmup_epochs: int = Field(default=0, ge=0, le=200)
+    min_learning_rate: float = Field(default=0.0, ge=0, le=1)
+    plateau_factor: float = Field(default=0.5, gt=0, lt=1)
+    plateau_patience: int = Field(default=5, ge=0, le=2000)
     batch_size: int = Field(default=32, ge=2, le=4096)
     epochs: int = Field(default=20, ge=1, le=2000)
     early_stopping_patience: int = Field(default=0, ge=0, le=2000)
     loss: Literal["cross_entropy", "focal"] = "cross_entropy"
+    focal_gamma: float = Field(default=2.0, ge=0, le=10)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     class_weighting: Literal["none", "balanced"] = "none"
     balanced_sampling: bool = False
     mixup_alpha: float = Field(default=0.0, ge=0, le=10)
     augmentation_strength: float = Field(default=0.5, ge=0, le=1)
+    augmentation_views: int = Field(default=0, ge=0, le=64)
+    flip_horizontal: float = Field(default=0.5, ge=0, le=1)
+    flip_vertical: float = Field(default=0.0, ge=0, le=1)
+    rotation_degrees: float = Field(default=30.0, ge=0, le=180)
+    shift: float = Field(default=0.15, ge=0, le=0.5)
+    zoom: float = Field(default=0.2, ge=0, le=0.9)
+    contrast: float = Field(default=0.4, ge=0, le=1)
+    brightness: float = Field(default=0.2, ge=0, le=1)
+    autocontrast: float = Field(default=0.0, ge=0, le=1)
+    gain_slope: float = Field(default=0.4, ge=0, le=1)
+    speckle: float = Field(default=0.3, ge=0, le=1)
+    erasing: float = Field(default=0.5, ge=0, le=1)
+    weight_averaging: float = Field(default=0.0, ge=0, lt=1)
+    test_time_flip: bool = False
     image_size_pixels: int = Field(default=64, ge=16, le=1024)
 
+    @field_validator("architecture")
+    @classmethod
+    def _known_architecture(cls, name: str) -> str:
+        if name not in ARCHITECTURES:
+            raise ValueError(f"{_nearest(name, list(ARCHITECTURES))}")
+        return name
+
+
+# Keys of a recipe that are not hyperparameters.
+RECIPE_LABELS = ("name", "reported")
 
 Scalar = bool | int | float | str
 
@@ -182,7 +261,7 @@ class StudySpec(_Strict):
                 if other not in Hyperparameters.model_fields:
                     raise ValueError(f"space.{name}: only_if names an unknown key '{other}'")
         for index, entry in enumerate(self.recipe):
-            settings = {key: value for key, value in entry.items() if key != "name"}
+            settings = {key: v for key, v in entry.items() if key not in RECIPE_LABELS}
             _check_hyperparameters(settings, f"recipe {entry.get('name', index)}")
         return self
 
@@ -191,7 +270,7 @@ class StudySpec(_Strict):
         fixed: dict[str, Any] = {"image_size_pixels": self.dataset.image_size_pixels}
         fixed.update(self.hyperparameters)
         resolved = _check_hyperparameters({**fixed, **sampled}, "hyperparameters")
-        if resolved.architecture == "small_cnn" and resolved.weights == "imagenet":
+        if resolved.weights == "imagenet" and not ARCHITECTURES[resolved.architecture].imagenet:
             # Nobody has trained it on ImageNet: it starts from scratch, and says so.
             return resolved.model_copy(update={"weights": "none", "freeze_depth": 0})
         return resolved
@@ -351,7 +430,35 @@ def load_spec(name_or_path: str, overrides: tuple[str, ...] = ()) -> tuple[Study
     for override in overrides:
         _apply_override(raw, override)
         text += f"\n# --set {override}"
+    _read_recipes(raw, str(path))
     return parse_spec(raw, origin=str(path)), text
+
+
+def _read_recipes(raw: dict[str, Any], origin: str) -> None:
+    """Put the configurations of the named recipe files before the file's own recipes.
+
+    What the study itself fixes (epochs, weights, image size …) holds for them too; what that
+    replaces is kept beside it, to be shown.
+    """
+    section = raw.get("study")
+    names = section.get("recipes", []) if isinstance(section, dict) else []
+    if not isinstance(names, list) or not names:
+        return
+    fixed = set(raw.get("hyperparameters", {})) | {"image_size_pixels"}
+    entries = []
+    for name in names:
+        path = find_study_file(str(name))
+        try:
+            recipe = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise InputError(f"{origin}: recipe {name} cannot be read ({error}).") from None
+        parse_spec(recipe, origin=str(path))
+        settings = dict(recipe.get("hyperparameters", {}))
+        kept = {key: value for key, value in settings.items() if key not in fixed}
+        reported = recipe.get("study", {}).get("reported", "")
+        entries.append({"name": path.stem, "reported": reported, **kept})
+    own = raw.get("recipe", [])
+    raw["recipe"] = [*entries, *own] if isinstance(own, list) else own
 
 
 def _apply_override(raw: dict[str, Any], override: str) -> None:

@@ -128,19 +128,19 @@ def show_result(result: "StudyResult") -> None:
             f"{result.progress.finished} finished trials, nothing was changed. "
             "More: a larger --trials; another: --name NEW."
         )
-    figures, estimate = release.metrics, release.estimate
-    objective = result.context.spec.study.objective
+    figures = release.metrics
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     rows = {
         "best trial": f"{release.trial} of {result.progress.finished} "
         f"({result.progress.pruned} pruned, {result.progress.failed} failed)",
-        "cv_auc": f"{figures['cv_auc']:.4f} ± {figures['cv_auc_std']:.4f} (std over folds)",
-        f"corrected {objective}": f"{estimate.value:.4f}, 95 % interval {estimate.low:.4f} to "
-        f"{estimate.high:.4f}",
-        "cv_aupr": f"{figures['cv_aupr']:.4f}",
-        "cv_accuracy": f"{figures['cv_accuracy']:.4f}",
-        "cv_f1": f"{figures['cv_f1']:.4f}",
     }
+    names = dict.fromkeys((release.metric, "auc", "aupr", "accuracy", "f1"))
+    for name in names:
+        found = release.estimates[name]
+        rows[f"cv_{name}"] = (
+            f"{figures[f'cv_{name}']:.4f}, corrected {found.value:.4f} "
+            f"({found.low:.4f} to {found.high:.4f})"
+        )
     for name in result.context.spec.space:
         rows[name] = _format(release.params[name])
     rows["model"] = f"{release.version.name} version {release.version.version}, alias candidate"

@@ -8,6 +8,8 @@ import plotly.graph_objects as go
 from optuna.trial import FrozenTrial, TrialState
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
+from busi_search.search.records import main_value
+
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
@@ -88,15 +90,15 @@ def confusion_figure(
 def history_figure(trials: Sequence[FrozenTrial], objective: str, direction: str) -> go.Figure:
     """Return the objective of every finished trial and the best so far."""
     figure = go.Figure()
-    complete = [t for t in trials if t.state == TrialState.COMPLETE and t.value is not None]
-    pruned = [t for t in trials if t.state == TrialState.PRUNED and t.value is not None]
+    complete = [t for t in trials if t.state == TrialState.COMPLETE]
+    pruned = [t for t in trials if t.state == TrialState.PRUNED and t.values]
     for name, chosen, symbol, colour in (
         ("complete", complete, "circle", COLOURS[0]),
         ("pruned (folds so far)", pruned, "x-thin-open", "#999999"),
     ):
         figure.add_scatter(
             x=[t.number for t in chosen],
-            y=[t.value for t in chosen],
+            y=[main_value(t) for t in chosen],
             mode="markers",
             name=name,
             marker={"symbol": symbol, "color": colour, "size": 8},
@@ -105,12 +107,30 @@ def history_figure(trials: Sequence[FrozenTrial], objective: str, direction: str
     if complete:
         figure.add_scatter(
             x=[t.number for t in complete],
-            y=accumulate(np.asarray([t.value for t in complete], dtype=float)),
+            y=accumulate(np.asarray([main_value(t) for t in complete], dtype=float)),
             mode="lines",
             name="best so far",
             line={"color": COLOURS[1], "shape": "hv"},
         )
     return _layout(figure, "The search", "trial", objective)
+
+
+def pareto_figure(
+    trials: Sequence[FrozenTrial], front: Sequence[FrozenTrial], objectives: Sequence[str]
+) -> go.Figure:
+    """Return the first objective over the second, the Pareto front marked."""
+    figure = go.Figure()
+    complete = [t for t in trials if t.state == TrialState.COMPLETE]
+    for name, chosen, colour in (("complete", complete, "#999999"), ("front", front, COLOURS[1])):
+        figure.add_scatter(
+            x=[t.values[1] for t in chosen],
+            y=[t.values[0] for t in chosen],
+            text=[f"trial {t.number}" for t in chosen],
+            mode="markers",
+            name=name,
+            marker={"color": colour, "size": 9},
+        )
+    return _layout(figure, "Pareto front", objectives[1], objectives[0])
 
 
 def curves_figure(curves: Sequence[tuple[Sequence[int], Sequence[float]]]) -> go.Figure:

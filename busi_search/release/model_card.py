@@ -10,7 +10,7 @@ from busi_search.release.calibration import Calibration, apply_temperature
 from busi_search.release.selection import Estimate
 from busi_search.search.context import StudyContext
 from busi_search.search.cross_validation import gather_out_of_fold
-from busi_search.search.records import cv_metrics, stored_folds, trial_hyperparameters
+from busi_search.search.records import stored_folds, trial_hyperparameters
 from busi_search.training.metrics import compute_metrics
 
 Card = list[tuple[str, str]]
@@ -26,7 +26,7 @@ def make_model_card(
     context: StudyContext,
     trials: Sequence[FrozenTrial],
     best: FrozenTrial,
-    estimate: Estimate,
+    estimates: Mapping[str, Estimate],
     calibration: Calibration,
     ledger: Sequence[Mapping[str, Any]],
 ) -> Card:
@@ -36,7 +36,7 @@ def make_model_card(
         context: the study.
         trials: all its trials.
         best: the winner.
-        estimate: its score, corrected for the choice.
+        estimates: its figures, corrected for the choice.
         calibration: temperature and operating point.
         ledger: the entries of the sealed test's ledger.
     """
@@ -46,7 +46,7 @@ def make_model_card(
         ("Partition unit", _partition(context)),
         ("Model", _model(context, best)),
         ("Tuning procedure", _tuning(context, trials)),
-        ("Cross-validated performance", _performance(context, best, estimate)),
+        ("Cross-validated performance", _performance(context, estimates)),
         ("Sealed test", _sealed_test(ledger)),
         ("Calibration", _calibration(context, best, calibration)),
         ("Operating point", _operating_point(context, calibration)),
@@ -122,16 +122,15 @@ def _tuning(context: StudyContext, trials: Sequence[FrozenTrial]) -> str:
     )
 
 
-def _performance(context: StudyContext, best: FrozenTrial, estimate: Estimate) -> str:
-    folds = stored_folds(best, len(context.partition.folds))
-    figures = cv_metrics([folds[index] for index in sorted(folds)])
-    shown = ("cv_auc", "cv_aupr", "cv_accuracy", "cv_balanced_accuracy", "cv_f1", "cv_log_loss")
-    listed = ", ".join(f"{name} {figures[name]:.3f}" for name in shown)
-    return (
-        f"{context.spec.study.objective} {estimate.naive:.3f} as found; corrected for the choice "
-        f"among the trials {estimate.value:.3f} (95 % interval {estimate.low:.3f} to "
-        f"{estimate.high:.3f}). Not corrected: {listed}."
+def _performance(context: StudyContext, estimates: Mapping[str, Estimate]) -> str:
+    main = context.spec.study.metric
+    names = [main, *(name for name in estimates if name != main)]
+    listed = "; ".join(
+        f"cv_{name} {found.naive:.3f} as found, {found.value:.3f} corrected for the choice "
+        f"(95 % interval {found.low:.3f} to {found.high:.3f})"
+        for name, found in ((name, estimates[name]) for name in names)
     )
+    return f"Chosen by cv_{main}. {listed}."
 
 
 def _sealed_test(ledger: Sequence[Mapping[str, Any]]) -> str:

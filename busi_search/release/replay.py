@@ -11,7 +11,7 @@ from busi_search.errors import InputError
 from busi_search.home import Home
 from busi_search.search.context import StudyContext, reopen_study
 from busi_search.search.cross_validation import FoldResult, cross_validate
-from busi_search.search.records import HYPERPARAMETERS, cv_metrics, stored_folds
+from busi_search.search.records import HYPERPARAMETERS, best_of_study, cv_metrics, stored_folds
 from busi_search.search.storage import find_study
 from busi_search.search.study import environment
 from busi_search.seeding import derive_seed
@@ -67,6 +67,7 @@ def _train(
         study_seed=context.spec.study.seed,
         trial_number=trial,
         device=context.device,
+        cache=context.home.cache,
     )
     return list(results)
 
@@ -155,10 +156,10 @@ def measure_leak_gap(
     """
     study = find_study(home, study_name)
     if number is None:
-        try:
-            number = study.best_trial.number
-        except ValueError:
-            raise InputError(f"Study '{study_name}' has no fully evaluated trial yet.") from None
+        best = best_of_study(study)
+        if best is None:
+            raise InputError(f"Study '{study_name}' has no fully evaluated trial yet.")
+        number = best.number
     trials = study.get_trials(deepcopy=False)
     if not 0 <= number < len(trials) or HYPERPARAMETERS not in trials[number].user_attrs:
         raise InputError(f"Study '{study_name}' has no trial {number} with a configuration.")

@@ -7,11 +7,12 @@ import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
 from busi_search.release import charts
+from busi_search.release.known_systems import known_systems_section
 from busi_search.release.model_card import Card
-from busi_search.release.selection import Estimate
+from busi_search.release.selection import Estimate, pareto_front
 from busi_search.search.context import StudyContext
 from busi_search.search.cross_validation import FoldResult, gather_out_of_fold
-from busi_search.search.records import cv_metrics, stored_folds, trial_hyperparameters
+from busi_search.search.records import cv_metrics, main_value, stored_folds, trial_hyperparameters
 from busi_search.training.metrics import softmax
 
 PHANTOM_WARNING = "Simulated phantoms: these scores mean nothing for patients."
@@ -30,7 +31,7 @@ def render_report(
     context: StudyContext,
     trials: Sequence[FrozenTrial],
     best: FrozenTrial,
-    estimate: Estimate,
+    estimates: Mapping[str, Estimate],
     card: Card,
 ) -> str:
     """Return a self-contained HTML page about a finished search.
@@ -39,7 +40,7 @@ def render_report(
         context: the study.
         trials: all its trials.
         best: the winner.
-        estimate: its score, corrected for having been chosen.
+        estimates: its figures, corrected for having been chosen.
         card: the items of the model card.
     """
     folds = stored_folds(best, len(context.partition.folds))
@@ -56,12 +57,18 @@ def render_report(
         charts.precision_recall_figure(*arguments, development.positive),
         charts.confusion_figure(*arguments),
     ]
+    if section.further_objectives:
+        front = pareto_front(trials, section)
+        figures.insert(1, charts.pareto_figure(trials, front, section.objectives))
     parts = [
         f"<h1>{html.escape(context.name)}</h1>",
         f'<p class="warning">{PHANTOM_WARNING}</p>' if development.simulated else "",
-        _summary(context, trials, best, results, estimate),
+        _summary(context, trials, best, results, estimates),
+        "<h2>The winner, as found and corrected</h2>",
+        _corrected(estimates),
         "<h2>Best trials</h2>",
         _leaderboard(context, trials),
+        known_systems_section(context, trials, best),
         "<h2>Figures</h2>",
         *(
             figure.to_html(full_html=False, include_plotlyjs=index == 0)
@@ -89,8 +96,9 @@ def _summary(
     trials: Sequence[FrozenTrial],
     best: FrozenTrial,
     results: Sequence[FoldResult],
-    estimate: Estimate,
+    estimates: Mapping[str, Estimate],
 ) -> str:
+    estimate = estimates[context.spec.study.metric]
     figures = cv_metrics(results)
     counts = context.counts
     count = {state: sum(t.state == state for t in trials) for state in TrialState}
@@ -116,16 +124,27 @@ def _summary(
     )
 
 
+def _corrected(estimates: Mapping[str, Estimate]) -> str:
+    """Each figure as the search found it, and what to expect of it on new patients."""
+    rows = ["<tr><th>figure</th><th>as found</th><th>corrected</th><th>95 % interval</th></tr>"]
+    rows += [
+        f"<tr><td>cv_{metric}</td><td>{found.naive:.3f}</td><td>{found.value:.3f}</td>"
+        f"<td>{found.low:.3f} to {found.high:.3f}</td></tr>"
+        for metric, found in estimates.items()
+    ]
+    return f"<table>{''.join(rows)}</table>"
+
+
 def _leaderboard(context: StudyContext, trials: Sequence[FrozenTrial], top: int = 10) -> str:
     sign = 1 if context.spec.study.direction == "maximize" else -1
-    complete = [t for t in trials if t.state == TrialState.COMPLETE and t.value is not None]
-    ranked = sorted(complete, key=lambda t: -sign * (t.value or 0.0))[:top]
+    complete = [t for t in trials if t.state == TrialState.COMPLETE]
+    ranked = sorted(complete, key=lambda t: -sign * (main_value(t) or 0.0))[:top]
     names = list(context.spec.space)
     header = ["trial", context.spec.study.objective, *names, "recipe"]
     rows = ["<tr>" + "".join(f"<th>{html.escape(name)}</th>" for name in header) + "</tr>"]
     for trial in ranked:
         hyperparameters: Mapping[str, object] = trial_hyperparameters(trial).model_dump()
-        cells = [str(trial.number), f"{trial.value:.4f}"]
+        cells = [str(trial.number), f"{main_value(trial):.4f}"]
         cells += [_short(hyperparameters[name]) for name in names]
         cells.append(str(trial.user_attrs.get("recipe", "")))
         rows.append("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")

@@ -21,7 +21,7 @@ from busi_search.release.winner import Release, release_winner
 from busi_search.search.context import StudyContext, prepare_study
 from busi_search.search.executors import Executor, InlineExecutor, ProcessExecutor
 from busi_search.search.outages import tracking_errors
-from busi_search.search.records import HYPERPARAMETERS, stored_folds
+from busi_search.search.records import HYPERPARAMETERS, best_of_study, main_value, stored_folds
 from busi_search.search.storage import find_study, open_storage
 from busi_search.search.study import SearchProgress, run_search
 from busi_search.search.tracking import Tracker
@@ -194,7 +194,11 @@ class StudyResult:
                 "params": release.params,
                 **{k: v if math.isfinite(v) else None for k, v in release.metrics.items()},
             }
-            result["corrected"] = {objective: estimate.value, "ci95": [estimate.low, estimate.high]}
+            result["corrected"] = {
+                objective: estimate.value,
+                "ci95": [estimate.low, estimate.high],
+                "metrics": {f"cv_{name}": vars(e) for name, e in release.estimates.items()},
+            }
             result["model"] = {
                 "name": release.version.name,
                 "version": release.version.version,
@@ -392,15 +396,14 @@ class StudyStatus:
 def study_status(study: optuna.Study) -> StudyStatus:
     """Summarise a study."""
     trials = study.get_trials(deepcopy=False)
-    complete = [t for t in trials if t.state == TrialState.COMPLETE]
-    best = study.best_trial if complete else None
+    best = best_of_study(study)
     spec = (
         json.loads(study.user_attrs["identity"]["spec"]) if "identity" in study.user_attrs else {}
     )
     return StudyStatus(
         name=study.study_name,
         states={state.name.lower(): sum(t.state == state for t in trials) for state in TrialState},
-        best=best.value if best else None,
+        best=main_value(best) if best else None,
         best_trial=best.number if best else None,
         best_params=best.user_attrs.get(HYPERPARAMETERS, {}) if best else {},
         objective=spec.get("study", {}).get("objective", "cv_auc"),

@@ -38,13 +38,19 @@ from busi_search.release.registry import (
     register_version,
 )
 from busi_search.release.report import PHANTOM_WARNING, render_report
-from busi_search.release.selection import Estimate, bias_corrected_estimate
+from busi_search.release.selection import (
+    Estimate,
+    bias_corrected_estimates,
+    choice_rule,
+    pareto_front,
+    select_trial,
+)
 from busi_search.search.context import StudyContext, reopen_study
 from busi_search.search.cross_validation import cross_validate, gather_out_of_fold
 from busi_search.search.records import cv_metrics, stored_folds, trial_hyperparameters
 from busi_search.search.storage import find_study, open_storage
-from busi_search.search.study import best_trial
 from busi_search.search.tracking import Tracker, git_commit
+from busi_search.spec import METRICS
 from busi_search.training.metrics import softmax
 
 # Probabilities before and after export may differ by rounding only.
@@ -64,7 +70,8 @@ class Release:
     Attributes:
         trial: number of the winner.
         version: the registered model.
-        estimate: the objective, corrected for the choice.
+        estimates: its figures, corrected for the choice, by name of the metric.
+        metric: the one it was chosen by.
         metrics: the winner's ``cv_`` figures.
         params: its full configuration.
         rebuilt_difference: largest difference of a probability between the winner's stored
@@ -74,11 +81,17 @@ class Release:
 
     trial: int
     version: RegisteredVersion
-    estimate: Estimate
+    estimates: dict[str, Estimate]
+    metric: str
     metrics: dict[str, float]
     params: dict[str, Any]
     rebuilt_difference: float
     new: bool
+
+    @property
+    def estimate(self) -> Estimate:
+        """The objective, corrected for the choice."""
+        return self.estimates[self.metric]
 
 
 def release_winner(context: StudyContext, tracker: Tracker) -> Release:
@@ -98,7 +111,7 @@ def release_winner(context: StudyContext, tracker: Tracker) -> Release:
     storage = open_storage(context.home)
     study = optuna.load_study(study_name=context.name, storage=storage)
     trials = study.get_trials(deepcopy=False)
-    best = best_trial(trials, context.spec.study.direction)
+    best = select_trial(trials, context.spec.study)
     if best is None:
         raise BusiSearchError(
             f"Study '{context.name}' has no fully evaluated trial to release; search on."
@@ -109,7 +122,7 @@ def release_winner(context: StudyContext, tracker: Tracker) -> Release:
         tracker.mark("complete")
         return _stored_release(context, best, released)
     tracker.mark("releasing")
-    estimate = estimate_score(context, trials)
+    estimates = estimate_scores(context, trials)
     if released.get("trial") == best.number:
         version = find_version(context.home, released["version"])
         difference, new = float(released["rebuilt_difference"]), False
@@ -117,21 +130,21 @@ def release_winner(context: StudyContext, tracker: Tracker) -> Release:
         version = make_candidate(context.home, registered)
         difference, new = float(version.tags[REBUILT]), True
     else:
-        version, difference = _rebuild_and_register(context, best, estimate, tracker)
+        version, difference = _rebuild_and_register(context, best, estimates, tracker)
         new = True
-    _log_release(context, tracker, trials, best, estimate, version)
+    _log_release(context, tracker, trials, best, estimates, version)
     study.set_user_attr(
         RELEASED,
         {
             "finished": finished,
             "trial": best.number,
             "version": version.version,
-            "estimate": asdict(estimate),
+            "estimates": {metric: asdict(estimate) for metric, estimate in estimates.items()},
             "rebuilt_difference": difference,
         },
     )
     tracker.mark("complete")
-    return _release(context, best, version, estimate, difference, new=new)
+    return _release(context, best, version, estimates, difference, new=new)
 
 
 def _still_registered(context: StudyContext, released: dict[str, Any]) -> dict[str, Any]:
@@ -166,16 +179,16 @@ def _predictions_digest(context: StudyContext, trial: FrozenTrial) -> str:
 
 def _stored_release(context: StudyContext, best: FrozenTrial, released: dict[str, Any]) -> Release:
     version = find_version(context.home, released["version"])
-    estimate = Estimate(**released["estimate"])
+    estimates = {metric: Estimate(**found) for metric, found in released["estimates"].items()}
     difference = float(released["rebuilt_difference"])
-    return _release(context, best, version, estimate, difference, new=False)
+    return _release(context, best, version, estimates, difference, new=False)
 
 
 def _release(
     context: StudyContext,
     best: FrozenTrial,
     version: RegisteredVersion,
-    estimate: Estimate,
+    estimates: dict[str, Estimate],
     difference: float,
     *,
     new: bool,
@@ -184,7 +197,8 @@ def _release(
     return Release(
         trial=best.number,
         version=version,
-        estimate=estimate,
+        estimates=estimates,
+        metric=context.spec.study.metric,
         metrics=cv_metrics([folds[index] for index in sorted(folds)]),
         params=trial_hyperparameters(best).model_dump(),
         rebuilt_difference=difference,
@@ -192,8 +206,8 @@ def _release(
     )
 
 
-def estimate_score(context: StudyContext, trials: Sequence[FrozenTrial]) -> Estimate:
-    """Return the objective of the best trial, corrected for the choice among complete trials.
+def estimate_scores(context: StudyContext, trials: Sequence[FrozenTrial]) -> dict[str, Estimate]:
+    """Return the winner's figures, corrected for the choice among complete trials.
 
     Pruned trials have no predictions for all images; they were given up because they were worse
     than the best, so they would hardly ever be chosen in a resample.
@@ -204,21 +218,26 @@ def estimate_score(context: StudyContext, trials: Sequence[FrozenTrial]) -> Esti
         gather_out_of_fold(list(stored_folds(trial, len(folds)).values()), folds)
         for trial in complete
     ]
-    return bias_corrected_estimate(
+    costs, tolerance = choice_rule(complete, context.spec.study)
+    return bias_corrected_estimates(
         context.development.labels,
         np.stack([softmax(rows.log_probabilities) for rows in gathered]),
         groups=context.groups,
         folds=gathered[0].fold_of,
-        metric=context.spec.study.metric,
+        metrics=METRICS,
+        select_by=context.spec.study.metric,
+        costs=costs,
+        tolerance=tolerance,
         positive=context.development.positive,
         seed=context.spec.study.seed,
     )
 
 
 def _rebuild_and_register(
-    context: StudyContext, best: FrozenTrial, estimate: Estimate, tracker: Tracker
+    context: StudyContext, best: FrozenTrial, estimates: dict[str, Estimate], tracker: Tracker
 ) -> tuple[RegisteredVersion, float]:
     model, difference = rebuild_ensemble(context, best)
+    estimate = estimates[context.spec.study.metric]
     calibration = calibrate(context, best)
     hyperparameters = trial_hyperparameters(best)
     development = context.development
@@ -308,6 +327,7 @@ def rebuild_ensemble(context: StudyContext, trial: FrozenTrial) -> tuple[FoldEns
             study_seed=context.spec.study.seed,
             trial_number=trial.number,
             device=context.device,
+            cache=context.home.cache,
         )
     )
     differences = [
@@ -367,17 +387,15 @@ def _log_release(
     tracker: Tracker,
     trials: Sequence[FrozenTrial],
     best: FrozenTrial,
-    estimate: Estimate,
+    estimates: dict[str, Estimate],
     version: RegisteredVersion,
 ) -> None:
-    objective = context.spec.study.objective
+    estimate = estimates[context.spec.study.metric]
     folds = stored_folds(best, len(context.partition.folds))
     results = [folds[index] for index in sorted(folds)]
     figures = {
         **{key: value for key, value in cv_metrics(results).items() if np.isfinite(value)},
-        f"corrected_{objective}": estimate.value,
-        f"corrected_{objective}_low": estimate.low,
-        f"corrected_{objective}_high": estimate.high,
+        **corrected_figures(estimates),
     }
     tags = {
         "busi.best_trial": str(best.number),
@@ -385,11 +403,14 @@ def _log_release(
         "mlflow.note.content": _note(context, best, estimate, version),
     }
     tracker.log_result(figures, tags)
+    if context.spec.study.further_objectives:
+        front = {trial.number for trial in pareto_front(trials, context.spec.study)}
+        tracker.tag_trials(front, "busi.pareto")
     started = time.perf_counter()
-    card = model_card(context, trials, best, estimate)
+    card = model_card(context, trials, best, estimates)
     tracker.log_texts(
         {
-            "report.html": render_report(context, trials, best, estimate, card),
+            "report.html": render_report(context, trials, best, estimates, card),
             "model_card.md": card_markdown(context.name, card),
             "best_hyperparameters.json": json.dumps(
                 trial_hyperparameters(best).model_dump(), indent=2
@@ -397,6 +418,16 @@ def _log_release(
         }
     )
     tracker.seconds += time.perf_counter() - started
+
+
+def corrected_figures(estimates: dict[str, Estimate]) -> dict[str, float]:
+    """Return the corrected figures and their limits under the names they have in MLflow."""
+    rows = {}
+    for metric, estimate in estimates.items():
+        rows[f"corrected_cv_{metric}"] = estimate.value
+        rows[f"corrected_cv_{metric}_low"] = estimate.low
+        rows[f"corrected_cv_{metric}_high"] = estimate.high
+    return rows
 
 
 def _note(
@@ -413,11 +444,14 @@ def _note(
 
 
 def model_card(
-    context: StudyContext, trials: Sequence[FrozenTrial], best: FrozenTrial, estimate: Estimate
+    context: StudyContext,
+    trials: Sequence[FrozenTrial],
+    best: FrozenTrial,
+    estimates: dict[str, Estimate],
 ) -> Card:
     """Return the model card of a study's winner, openings of the sealed test included."""
     ledger = read_ledger(context.home.study_folder(context.name) / FILE_NAME)
-    return make_model_card(context, trials, best, estimate, calibrate(context, best), ledger)
+    return make_model_card(context, trials, best, estimates, calibrate(context, best), ledger)
 
 
 def write_report(home: Home, name: str, target: Path) -> None:
@@ -431,10 +465,10 @@ def write_report(home: Home, name: str, target: Path) -> None:
         raise InputError(f"Study '{name}' has not begun; run it first.")
     context = reopen_study(study, home=home)
     trials = study.get_trials(deepcopy=False)
-    best = best_trial(trials, context.spec.study.direction)
+    best = select_trial(trials, context.spec.study)
     if best is None:
         raise InputError(f"Study '{name}' has no fully evaluated trial yet; search on.")
-    estimate = estimate_score(context, trials)
-    card = model_card(context, trials, best, estimate)
-    page = render_report(context, trials, best, estimate, card)
+    estimates = estimate_scores(context, trials)
+    card = model_card(context, trials, best, estimates)
+    page = render_report(context, trials, best, estimates, card)
     write_file(target, page.encode())

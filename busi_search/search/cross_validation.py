@@ -3,8 +3,9 @@
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,8 @@ from busi_search.data.folds import Fold, make_folds
 from busi_search.seeding import derive_seed, seed_everything
 from busi_search.spec import Hyperparameters
 from busi_search.training import metrics
-from busi_search.training.augment import augment_batch, mixup
+from busi_search.training.augment import AugmentationRanges, augment_batch, mixup
+from busi_search.training.feature_cache import load_features
 from busi_search.training.fit import (
     EpochResult,
     Schedule,
@@ -24,6 +26,7 @@ from busi_search.training.fit import (
     predict_log_probabilities,
 )
 from busi_search.training.freezing import freeze_backbone
+from busi_search.training.inputs import FeatureInputs, Inputs, PixelInputs
 from busi_search.training.losses import balanced_class_weights, make_loss
 from busi_search.training.weights import load_weights
 from busi_search.training.zoo import ImageClassifier, build_model
@@ -32,6 +35,7 @@ Indices = npt.NDArray[np.int64]
 
 NUM_CURVE_POINTS = 8
 INNER_FOLDS = 6
+VIEW_STRENGTHS = 4
 
 
 class TrainingDiverged(ArithmeticError):
@@ -78,6 +82,7 @@ def cross_validate(
     trial_number: int,
     device: str = "cpu",
     finished: Mapping[int, FoldResult] | None = None,
+    cache: Path | None = None,
 ) -> Iterator[FoldResult]:
     """Train and judge a configuration fold by fold; stop iterating to prune.
 
@@ -96,6 +101,7 @@ def cross_validate(
         trial_number: number of the trial, part of every seed.
         device: PyTorch's name of the device.
         finished: folds that are already known and are passed through, not trained again.
+        cache: folder for what frozen stages give; None keeps it for this call only.
 
     Raises:
         TrainingDiverged: the loss is not finite.
@@ -111,12 +117,13 @@ def cross_validate(
         train, monitor = _inner_split(fold.train, labels, groups, hyperparameters, seed)
         seed_everything(seed)
         model = _make_model(hyperparameters, num_classes).to(device)
+        inputs = _inputs(model, pixels, hyperparameters, cache)
         epochs = list[EpochResult]()
         val_epochs, val_auc = list[int](), list[float]()
         truth = labels[fold.validation]
         every = max(1, math.ceil(hyperparameters.epochs / NUM_CURVE_POINTS))
         log_probabilities = np.zeros((0, num_classes), dtype=np.float32)
-        for epoch in _fit(model, pixels, targets, train, monitor, hyperparameters, seed):
+        for epoch in _fit(model, inputs, targets, train, monitor, hyperparameters, seed):
             if not math.isfinite(epoch.train_loss):
                 raise TrainingDiverged(
                     f"the training loss became {epoch.train_loss} in epoch {epoch.epoch} "
@@ -125,7 +132,7 @@ def cross_validate(
             epochs.append(epoch)
             last = epoch.stopped or epoch.epoch == hyperparameters.epochs
             if last or epoch.epoch % every == 0:
-                log_probabilities = predict_log_probabilities(model, pixels, fold.validation)
+                log_probabilities = predict_log_probabilities(model, inputs, fold.validation)
                 val_epochs.append(epoch.epoch)
                 val_auc.append(metrics.auc(log_probabilities, truth, positive=positive))
         if not np.isfinite(log_probabilities).all():
@@ -152,7 +159,8 @@ def _make_model(hyperparameters: Hyperparameters, num_classes: int) -> ImageClas
         head=hyperparameters.head,
         head_width=hyperparameters.head_width,
         dropout=hyperparameters.dropout,
-        imagenet_normalisation=hyperparameters.weights != "none",
+        normalisation=_normalisation(hyperparameters),
+        test_time_flip=hyperparameters.test_time_flip,
     )
     load_weights(model, hyperparameters.architecture, hyperparameters.weights)
     # A searched depth may exceed the stages of a small architecture: only its head learns then.
@@ -160,9 +168,16 @@ def _make_model(hyperparameters: Hyperparameters, num_classes: int) -> ImageClas
     return model
 
 
+def _normalisation(hyperparameters: Hyperparameters) -> str:
+    """Grey levels as the weights expect them: pretrained ones as ImageNet's unless stated."""
+    if hyperparameters.normalisation != "auto":
+        return hyperparameters.normalisation
+    return "scratch" if hyperparameters.weights == "none" else "imagenet"
+
+
 def _fit(
     model: ImageClassifier,
-    pixels: Tensor,
+    inputs: Inputs,
     targets: Tensor,
     train: Indices,
     monitor: Indices | None,
@@ -176,7 +191,7 @@ def _fit(
         weights = balanced_class_weights(targets[torch.from_numpy(train)], num_classes)
     return fit_fold(
         model,
-        pixels,
+        inputs,
         targets,
         train=train,
         monitor=monitor,
@@ -190,11 +205,7 @@ def _fit(
             hyperparameters.loss,
             label_smoothing=hyperparameters.label_smoothing,
             class_weights=weights,
-        ),
-        augmentation=partial(
-            _augment,
-            strength=hyperparameters.augmentation_strength,
-            alpha=hyperparameters.mixup_alpha,
+            focal_gamma=hyperparameters.focal_gamma,
         ),
         schedule=_schedule(hyperparameters),
         epochs=hyperparameters.epochs,
@@ -202,17 +213,71 @@ def _fit(
         freeze_depth=hyperparameters.freeze_depth,
         balanced_sampling=hyperparameters.balanced_sampling,
         seed=seed,
+        weight_averaging=hyperparameters.weight_averaging,
     )
 
 
-def _augment(
-    pixels: Tensor, targets: Tensor, generator: torch.Generator, *, strength: float, alpha: float
+def _inputs(
+    model: ImageClassifier, pixels: Tensor, hyperparameters: Hyperparameters, cache: Path | None
+) -> Inputs:
+    """Pixels augmented anew each time, or, where stages are frozen, views computed once."""
+    strength, ranges = hyperparameters.augmentation_strength, _ranges(hyperparameters)
+    alpha = hyperparameters.mixup_alpha
+    depth = min(hyperparameters.freeze_depth, len(model.stages))
+    if depth == 0 or hyperparameters.augmentation_views == 0 or hyperparameters.weights == "none":
+        return PixelInputs(pixels, partial(_augment, strength=strength, ranges=ranges, alpha=alpha))
+    # Trials share what was computed only where they augment alike.
+    coarse = round(strength * VIEW_STRENGTHS) / VIEW_STRENGTHS
+    features = load_features(
+        model,
+        pixels,
+        depth=depth,
+        num_views=hyperparameters.augmentation_views,
+        augment=lambda images, generator: augment_batch(images, coarse, generator, ranges),
+        settings={"strength": coarse, **asdict(ranges)},
+        folder=None if cache is None else cache / "features",
+    )
+    return FeatureInputs(
+        features,
+        depth=depth,
+        num_views=hyperparameters.augmentation_views,
+        mix=partial(_mix, alpha=alpha),
+        device=str(pixels.device),
+    )
+
+
+def _mix(
+    features: Tensor, targets: Tensor, generator: torch.Generator, *, alpha: float
 ) -> tuple[Tensor, Tensor]:
-    return mixup(augment_batch(pixels, strength, generator), targets, alpha, generator)
+    return mixup(features, targets, alpha, generator)
+
+
+def _augment(
+    pixels: Tensor,
+    targets: Tensor,
+    generator: torch.Generator,
+    *,
+    strength: float,
+    ranges: AugmentationRanges,
+    alpha: float,
+) -> tuple[Tensor, Tensor]:
+    return mixup(augment_batch(pixels, strength, generator, ranges), targets, alpha, generator)
+
+
+def _ranges(hyperparameters: Hyperparameters) -> AugmentationRanges:
+    names = [field.name for field in fields(AugmentationRanges)]
+    return AugmentationRanges(**{name: getattr(hyperparameters, name) for name in names})
 
 
 def _schedule(hyperparameters: Hyperparameters) -> Schedule:
-    return Schedule(hyperparameters.scheduler, hyperparameters.early_stopping_patience)
+    return Schedule(
+        hyperparameters.scheduler,
+        early_stopping_patience=hyperparameters.early_stopping_patience,
+        plateau_factor=hyperparameters.plateau_factor,
+        plateau_patience=hyperparameters.plateau_patience,
+        min_learning_rate=hyperparameters.min_learning_rate,
+        warmup_epochs=hyperparameters.warmup_epochs,
+    )
 
 
 def _inner_split(

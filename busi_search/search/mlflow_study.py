@@ -21,9 +21,11 @@ from busi_search.search.records import (
     PRUNE_REASON,
     WORKER,
     cv_metrics,
+    main_value,
     stored_folds,
     trial_hyperparameters,
 )
+from busi_search.spec import COSTS
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -200,7 +202,8 @@ class MlflowStudy:
     def _find_best(self, study: optuna.Study) -> None:
         """Best of the trials that are there: what ``best_`` reached so far."""
         complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        values = [t.value for t in complete if t.number in self.logged and t.value is not None]
+        found = [main_value(t) for t in complete if t.number in self.logged]
+        values = [value for value in found if value is not None]
         if self._best is not None:
             values.append(self._best)
         maximise = self._context.spec.study.direction == "maximize"
@@ -264,14 +267,15 @@ class MlflowStudy:
             self._client.log_artifacts(run_id, folder)
 
     def _log_best(self, trial: FrozenTrial) -> None:
-        if trial.state != TrialState.COMPLETE or trial.value is None:
+        value = main_value(trial)
+        if trial.state != TrialState.COMPLETE or value is None:
             return
         section = self._context.spec.study
         sign = 1 if section.direction == "maximize" else -1
-        if self._best is None or sign * trial.value > sign * self._best:
-            self._best = trial.value
+        if self._best is None or sign * value > sign * self._best:
+            self._best = value
             self._client.log_metric(
-                self.run_id, f"best_{section.objective}", trial.value, step=trial.number
+                self.run_id, f"best_{section.objective}", value, step=trial.number
             )
 
     def _log_batch(
@@ -309,6 +313,13 @@ class MlflowStudy:
         now = int(time.time() * 1000)
         figures = [Metric(key, value, now, 0) for key, value in metrics.items()]
         self._log_batch(self.run_id, metrics=figures, tags=tags)
+
+    def tag_trials(self, numbers: set[int], tag: str) -> None:
+        """Set a tag to ``true`` on these trials' runs and to ``false`` on the others."""
+        for run in search_all(self._client, self.experiment_id, "tags.`busi.kind` = 'trial'"):
+            wanted = "true" if int(run.data.tags["optuna.number"]) in numbers else "false"
+            if run.data.tags.get(tag) != wanted:
+                self._client.set_tag(run.info.run_id, tag, wanted)
 
     def write_state(self, state: str) -> None:
         """Set the state tag and the status of the study run; a half-written run is removed."""
@@ -352,6 +363,8 @@ def _trial_metrics(trial: FrozenTrial, results: list[FoldResult]) -> "list[Metri
         rows += [Metric(f"train_loss/fold{result.fold}", v, now, epoch) for epoch, v in losses]
     if trial.state == TrialState.COMPLETE:
         rows += [Metric(key, value, now, 0) for key, value in cv_metrics(results).items()]
+    costs = {key: trial.user_attrs[key] for key in COSTS if key in trial.user_attrs}
+    rows += [Metric(key, float(value), now, 0) for key, value in costs.items()]
     rows.append(Metric("seconds", sum(result.seconds for result in results), now, 0))
     rows.append(Metric("num_folds", len(results), now, 0))
     return [row for row in rows if np.isfinite(row.value)]

@@ -1,5 +1,8 @@
 """One trial: sample, cross-validate, report every fold, prune, return."""
 
+import math
+
+import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
@@ -9,11 +12,17 @@ from busi_search.search.pruning import EVIDENCE_ALPHA, paired_evidence
 from busi_search.search.records import (
     HYPERPARAMETERS,
     PRUNE_REASON,
+    STANDARD_ERROR,
+    best_trial,
     encode_fold,
     fold_key,
+    objective_value,
     stored_folds,
 )
 from busi_search.search.space import suggest_hyperparameters
+from busi_search.spec import COSTS
+from busi_search.training.fit import measure_latency
+from busi_search.training.zoo import ImageClassifier
 
 
 class Objective:
@@ -24,8 +33,8 @@ class Objective:
         self._study = study
         self._incumbent: tuple[int, list[FoldResult]] | None = None
 
-    def __call__(self, trial: optuna.Trial) -> float:
-        """Return the mean over folds of the optimised metric.
+    def __call__(self, trial: optuna.Trial) -> list[float]:
+        """Return the value of every objective: means over folds, and what the model costs.
 
         Every finished fold is stored at once: a trial that was interrupted goes on at the next
         fold, under the same number and seeds, with the same result.
@@ -51,16 +60,29 @@ class Objective:
             trial_number=trial.number,
             device=context.device,
             finished=finished,
+            cache=context.home.cache,
         )
         try:
             for result in fits:
                 results.append(result)
+                if result.model is not None and COSTS[0] not in trial.user_attrs:
+                    self._measure_costs(trial, result.model, hyperparameters.image_size_pixels)
                 if result.fold not in finished:
                     trial.set_user_attr(fold_key(result.fold), encode_fold(result))
                 self._report_and_prune(trial, results)
         except TrainingDiverged as error:
             raise self._pruned(trial, str(error)) from error
-        return sum(result.metrics[section.metric] for result in results) / len(results)
+        scores = [result.metrics[section.metric] for result in results]
+        spread = float(np.std(scores, ddof=1) / math.sqrt(len(scores)))
+        trial.set_user_attr(STANDARD_ERROR, spread)
+        frozen = self._frozen(trial)
+        return [objective_value(frozen, results, name) for name in section.objectives]
+
+    def _measure_costs(self, trial: optuna.Trial, model: ImageClassifier, size: int) -> None:
+        if "latency_ms" in self._context.spec.study.objectives:
+            trial.set_user_attr("latency_ms", measure_latency(model, size, self._context.device))
+        # Last: its presence says that all are known.
+        trial.set_user_attr(COSTS[0], sum(p.numel() for p in model.parameters()))
 
     def _frozen(self, trial: optuna.Trial) -> FrozenTrial:
         return self._study.get_trials(deepcopy=False)[trial.number]
@@ -68,6 +90,11 @@ class Objective:
     def _report_and_prune(self, trial: optuna.Trial, results: list[FoldResult]) -> None:
         section = self._context.spec.study
         scores = [result.metrics[section.metric] for result in results]
+        if section.further_objectives:
+            # Optuna's reports and pruners are for one objective.
+            if len(results) < len(self._context.partition.folds):
+                self._weigh_evidence(trial, results)
+            return
         # Wilcoxon's test pairs the folds themselves; the other pruners compare running means.
         value = scores[-1] if section.pruner == "wilcoxon" else sum(scores) / len(scores)
         step = results[-1].fold
@@ -77,11 +104,12 @@ class Objective:
             return
         if trial.should_prune():
             raise self._pruned(trial, f"{section.pruner} pruner after fold {step}")
-        if section.pruner == "evidence":
-            self._weigh_evidence(trial, results)
+        self._weigh_evidence(trial, results)
 
     def _weigh_evidence(self, trial: optuna.Trial, results: list[FoldResult]) -> None:
-        incumbent = self._best_folds()
+        if self._context.spec.study.pruner != "evidence":
+            return
+        incumbent = self._best_folds(trial)
         if incumbent is None:
             return
         context = self._context
@@ -102,12 +130,19 @@ class Objective:
                 f"p = {evidence.p_value:.1g}",
             )
 
-    def _best_folds(self) -> tuple[int, list[FoldResult]] | None:
+    def _best_folds(self, trial: optuna.Trial) -> tuple[int, list[FoldResult]] | None:
+        """Return the best finished trial that costs no more, and what its folds gave."""
+        section = self._context.spec.study
         complete = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        if len(complete) == 0:
+        costs = [name for name in section.further_objectives if name in COSTS]
+        if len(costs) < len(section.further_objectives):
+            # A second metric is known only in the end: nothing can be ruled out before.
             return None
-        sign = 1 if self._context.spec.study.direction == "maximize" else -1
-        best = max(complete, key=lambda trial: (sign * (trial.value or 0.0), -trial.number))
+        mine = self._frozen(trial).user_attrs
+        rivals = [t for t in complete if all(t.user_attrs[key] <= mine[key] for key in costs)]
+        best = best_trial(rivals, section.direction)
+        if best is None:
+            return None
         if self._incumbent is None or self._incumbent[0] != best.number:
             folds = stored_folds(best, len(self._context.partition.folds))
             self._incumbent = (best.number, [folds[index] for index in sorted(folds)])

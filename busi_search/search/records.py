@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from optuna.trial import FrozenTrial
+import optuna
+from optuna.trial import FrozenTrial, TrialState
 
 from busi_search.search.cross_validation import FoldResult
 from busi_search.spec import Hyperparameters
@@ -15,6 +16,8 @@ HYPERPARAMETERS = "hyperparameters"
 PRUNE_REASON = "prune_reason"
 ERROR = "error"
 WORKER = "worker"
+# Standard error over the folds of the first objective.
+STANDARD_ERROR = "standard_error"
 LOST = "lost"
 
 
@@ -73,6 +76,33 @@ def stored_folds(trial: FrozenTrial, num_folds: int) -> dict[int, FoldResult]:
 def trial_hyperparameters(trial: FrozenTrial) -> Hyperparameters:
     """Return the full configuration of a trial that has started."""
     return Hyperparameters(**trial.user_attrs[HYPERPARAMETERS])
+
+
+def main_value(trial: FrozenTrial) -> float | None:
+    """Return a trial's value of the study's first objective, or None if it has none."""
+    return trial.values[0] if trial.values else None
+
+
+def objective_value(trial: FrozenTrial, results: Sequence[FoldResult], objective: str) -> float:
+    """Return one objective of a fully evaluated trial: a ``cv_`` metric or a stored cost."""
+    if objective.startswith("cv_"):
+        name = objective.removeprefix("cv_")
+        return float(np.mean([result.metrics[name] for result in results]))
+    return float(trial.user_attrs[objective])
+
+
+def best_trial(trials: list[FrozenTrial], direction: str) -> FrozenTrial | None:
+    """Return the best fully evaluated trial (the earliest of equals), or None."""
+    complete = [t for t in trials if t.state == TrialState.COMPLETE]
+    sign = 1 if direction == "maximize" else -1
+    return max(complete, key=lambda t: (sign * (main_value(t) or 0.0), -t.number), default=None)
+
+
+def best_of_study(study: optuna.Study) -> FrozenTrial | None:
+    """Return a study's best fully evaluated trial by its first objective, or None."""
+    minimise = study.directions[0] == optuna.study.StudyDirection.MINIMIZE
+    trials = study.get_trials(deepcopy=False)
+    return best_trial(trials, "minimize" if minimise else "maximize")
 
 
 def cv_metrics(results: Sequence[FoldResult]) -> dict[str, float]:

@@ -1,16 +1,16 @@
 """Who proposes the next configuration: Optuna's samplers, seeded per trial."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from busi_search.search.space import grid_of
+from busi_search.search.space import grid_points
 from busi_search.seeding import derive_seed
 from busi_search.spec import StudySpec
 
@@ -63,10 +63,54 @@ class SeededSampler(BaseSampler):
     def after_trial(
         self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     ) -> None:
-        """See Optuna; the grid sampler's end is kept by :func:`num_possible_trials` instead."""
-        sampler = self._of(trial)
-        if not isinstance(sampler, optuna.samplers.GridSampler):
-            sampler.after_trial(study, trial, state, values)
+        """See Optuna."""
+        self._of(trial).after_trial(study, trial, state, values)
+
+
+class GridOrder(BaseSampler):
+    """Takes the points of a grid in an order of their own, one a trial, failed ones once more.
+
+    Optuna's grid sampler repeats configurations where hyperparameters are conditional.
+    """
+
+    def __init__(self, points: Sequence[dict[str, Any]], *, num_recipes: int, seed: int) -> None:
+        self._order = np.random.default_rng(seed).permutation(len(points))
+        self._points = points
+        self._num_recipes = num_recipes
+
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """See Optuna: nothing is sampled jointly."""
+        return {}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """See Optuna: nothing is sampled jointly."""
+        return {}
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """See Optuna: the value of the trial's own point."""
+        return self._points[self._order[self._turn(study, trial.number)]][param_name]
+
+    def _turn(self, study: Study, number: int) -> int:
+        turn, total = number - self._num_recipes, len(self._points)
+        if turn < total:
+            return max(0, turn)
+        failed = [
+            trial.number
+            for trial in study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+            if self._num_recipes <= trial.number < number
+        ]
+        again = failed[(turn - total) % len(failed)] if failed else number
+        return (again - self._num_recipes) % total
 
 
 def make_sampler(spec: StudySpec) -> BaseSampler:
@@ -78,7 +122,7 @@ def make_sampler(spec: StudySpec) -> BaseSampler:
     section = spec.study
     startup = section.startup_trials
     if section.sampler == "grid":
-        grid = grid_of(spec.space)
+        points = grid_points(spec)
 
     def make(seed: int) -> BaseSampler:
         if section.sampler == "random":
@@ -88,14 +132,19 @@ def make_sampler(spec: StudySpec) -> BaseSampler:
         if section.sampler == "cmaes":
             return optuna.samplers.CmaEsSampler(seed=seed, n_startup_trials=max(1, startup))
         if section.sampler == "grid":
-            return optuna.samplers.GridSampler(grid, seed=section.seed)
+            return GridOrder(points, num_recipes=len(spec.recipe), seed=section.seed)
         return optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup)
 
     return SeededSampler(make, section.seed)
 
 
 def num_possible_trials(spec: StudySpec) -> int | None:
-    """Return how many different trials a study can have (grid only), or None for no limit."""
+    """Return how many different trials a study can have, or None for no limit.
+
+    A study without a space has its recipes, or its one configuration; a grid has its points.
+    """
+    if not spec.space:
+        return max(1, len(spec.recipe))
     if spec.study.sampler != "grid":
         return None
-    return math.prod(len(values) for values in grid_of(spec.space).values())
+    return len(spec.recipe) + len(grid_points(spec))

@@ -5,7 +5,9 @@ from typing import Any
 import optuna
 
 from busi_search.errors import InputError
-from busi_search.spec import Choice, Hyperparameters, Range, SearchSpace, StudySpec
+from busi_search.spec import RECIPE_LABELS, Choice, Hyperparameters, Range, SearchSpace, StudySpec
+
+MAX_GRID_POINTS = 20_000
 
 # User attribute of a trial that was asked for by name instead of sampled.
 RECIPE_SETTINGS = "recipe_settings"
@@ -41,7 +43,10 @@ def recipe_trials(spec: StudySpec) -> list[tuple[dict[str, Any], dict[str, Any]]
     """Return, for each recipe, the parameters to enqueue and the trial's user attributes."""
     trials = []
     for index, entry in enumerate(spec.recipe):
-        settings = {key: value for key, value in entry.items() if key != "name"}
+        settings = {key: value for key, value in entry.items() if key not in RECIPE_LABELS}
+        if spec.resolve(settings).weights == "none" and "weights" not in settings:
+            # A known system of pretrained weights, in a study without: there is nothing to freeze.
+            settings["freeze_depth"] = 0
         full = spec.resolve(settings).model_dump()
         inside = {
             name: full[name] for name in spec.space if _contains(spec.space[name], full[name])
@@ -103,24 +108,41 @@ def _suggest(trial: optuna.Trial, name: str, searched: Range | Choice) -> Any:
     )
 
 
-def grid_of(space: SearchSpace) -> dict[str, list[Any]]:
-    """Return the finite grid of a space, for the grid sampler.
+def grid_points(spec: StudySpec) -> list[dict[str, Any]]:
+    """Return every distinct configuration of a finite space, for the grid sampler.
+
+    A conditional hyperparameter adds points only where its condition holds.
 
     Raises:
-        InputError: a searched hyperparameter is continuous (give it a ``step`` or a list).
+        InputError: a searched hyperparameter is continuous (give it a ``step`` or a list), or there
+            are more than ``MAX_GRID_POINTS`` points.
     """
-    grid: dict[str, list[Any]] = {}
-    for name, searched in space.items():
-        if isinstance(searched, Choice):
-            grid[name] = list(searched.choices)
-        elif searched.is_integer and not searched.log:
-            step = int(searched.step or 1)
-            grid[name] = list(range(int(searched.low), int(searched.high) + 1, step))
-        elif searched.step is not None:
-            count = int((searched.high - searched.low) / searched.step + 1e-9)
-            grid[name] = [searched.low + index * searched.step for index in range(count + 1)]
-        else:
+    points: list[dict[str, Any]] = [{}]
+    for name in _in_order(spec.space):
+        values, condition = _finite_values(name, spec.space[name]), spec.space[name].only_if
+        grown: list[dict[str, Any]] = []
+        for point in points:
+            known = spec.resolve(point).model_dump() if condition else {}
+            if all(_matches(known[key], allowed) for key, allowed in condition.items()):
+                grown += [{**point, name: value} for value in values]
+            else:
+                grown.append(point)
+        points = grown
+        if len(points) > MAX_GRID_POINTS:
             raise InputError(
-                f"space.{name}: the grid sampler needs a finite space; give a list or a step."
+                f"space: the grid has more than {MAX_GRID_POINTS} points; search fewer "
+                "hyperparameters or take another sampler."
             )
-    return grid
+    return points
+
+
+def _finite_values(name: str, searched: Range | Choice) -> list[Any]:
+    if isinstance(searched, Choice):
+        return list(searched.choices)
+    if searched.is_integer and not searched.log:
+        step = int(searched.step or 1)
+        return list(range(int(searched.low), int(searched.high) + 1, step))
+    if searched.step is not None:
+        count = int((searched.high - searched.low) / searched.step + 1e-9)
+        return [searched.low + index * searched.step for index in range(count + 1)]
+    raise InputError(f"space.{name}: the grid sampler needs a finite space; give a list or a step.")

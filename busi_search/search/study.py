@@ -34,7 +34,7 @@ from busi_search.search.faults import (
 from busi_search.search.locks import only_driver, wait_for_old_workers, worker_lock
 from busi_search.search.objective import Objective
 from busi_search.search.pruning import make_pruner
-from busi_search.search.records import ERROR, fold_key
+from busi_search.search.records import ERROR, best_trial, fold_key
 from busi_search.search.samplers import make_sampler, num_possible_trials
 from busi_search.search.space import recipe_trials
 from busi_search.search.storage import (
@@ -65,7 +65,7 @@ def create_study(context: StudyContext, storage: BaseStorage) -> optuna.Study:
         study = optuna.create_study(
             storage=storage,
             study_name=context.name,
-            direction=context.spec.study.direction,
+            directions=context.spec.study.directions,
             sampler=make_sampler(context.spec),
             pruner=make_pruner(context.spec.study, len(context.partition.folds)),
             load_if_exists=True,
@@ -160,7 +160,7 @@ def search_worker(context: StudyContext, target: int, index: int) -> Iterator[No
 
 def _run_trial(study: optuna.Study, objective: Objective, trial: optuna.Trial) -> None:
     try:
-        value = objective(trial)
+        values = objective(trial)
     except optuna.TrialPruned:
         study.tell(trial, state=TrialState.PRUNED)
     except STORAGE_FAILURES:
@@ -170,7 +170,7 @@ def _run_trial(study: optuna.Study, objective: Objective, trial: optuna.Trial) -
         trial.set_user_attr(ERROR, traceback.format_exc())
         study.tell(trial, state=TrialState.FAIL)
     else:
-        study.tell(trial, value)
+        study.tell(trial, values)
 
 
 @dataclass(frozen=True)
@@ -210,13 +210,6 @@ class SearchProgress:
     def finished(self) -> int:
         """Number of trials that count towards the target."""
         return self.complete + self.pruned
-
-
-def best_trial(trials: list[FrozenTrial], direction: str) -> FrozenTrial | None:
-    """Return the best fully evaluated trial (the earliest of equals), or None."""
-    complete = [t for t in trials if t.state == TrialState.COMPLETE and t.value is not None]
-    sign = 1 if direction == "maximize" else -1
-    return max(complete, key=lambda t: (sign * (t.value or 0.0), -t.number), default=None)
 
 
 def count_folds(trials: list[FrozenTrial], context: StudyContext) -> int:

@@ -153,6 +153,15 @@ class Tracker:
         with self._timed():
             self._connected().log_figures(metrics, tags)
 
+    def tag_trials(self, numbers: set[int], tag: str) -> None:
+        """Set a tag to ``true`` on these trials' runs and to ``false`` on the others.
+
+        Raises:
+            TrackingAway: the store does not take them.
+        """
+        with self._timed():
+            self._connected().tag_trials(numbers, tag)
+
     def mark(self, state: str, *, hurry: bool = False) -> None:
         """Show on the study run how far the study is, now or when the store answers again.
 

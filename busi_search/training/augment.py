@@ -1,34 +1,64 @@
 """Augmentation of a whole batch at once, on its device, with one draw per image."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# What strength 1 means. Depth has a direction in ultrasound (shadows fall down), so there is no
-# vertical flip and rotations stay moderate.
-MAX_ROTATION_DEGREES = 30.0
-MAX_SHIFT = 0.15
-MAX_ZOOM = 0.20
-MAX_CONTRAST = 0.40
-MAX_BRIGHTNESS = 50.0
-MAX_SPECKLE = 0.30
-MAX_GAIN_SLOPE = 0.40
-ERASE_PROBABILITY = 0.50
 ERASE_SIDE = 0.30
 
 
-def augment_batch(pixels: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Return randomly altered copies of ultrasound images; every image has draws of its own.
+@dataclass(frozen=True)
+class AugmentationRanges:
+    """What strength 1 means, operation by operation; 0 leaves an operation out.
 
-    Horizontal flip, rotation, shift, zoom, contrast, brightness, gain along depth, multiplicative
-    speckle and erasing of one rectangle, all scaled by ``strength``.
+    Depth has a direction in ultrasound (shadows fall down, gain changes along it), so the defaults
+    have no vertical flip and moderate rotations.
+
+    Attributes:
+        flip_horizontal, flip_vertical: probabilities; reached at strength one half.
+        rotation_degrees: largest angle, either way.
+        shift: largest shift, as a share of the side, either way.
+        zoom: largest change of scale, either way.
+        contrast: largest change of contrast, either way.
+        brightness: largest change of brightness, as a share of the grey scale, either way.
+        autocontrast: probability of stretching an image to the whole grey scale.
+        gain_slope: largest change of gain from the middle to either end of the depth.
+        speckle: largest deviation of multiplicative noise.
+        erasing: probability of setting a square (30 % of the side at strength 1) to the mean.
+    """
+
+    flip_horizontal: float = 0.5
+    flip_vertical: float = 0.0
+    rotation_degrees: float = 30.0
+    shift: float = 0.15
+    zoom: float = 0.20
+    contrast: float = 0.40
+    brightness: float = 0.20
+    autocontrast: float = 0.0
+    gain_slope: float = 0.40
+    speckle: float = 0.30
+    erasing: float = 0.50
+
+
+DEFAULT_RANGES = AugmentationRanges()
+
+
+def augment_batch(
+    pixels: Tensor,
+    strength: float,
+    generator: torch.Generator,
+    ranges: AugmentationRanges = DEFAULT_RANGES,
+) -> Tensor:
+    """Return randomly altered copies of ultrasound images; every image has draws of its own.
 
     Args:
         pixels: (N, 1, S, S) float grey levels in [0, 255].
-        strength: in [0, 1]; 0 returns the images as they are.
+        strength: in [0, 1], scales every operation; 0 returns the images as they are.
         generator: source of randomness, on the CPU.
+        ranges: what strength 1 means.
 
     Returns:
         (N, 1, S, S) float grey levels in [0, 255].
@@ -36,42 +66,64 @@ def augment_batch(pixels: Tensor, strength: float, generator: torch.Generator) -
     if strength <= 0:
         return pixels
     num_images, _, height, width = pixels.shape
-    draws = torch.rand(12, num_images, generator=generator).to(pixels.device)
+    draws = torch.rand(14, num_images, generator=generator).to(pixels.device)
     signed = 2 * draws - 1
-    matrix = _affine(draws[0], signed[1], signed[2], signed[3], signed[4], strength)
+    matrix = _affine(draws, strength, ranges)
     grid = F.affine_grid(matrix, [num_images, 1, height, width], align_corners=False)
     out = F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
 
     def per_image(values: Tensor) -> Tensor:
         return values.view(-1, 1, 1, 1)
 
-    contrast = per_image(1 + strength * MAX_CONTRAST * signed[5])
-    brightness = per_image(strength * MAX_BRIGHTNESS * signed[6])
+    out = _autocontrast(out, draws[13], strength * ranges.autocontrast)
+    contrast = per_image(1 + strength * ranges.contrast * signed[5])
+    brightness = per_image(strength * 255 * ranges.brightness * signed[6])
     depth = torch.linspace(-1, 1, height, device=pixels.device).view(1, 1, -1, 1)
-    gain = 1 + strength * MAX_GAIN_SLOPE * per_image(signed[7]) * depth
+    gain = 1 + strength * ranges.gain_slope * per_image(signed[7]) * depth
     mean = out.mean(dim=(1, 2, 3), keepdim=True)
     out = ((out - mean) * contrast + mean + brightness) * gain
-    noise = torch.randn(out.shape, generator=generator).to(pixels.device)
-    out = out * (1 + strength * MAX_SPECKLE * per_image(draws[8]) * noise)
-    out = _erase(out, draws[9], draws[10], draws[11], strength)
+    if ranges.speckle > 0:
+        noise = torch.randn(out.shape, generator=generator).to(pixels.device)
+        out = out * (1 + strength * ranges.speckle * per_image(draws[8]) * noise)
+    if ranges.erasing > 0:
+        out = _erase(out, draws[9:12], strength, ranges.erasing)
     return out.clamp(0, 255)
 
 
-def _affine(
-    flip: Tensor, rotation: Tensor, shift_x: Tensor, shift_y: Tensor, zoom: Tensor, strength: float
-) -> Tensor:
-    """Return (N, 2, 3) matrices from draws: ``flip`` in [0, 1], the others in [-1, 1]."""
-    angle = rotation * (strength * MAX_ROTATION_DEGREES * math.pi / 180)
-    scale = 1 + strength * MAX_ZOOM * zoom
-    mirror = torch.where(flip < 0.5 * min(1.0, 2 * strength), -1.0, 1.0)
+def _affine(draws: Tensor, strength: float, ranges: AugmentationRanges) -> Tensor:
+    """Return (N, 2, 3) matrices from (14, N) draws in [0, 1]."""
+    angle, shift_x, shift_y, zoom = 2 * draws[1:5] - 1
+    angle = angle * (strength * ranges.rotation_degrees * math.pi / 180)
+    scale = 1 + strength * ranges.zoom * zoom
+    often = min(1.0, 2 * strength)
+    mirror = torch.where(draws[0] < often * ranges.flip_horizontal, -1.0, 1.0)
+    upside_down = torch.where(draws[12] < often * ranges.flip_vertical, -1.0, 1.0)
     cosine, sine = torch.cos(angle) * scale, torch.sin(angle) * scale
-    shift = 2 * strength * MAX_SHIFT
-    rows = [cosine * mirror, -sine, shift * shift_x, sine * mirror, cosine, shift * shift_y]
+    shift = 2 * strength * ranges.shift
+    rows = [
+        cosine * mirror,
+        -sine * upside_down,
+        shift * shift_x,
+        sine * mirror,
+        cosine * upside_down,
+        shift * shift_y,
+    ]
     return torch.stack(rows, dim=1).view(-1, 2, 3)
 
 
-def _erase(pixels: Tensor, whether: Tensor, x: Tensor, y: Tensor, strength: float) -> Tensor:
-    """Set one square of an image to its mean, with probability ``strength`` × one half."""
+def _autocontrast(pixels: Tensor, whether: Tensor, probability: float) -> Tensor:
+    """Stretch some images to the whole grey scale."""
+    if probability <= 0:
+        return pixels
+    low = pixels.amin(dim=(1, 2, 3), keepdim=True)
+    high = pixels.amax(dim=(1, 2, 3), keepdim=True)
+    stretched = (pixels - low) * (255 / (high - low).clamp_min(1.0))
+    return torch.where((whether < probability).view(-1, 1, 1, 1), stretched, pixels)
+
+
+def _erase(pixels: Tensor, draws: Tensor, strength: float, probability: float) -> Tensor:
+    """Set one square of an image to its mean, with a probability scaled by ``strength``."""
+    whether, x, y = draws
     _, _, height, width = pixels.shape
     side = ERASE_SIDE * strength
     rows = (torch.arange(height, device=pixels.device) + 0.5) / height
@@ -79,7 +131,7 @@ def _erase(pixels: Tensor, whether: Tensor, x: Tensor, y: Tensor, strength: floa
     inside_rows = (rows[None, :] - y[:, None]).abs() < side / 2
     inside_columns = (columns[None, :] - x[:, None]).abs() < side / 2
     inside = inside_rows[:, None, :, None] & inside_columns[:, None, None, :]
-    inside = inside & (whether < ERASE_PROBABILITY * strength).view(-1, 1, 1, 1)
+    inside = inside & (whether < probability * strength).view(-1, 1, 1, 1)
     return torch.where(inside, pixels.mean(dim=(1, 2, 3), keepdim=True), pixels)
 
 
@@ -89,7 +141,7 @@ def mixup(
     """Blend each image and its target with another image of the batch (Zhang et al. 2018).
 
     Args:
-        pixels: (N, 1, S, S).
+        pixels: (N, …) images or features.
         targets: (N, C) class probabilities.
         alpha: parameter of the Beta(alpha, alpha) draw of each image; 0 changes nothing.
         generator: source of randomness, on the CPU.
@@ -102,7 +154,7 @@ def mixup(
     gamma = torch._standard_gamma(shape, generator=generator).clamp_min(1e-30)
     share = (gamma[0] / gamma.sum(0)).to(pixels.device)
     other = torch.randperm(num_images, generator=generator).to(pixels.device)
-    weight, target_weight = share.view(-1, 1, 1, 1), share.view(-1, 1)
+    weight, target_weight = share.view(-1, *[1] * (pixels.ndim - 1)), share.view(-1, 1)
     return (
         weight * pixels + (1 - weight) * pixels[other],
         target_weight * targets + (1 - target_weight) * targets[other],

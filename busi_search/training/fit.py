@@ -2,8 +2,11 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+import statistics
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,13 +14,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from busi_search.training.freezing import parameter_groups, set_training_mode
+from busi_search.training.gradients import accumulate_gradients
+from busi_search.training.inputs import Inputs
 from busi_search.training.losses import LossFunction
 from busi_search.training.zoo import ImageClassifier
 
 Indices = npt.NDArray[np.int64]
-Augmentation = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -43,16 +48,19 @@ class EpochResult:
 class Schedule:
     """How the learning rate moves over the epochs, and when training stops early.
 
-    ``plateau`` halves the rate after ``plateau_patience`` epochs without a lower loss on the inner
-    split; early stopping ends training after ``early_stopping_patience`` such epochs (0: never)
-    and goes back to the weights of the best epoch.
+    ``plateau`` multiplies the rate by ``plateau_factor`` after ``plateau_patience`` epochs without
+    a lower loss on the inner split, down to ``min_learning_rate``, where ``cosine`` ends too. Early
+    stopping ends training after ``early_stopping_patience`` such epochs (0: never) and goes back
+    to the weights of the best epoch. Over the first ``warmup_epochs`` the rate rises evenly from
+    near 0, except for ``onecycle``, which has a rise of its own.
     """
 
     name: str = "cosine"
     early_stopping_patience: int = 0
     plateau_factor: float = 0.5
     plateau_patience: int = 5
-    plateau_floor: float = 1e-5
+    min_learning_rate: float = 0.0
+    warmup_epochs: int = 0
 
     @property
     def needs_monitor(self) -> bool:
@@ -71,87 +79,134 @@ def make_optimizer(
     return kind(groups, lr=learning_rate, fused=True)
 
 
-def _make_scheduler(
-    optimizer: torch.optim.Optimizer, schedule: Schedule, num_steps: int, learning_rate: float
-) -> Any:
-    """Return a scheduler stepped after every batch, or after every epoch for ``plateau``."""
-    if schedule.name == "cosine":
-        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=num_steps)
-    if schedule.name == "onecycle":
-        # One step to spare: OneCycleLR refuses the step after its last.
-        return torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, max_lr=learning_rate, total_steps=num_steps + 1
-        )
-    if schedule.name == "plateau":
-        return torch.optim.lr_scheduler.ReduceLROnPlateau(
-            optimizer,
-            factor=schedule.plateau_factor,
-            patience=schedule.plateau_patience,
-            min_lr=schedule.plateau_floor,
-        )
-    return None
+class _LearningRate:
+    """Moves an optimizer's learning rate as a schedule says."""
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, schedule: Schedule, epochs: int, batches: int
+    ) -> None:
+        self._optimizer = optimizer
+        self._schedule = schedule
+        self._base = self.now
+        self._step = 0
+        self._warmup = 0 if schedule.name == "onecycle" else schedule.warmup_epochs * batches
+        self._scheduler = self._make_scheduler(max(1, epochs * batches - self._warmup))
+
+    @property
+    def now(self) -> float:
+        """The present rate."""
+        return float(self._optimizer.param_groups[0]["lr"])
+
+    def _make_scheduler(self, num_steps: int) -> Any:
+        schedule = self._schedule
+        if schedule.name == "cosine":
+            return torch.optim.lr_scheduler.CosineAnnealingLR(
+                self._optimizer, T_max=num_steps, eta_min=schedule.min_learning_rate
+            )
+        if schedule.name == "onecycle":
+            # One step to spare: OneCycleLR refuses the step after its last.
+            return torch.optim.lr_scheduler.OneCycleLR(
+                self._optimizer, max_lr=self._base, total_steps=num_steps + 1
+            )
+        if schedule.name == "plateau":
+            return torch.optim.lr_scheduler.ReduceLROnPlateau(
+                self._optimizer,
+                factor=schedule.plateau_factor,
+                patience=schedule.plateau_patience,
+                min_lr=schedule.min_learning_rate,
+            )
+        return None
+
+    def before_step(self) -> None:
+        """Rise evenly over the warm-up."""
+        if self._step < self._warmup:
+            for group in self._optimizer.param_groups:
+                group["lr"] = self._base * (self._step + 1) / self._warmup
+
+    def after_step(self) -> None:
+        """Follow a schedule that goes by steps."""
+        self._step += 1
+        by_steps = self._scheduler is not None and self._schedule.name != "plateau"
+        if by_steps and self._step > self._warmup:
+            self._scheduler.step()
+
+    def after_epoch(self, monitor_loss: float) -> None:
+        """Follow a schedule that goes by the loss of the inner split."""
+        if self._schedule.name == "plateau":
+            self._scheduler.step(monitor_loss)
 
 
 def fit_fold(
     model: ImageClassifier,
-    images: Tensor,
+    inputs: Inputs,
     labels: Tensor,
     *,
     train: Indices,
     monitor: Indices | None,
     optimizer: torch.optim.Optimizer,
     loss_function: LossFunction,
-    augmentation: Augmentation,
     schedule: Schedule,
     epochs: int,
     batch_size: int,
     freeze_depth: int,
     balanced_sampling: bool,
     seed: int,
+    weight_averaging: float = 0.0,
 ) -> Iterator[EpochResult]:
     """Train ``model`` in place and yield after every epoch; stop iterating to stop training.
 
     Args:
-        model: the network, on the device of the images.
-        images: (N, 1, S, S) uint8 grey pixels of all development images.
+        model: the network, on the device of the inputs.
+        inputs: where batches come from.
         labels: (N,) int64, on the same device.
         train: indices of the images to learn from.
         monitor: indices of the inner split that schedules and early stopping watch, or None.
         optimizer: over the model's trainable parameters.
         loss_function: of logits (B, C) and targets (B, C).
-        augmentation: of pixels, targets and a generator; gives pixels and targets.
         schedule: how the learning rate moves.
         epochs: number of passes over ``train``.
         batch_size: images per step; a last batch of one image joins the one before it.
         freeze_depth: number of frozen stages, kept in evaluation mode.
         balanced_sampling: draw images with replacement so that classes are even.
         seed: of the order of the images and of the augmentation.
+        weight_averaging: decay of an exponential moving average of the weights, step by step; the
+            average is what is yielded and kept. 0: the weights as they are.
     """
     generator = torch.Generator().manual_seed(seed)
     num_classes = int(labels.max()) + 1
     batches_per_epoch = max(1, math.ceil((len(train) - 1) / batch_size))
-    learning_rate = float(optimizer.param_groups[0]["lr"])
-    scheduler = _make_scheduler(optimizer, schedule, epochs * batches_per_epoch, learning_rate)
+    rate = _LearningRate(optimizer, schedule, epochs, batches_per_epoch)
+    average = _make_average(model, weight_averaging)
+    classify = partial(inputs.logits, model)
+    micro_batch = batch_size + 1
     best_loss, best_epoch, best_state = math.inf, 0, None
     for epoch in range(1, epochs + 1):
         set_training_mode(model, freeze_depth)
         order = _epoch_order(train, labels, balanced_sampling, generator)
-        total = 0.0
+        losses, sizes = [], []
         for batch in _batches(order, batch_size):
             targets = F.one_hot(labels[batch], num_classes).to(torch.float32)
-            pixels, targets = augmentation(images[batch].to(torch.float32), targets, generator)
-            loss = loss_function(model(pixels), targets)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            examples, targets = inputs.batch(batch, targets, generator)
+            rate.before_step()
+            loss, micro_batch = accumulate_gradients(
+                classify, optimizer, loss_function, examples, targets, micro_batch
+            )
             optimizer.step()
-            if scheduler is not None and schedule.name != "plateau":
-                scheduler.step()
-            total += float(loss.detach()) * len(batch)
+            rate.after_step()
+            if average is not None:
+                average.update_parameters(model)
+            losses.append(loss)
+            sizes.append(len(batch))
+        pairs = zip(torch.stack(losses).tolist(), sizes, strict=True)
+        train_loss = sum(loss * size for loss, size in pairs) / len(order)
+        unaveraged = None
+        if average is not None:
+            unaveraged = copy.deepcopy(model.state_dict())
+            model.load_state_dict(average.module.state_dict())
         monitor_loss = None
         if monitor is not None:
-            monitor_loss = _mean_loss(model, images, labels, monitor, num_classes)
-            if schedule.name == "plateau":
-                scheduler.step(monitor_loss)
+            monitor_loss = _mean_loss(model, inputs, labels, monitor)
+            rate.after_epoch(monitor_loss)
             if monitor_loss < best_loss:
                 best_loss, best_epoch = monitor_loss, epoch
                 best_state = copy.deepcopy(model.state_dict())
@@ -159,10 +214,18 @@ def fit_fold(
         last = patience > 0 and epoch - best_epoch >= patience
         if patience > 0 and best_state is not None and (last or epoch == epochs):
             model.load_state_dict(best_state)
-        rate = float(optimizer.param_groups[0]["lr"])
-        yield EpochResult(epoch, total / len(order), monitor_loss, rate, stopped=last)
+        yield EpochResult(epoch, train_loss, monitor_loss, rate.now, stopped=last)
         if last:
             return
+        if unaveraged is not None and epoch < epochs:
+            model.load_state_dict(unaveraged)
+
+
+def _make_average(model: ImageClassifier, decay: float) -> AveragedModel | None:
+    if decay <= 0:
+        return None
+    average: Any = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    return AveragedModel(model, multi_avg_fn=average, use_buffers=True)
 
 
 def _epoch_order(
@@ -189,35 +252,57 @@ def _batches(order: Tensor, batch_size: int) -> Iterator[Tensor]:
 
 @torch.inference_mode()
 def predict_log_probabilities(
-    model: ImageClassifier, images: Tensor, indices: Indices, *, batch_size: int = 256
+    model: ImageClassifier, inputs: Inputs, indices: Indices, *, batch_size: int = 256
 ) -> npt.NDArray[np.float32]:
     """Return (len(indices), C) float32 log-probabilities of the images, in evaluation mode.
 
     Args:
         model: the network.
-        images: (N, 1, S, S) uint8 grey pixels.
+        inputs: where images come from.
         indices: which images.
-        batch_size: images per forward pass.
+        batch_size: images per forward pass; halved where memory is short.
     """
     model.eval()
-    rows = [
-        torch.log_softmax(model(images[batch].to(torch.float32)), dim=1)
-        for batch in torch.split(torch.from_numpy(indices), batch_size)
-    ]
-    result: npt.NDArray[np.float32] = torch.cat(rows).to(torch.float32).cpu().numpy()
+    rows = []
+    try:
+        for batch in torch.split(torch.from_numpy(indices), batch_size):
+            rows.append(torch.log_softmax(inputs.evaluate(model, batch).float(), dim=1))
+    except torch.OutOfMemoryError:
+        if batch_size == 1:
+            raise
+        rows = []
+    if not rows:
+        return predict_log_probabilities(model, inputs, indices, batch_size=batch_size // 2)
+    result: npt.NDArray[np.float32] = torch.cat(rows).cpu().numpy()
     return result
 
 
+@torch.inference_mode()
+def measure_latency(
+    model: ImageClassifier, size_pixels: int, device: str, *, repeats: int = 20
+) -> float:
+    """Return the median time of one forward pass of one image, in milliseconds."""
+    model.eval()
+    pixels = torch.zeros(1, 1, size_pixels, size_pixels, device=device)
+    seconds = []
+    for _ in range(repeats + 3):
+        started = time.perf_counter()
+        model(pixels)
+        if pixels.is_cuda:
+            torch.cuda.synchronize(pixels.device)
+        seconds.append(time.perf_counter() - started)
+    # The first passes are slower: memory is reserved and kernels are chosen.
+    return 1000 * statistics.median(seconds[3:])
+
+
 def predict_probabilities(
-    model: ImageClassifier, images: Tensor, indices: Indices, *, batch_size: int = 256
+    model: ImageClassifier, inputs: Inputs, indices: Indices, *, batch_size: int = 256
 ) -> npt.NDArray[np.float32]:
     """Return (len(indices), C) float32 probabilities; see :func:`predict_log_probabilities`."""
-    return np.exp(predict_log_probabilities(model, images, indices, batch_size=batch_size))
+    return np.exp(predict_log_probabilities(model, inputs, indices, batch_size=batch_size))
 
 
-def _mean_loss(
-    model: ImageClassifier, images: Tensor, labels: Tensor, indices: Indices, num_classes: int
-) -> float:
-    log_probabilities = predict_log_probabilities(model, images, indices)
+def _mean_loss(model: ImageClassifier, inputs: Inputs, labels: Tensor, indices: Indices) -> float:
+    log_probabilities = predict_log_probabilities(model, inputs, indices)
     truth = labels.cpu().numpy()[indices]
     return float(-log_probabilities[np.arange(len(indices)), truth].mean())

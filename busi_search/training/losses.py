@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-LossFunction = Callable[[Tensor, Tensor], Tensor]
+LossFunction = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def make_loss(
@@ -15,7 +15,10 @@ def make_loss(
     class_weights: Tensor | None = None,
     focal_gamma: float = 2.0,
 ) -> LossFunction:
-    """Return a function of logits (N, C) and target probabilities (N, C) that gives a scalar.
+    """Return a function of logits (N, C) and target probabilities (N, C).
+
+    It gives (N,) weighted losses and (N,) weights; the loss of a batch is the sum of the ones over
+    the sum of the others, whatever the pieces in which it is computed.
 
     Args:
         kind: ``cross_entropy`` or ``focal`` (Lin et al. 2017, with soft targets each class term
@@ -25,7 +28,7 @@ def make_loss(
         focal_gamma: focusing parameter of the focal loss.
     """
 
-    def loss(logits: Tensor, targets: Tensor) -> Tensor:
+    def loss(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         log_probabilities = torch.log_softmax(logits, dim=1)
         num_classes = logits.shape[1]
         weights = targets if class_weights is None else targets * class_weights
@@ -34,7 +37,7 @@ def make_loss(
             smoothed = smoothed * class_weights
         if kind == "focal":
             smoothed = smoothed * (1 - log_probabilities.exp()) ** focal_gamma
-        return -(smoothed * log_probabilities).sum() / weights.sum()
+        return -(smoothed * log_probabilities).sum(dim=1), weights.sum(dim=1)
 
     return loss
 

@@ -11,17 +11,22 @@ Array = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.integer]
 
 
-def group_weights(groups: Labels, *, num_bootstraps: int, rng: np.random.Generator) -> Array:
+def group_weights(
+    groups: Labels, *, num_bootstraps: int, rng: np.random.Generator, draws_per_group: int = 1
+) -> Array:
     """Return (B, N) weights: how often each image is drawn when whole groups are resampled.
 
     Args:
-        groups: (N,) group of each image; one bootstrap draws as many groups as there are.
+        groups: (N,) group of each image.
         num_bootstraps: B.
         rng: source of randomness.
+        draws_per_group: one bootstrap draws this many times as many groups as there are.
     """
     _, member = np.unique(groups, return_inverse=True)
     num_groups = int(member.max()) + 1
-    counts = rng.multinomial(num_groups, np.full(num_groups, 1 / num_groups), size=num_bootstraps)
+    counts = rng.multinomial(
+        draws_per_group * num_groups, np.full(num_groups, 1 / num_groups), size=num_bootstraps
+    )
     weights: Array = counts[:, member].astype(np.float64)
     return weights
 
@@ -100,8 +105,8 @@ def _decisions(
         return _ratio(hits.sum(axis=1), truth.sum(axis=1))
     recall = _ratio(hits, truth)
     if metric == "balanced_accuracy":
-        balanced: Array = np.nanmean(recall, axis=1)
-        return balanced
+        # The mean over the classes that were drawn.
+        return _ratio(np.nansum(recall, axis=1), np.sum(truth > 0, axis=1).astype(np.float64))
     per_class: Array = {
         "recall": np.nan_to_num(recall),
         "precision": np.nan_to_num(_ratio(hits, predicted)),

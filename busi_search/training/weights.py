@@ -1,5 +1,6 @@
 """Pretrained weights: none, ImageNet's from torchvision, or a local file."""
 
+import hashlib
 import os
 import socket
 from collections.abc import Iterator
@@ -10,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from busi_search.architectures import ARCHITECTURES
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.spec import user_path
+from busi_search.training.backbones import FAMILIES
 from busi_search.training.zoo import ImageClassifier
 
 DOWNLOAD_TIMEOUT_SECONDS = 10.0
@@ -91,7 +94,7 @@ def _load_backbone(
     """Copy a state dict into the stages, translating torchvision's names where needed."""
     wanted = model.stages.state_dict(prefix="stages.")
     if not any(key.startswith("stages.") for key in state):
-        state = _from_torchvision(model, architecture, state, origin)
+        state = _from_torchvision(architecture, state)
     unused = [key for key in state if key not in wanted]
     misfits = [
         f"{key} {tuple(state[key].shape)} for {tuple(tensor.shape)}"
@@ -102,42 +105,65 @@ def _load_backbone(
         key for key in wanted if key not in state and not key.endswith("num_batches_tracked")
     ]
     if missing or misfits:
-        problem = f"missing: {', '.join(missing[:5])}" if missing else f"shape: {misfits[0]}"
         raise InputError(
-            f"{origin}: the weights do not fit {architecture} "
-            f"({len(missing)} missing, {len(misfits)} of another shape; {problem})."
+            f"{origin}: the weights do not fit {architecture}: {len(missing)} missing"
+            f"{_some(missing)}, {len(misfits)} of another shape{_some(misfits)}, {len(unused)} of "
+            f"the file unused{_some(unused)}; name the architecture they were trained with."
         )
     stages = {key.removeprefix("stages."): state[key] for key in wanted if key in state}
     model.stages.load_state_dict(stages, strict=False)
     return unused
 
 
-def _from_torchvision(
-    model: ImageClassifier, architecture: str, state: dict[str, Tensor], origin: str
-) -> dict[str, Tensor]:
-    """Rename a torchvision state dict to this package's stages, by order of the tensors."""
-    if architecture == "small_cnn":
-        raise InputError(f"{origin}: small_cnn weights must be saved by busi-search.")
-    import torchvision
+def _some(names: list[str], count: int = 4) -> str:
+    if not names:
+        return ""
+    more = f", … {len(names) - count} more" if len(names) > count else ""
+    return f" ({', '.join(names[:count])}{more})"
 
-    net = getattr(torchvision.models, architecture)(weights=None)
-    head = ("fc.", "classifier.3.")
-    theirs = [key for key in net.state_dict() if not key.startswith(head)]
-    ours = list(model.stages.state_dict(prefix="stages."))
-    assert len(theirs) == len(ours), "the stages hold every tensor of the backbone, in order"
-    renamed = dict(zip(theirs, ours, strict=True))
-    return {renamed.get(key, key): value for key, value in state.items()}
+
+def _from_torchvision(architecture: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename a torchvision state dict to this package's stages; unknown names stay."""
+    entry = ARCHITECTURES[architecture]
+    family = FAMILIES[entry.family]
+    net = family.make(entry.variant)
+    theirs = {id(tensor): key for key, tensor in net.state_dict(keep_vars=True).items()}
+    stages = torch.nn.ModuleList(family.split(net)).state_dict(prefix="stages.", keep_vars=True)
+    renamed = {theirs[id(tensor)]: key for key, tensor in stages.items() if id(tensor) in theirs}
+    children = [name for name, _ in net.named_children()]
+    return {renamed.get(_plain(key, children), key): value for key, value in state.items()}
+
+
+def _plain(key: str, children: list[str]) -> str:
+    """Undo the prefixes that other projects put before torchvision's names.
+
+    RadImageNet's checkpoints number the children of the network: ``backbone.4.0…`` is
+    ``layer1.0…``.
+    """
+    for prefix in ("backbone.", "encoder.", "model.", "net."):
+        rest = key.removeprefix(prefix)
+        if rest == key:
+            continue
+        number, _, tail = rest.partition(".")
+        if number.isdigit() and int(number) < len(children):
+            return f"{children[int(number)]}.{tail}"
+        if rest.split(".")[0] in children:
+            return rest
+    return key
 
 
 def _imagenet_state(architecture: str) -> dict[str, Tensor]:
     import torchvision
 
-    if architecture == "small_cnn":
+    if not ARCHITECTURES[architecture].imagenet:
         raise InputError(
-            "small_cnn has no ImageNet weights; choose another architecture or --weights none."
+            f"{architecture} has no ImageNet weights; choose another architecture or "
+            "--weights none."
         )
-    entry = torchvision.models.get_model_weights(architecture).DEFAULT
+    variant = ARCHITECTURES[architecture].variant
+    entry = torchvision.models.get_model_weights(variant).DEFAULT
     file = Path(torch.hub.get_dir()) / "checkpoints" / entry.url.rsplit("/", 1)[-1]
+    _check_cached(file)
     try:
         with _socket_timeout(DOWNLOAD_TIMEOUT_SECONDS):
             state: dict[str, Tensor] = entry.get_state_dict(
@@ -150,6 +176,19 @@ def _imagenet_state(architecture: str) -> dict[str, Tensor]:
             f"{file.parent} yourself, or use --weights none."
         ) from None
     return state
+
+
+def _check_cached(file: Path) -> None:
+    """Refuse a file in the cache that is not whole: torchvision checks only what it downloads."""
+    wanted = file.stem.rsplit("-", 1)[-1]
+    if not file.is_file():
+        return
+    with file.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if not found.startswith(wanted):
+        raise BusiSearchError(
+            f"{file} is damaged: its SHA-256 begins with {found[:8]}, expected {wanted}; delete it."
+        )
 
 
 @contextmanager

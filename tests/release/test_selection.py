@@ -1,7 +1,11 @@
 import numpy as np
 import pytest
 
-from busi_search.release.selection import bias_corrected_estimate
+from busi_search.release.selection import (
+    bias_corrected_estimate,
+    bias_corrected_estimates,
+    choose_trial,
+)
 from busi_search.training.metrics import compute_metrics, softmax
 
 
@@ -19,7 +23,7 @@ def _search(
 
 def test_the_naive_best_flatters_itself_and_the_correction_takes_it_back() -> None:
     naive, corrected, honest = [], [], []
-    for seed in range(12):
+    for seed in range(40):
         labels, probabilities = _search(40, 150, 1.5, seed)
         estimate = bias_corrected_estimate(labels, probabilities, num_bootstraps=100, seed=seed)
         naive.append(estimate.naive)
@@ -28,8 +32,8 @@ def test_the_naive_best_flatters_itself_and_the_correction_takes_it_back() -> No
         assert estimate.naive == pytest.approx(max(own))
         honest.append(np.mean(own))
         assert estimate.low < estimate.value < estimate.high
-    assert np.mean(naive) > np.mean(honest) + 0.02
-    assert np.mean(corrected) == pytest.approx(np.mean(honest), abs=0.008)
+    assert np.mean(naive) > np.mean(honest) + 0.05
+    assert np.mean(corrected) == pytest.approx(np.mean(honest), abs=0.02)
 
 
 def test_one_trial_needs_no_correction() -> None:
@@ -68,3 +72,32 @@ def test_folds_give_the_mean_over_folds() -> None:
 def test_wrong_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match="shape"):
         bias_corrected_estimate(np.zeros(3, dtype=int), np.zeros((1, 4, 2)))
+
+
+def test_other_figures_follow_the_same_choice() -> None:
+    labels, probabilities = _search(20, 150, 1.5, 3)
+    found = bias_corrected_estimates(
+        labels,
+        probabilities,
+        metrics=("auc", "accuracy", "ece", "log_loss"),
+        select_by="auc",
+        num_bootstraps=200,
+    )
+    own = [compute_metrics(rows, labels) for rows in probabilities]
+    best = max(own, key=lambda figures: figures["auc"])
+    for metric, estimate in found.items():
+        assert estimate.naive == pytest.approx(best[metric])
+        assert estimate.low < estimate.value < estimate.high
+    assert found["auc"].value < found["auc"].naive
+    # A calibration error grows when there are fewer images; the correction must not.
+    others = np.mean([figures["ece"] for figures in own])
+    assert found["ece"].value == pytest.approx(others, abs=0.03)
+
+
+def test_the_cheapest_within_the_tolerance_is_chosen() -> None:
+    scores = np.array([[0.90, 0.5], [0.89, np.nan], [0.80, 0.7]])
+    assert choose_trial(scores).tolist() == [0, 2]
+    costs = np.array([100.0, 10.0, 1.0])
+    assert choose_trial(scores, costs, 0.02).tolist() == [1, 2]
+    assert choose_trial(scores, costs, 0.2).tolist() == [2, 2]
+    assert choose_trial(scores, np.array([5.0, 5.0, 9.0]), 0.02).tolist() == [0, 2]

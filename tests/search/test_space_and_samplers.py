@@ -5,7 +5,7 @@ import pytest
 
 from busi_search.errors import InputError
 from busi_search.search.samplers import make_sampler, num_possible_trials
-from busi_search.search.space import grid_of, recipe_trials, suggest_hyperparameters
+from busi_search.search.space import grid_points, recipe_trials, suggest_hyperparameters
 from busi_search.spec import StudySpec, parse_spec
 
 SPACE = {
@@ -107,4 +107,16 @@ def test_a_grid_is_finite_or_refused() -> None:
     study = _optimise(spec, 9)
     assert len({tuple(sorted(t.params.items())) for t in study.trials}) == 9
     with pytest.raises(InputError, match="learning_rate"):
-        grid_of(_spec().space)
+        grid_points(_spec())
+
+
+def test_a_grid_repeats_nothing_where_hyperparameters_are_conditional() -> None:
+    space = {"loss": ["cross_entropy", "focal"], "focal_gamma": {
+        "choices": [1.0, 2.0, 3.0], "only_if": {"loss": ["focal"]}},
+        "freeze_depth": {"low": 0, "high": 2, "only_if": {"weights": ["imagenet"]}}}  # fmt: skip
+    spec = _spec(study={"sampler": "grid"}, space=space)
+    assert num_possible_trials(spec) == 4
+    study = _optimise(spec, 4)
+    seen = [tuple(sorted(trial.params.items())) for trial in study.trials]
+    assert len(set(seen)) == 4
+    assert sum(trial.params["loss"] == "focal" for trial in study.trials) == 3

@@ -1,10 +1,12 @@
+from dataclasses import fields
+
 import numpy as np
 import pytest
 import torch
 from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional as F
 
-from busi_search.training.augment import augment_batch, mixup
+from busi_search.training.augment import AugmentationRanges, augment_batch, mixup
 from busi_search.training.losses import balanced_class_weights, make_loss
 
 
@@ -63,13 +65,74 @@ def test_mixup_blends_images_and_targets_alike() -> None:
     assert unchanged is targets
 
 
+def _only(**ranges: float) -> AugmentationRanges:
+    """Every operation off but those named."""
+    off = {field.name: 0.0 for field in fields(AugmentationRanges)}
+    return AugmentationRanges(**{**off, **ranges})
+
+
+def _augment(batch: torch.Tensor, strength: float = 1.0, **ranges: float) -> torch.Tensor:
+    return augment_batch(batch, strength, torch.Generator().manual_seed(0), _only(**ranges))
+
+
+def test_each_operation_does_what_its_name_says() -> None:
+    batch = torch.rand(200, 1, 32, 32, generator=torch.Generator().manual_seed(1)) * 200
+    torch.testing.assert_close(_augment(batch), batch, atol=1e-2, rtol=1e-4)
+
+    def share(altered: torch.Tensor, expected: torch.Tensor) -> float:
+        same = (altered - expected).abs().amax(dim=(1, 2, 3)) < 0.1
+        return float(same.float().mean())
+
+    assert 0.2 < share(_augment(batch, flip_horizontal=0.3), batch.flip(-1)) < 0.4
+    assert 0.2 < share(_augment(batch, flip_vertical=0.3), batch.flip(-2)) < 0.4
+    assert share(_augment(batch, flip_horizontal=0.3, flip_vertical=0.3), batch.flip(-1, -2)) > 0
+    brighter = _augment(batch * 0 + 128, brightness=0.1)
+    assert 20 < (brighter - 128).abs().max() < 25.6
+    assert (brighter - 128).abs().mean() > 8
+    contrast = _augment(batch, contrast=0.5).std(dim=(1, 2, 3)) / batch.std(dim=(1, 2, 3))
+    assert 0.49 < contrast.min() < 0.6
+    assert 1.3 < contrast.max() < 1.51
+    stretched = _augment(batch[:, :, :, :] * 0.5 + 20, autocontrast=1.0)
+    assert stretched.amin(dim=(1, 2, 3)).max() < 0.1
+    assert stretched.amax(dim=(1, 2, 3)).min() > 254.9
+    some = _augment(batch * 0.5 + 20, autocontrast=0.5).amax(dim=(1, 2, 3)) > 254.9
+    assert 0.4 < some.float().mean() < 0.6
+    erased = _augment(batch, erasing=0.3)
+    assert 0.2 < ((erased - batch).abs() > 1).flatten(1).any(1).float().mean() < 0.4
+    slope = _augment(batch * 0 + 100, gain_slope=0.4)
+    assert (slope[:, 0, 0] + slope[:, 0, -1] - 200).abs().max() < 0.1
+    assert 30 < (slope[:, 0, 0] - 100).abs().max() < 40.1
+    noisy = _augment(batch * 0 + 100, speckle=0.3).std(dim=(1, 2, 3))
+    assert noisy.min() < 5 < 20 < noisy.max() < 33
+    dot = torch.zeros(200, 1, 33, 33)
+    dot[:, :, 16, 16] = 255
+    moved = _augment(dot, shift=0.25)[:, 0]
+    row, column = moved.flatten(1).argmax(1) // 33 - 16, moved.flatten(1).argmax(1) % 33 - 16
+    for distance in (row, column):
+        assert 6 <= distance.abs().max() <= 9
+    corner = torch.zeros(200, 1, 33, 33)
+    corner[:, :, 16, 26] = 255
+    turned = _augment(corner, rotation_degrees=45.0)[:, 0].flatten(1).argmax(1)
+    angle = torch.rad2deg(torch.atan2((turned // 33 - 16).float(), (turned % 33 - 16).float()))
+    assert 38 < angle.abs().max() < 50
+    assert angle.abs().mean() > 10
+    radius = _augment(corner, zoom=0.5)[:, 0].flatten(1).argmax(1) % 33 - 16
+    assert radius.min() <= 7
+    assert radius.max() >= 13
+
+
+def _value(parts: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    """The loss of a batch from the losses and weights of its images."""
+    return parts[0].sum() / parts[1].sum()
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_cross_entropy_is_pytorchs(smoothing: float, weighted: bool) -> None:
     logits, labels = torch.randn(12, 3), torch.tensor([0, 1, 2] * 4)
     weights = torch.tensor([0.5, 1.0, 2.0]) if weighted else None
     loss = make_loss("cross_entropy", label_smoothing=smoothing, class_weights=weights)
-    computed = loss(logits, F.one_hot(labels, 3).float())
+    computed = _value(loss(logits, F.one_hot(labels, 3).float()))
     expected = F.cross_entropy(logits, labels, weight=weights, label_smoothing=smoothing)
     torch.testing.assert_close(computed, expected)
 
@@ -78,9 +141,12 @@ def test_focal_loss_by_hand() -> None:
     logits, labels = torch.randn(5, 2), torch.tensor([0, 1, 1, 0, 1])
     p = torch.softmax(logits, 1)[torch.arange(5), labels]
     expected = -((1 - p) ** 2 * p.log()).mean()
-    computed = make_loss("focal")(logits, F.one_hot(labels, 2).float())
+    targets = F.one_hot(labels, 2).float()
+    computed = _value(make_loss("focal")(logits, targets))
     torch.testing.assert_close(computed, expected)
-    assert computed < make_loss("cross_entropy")(logits, F.one_hot(labels, 2).float())
+    plain = _value(make_loss("cross_entropy")(logits, targets))
+    assert computed < plain
+    torch.testing.assert_close(_value(make_loss("focal", focal_gamma=0.0)(logits, targets)), plain)
 
 
 def test_balanced_weights_are_scikit_learns() -> None:

@@ -1,0 +1,47 @@
+"""The architectures a study may name: one line each."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One row of the table.
+
+    Attributes:
+        family: the function of ``training.backbones`` that builds it.
+        variant: torchvision's name of the network, where the family is torchvision's.
+        num_features: width of the features that the head sees.
+        num_stages: number of stages that can be frozen.
+        channels: input channels (1: grey as it is; 3: grey repeated).
+        imagenet: whether torchvision has ImageNet weights that fit.
+        min_size_pixels: smaller images are enlarged to this, or nothing would be left of them.
+    """
+
+    family: str
+    variant: str
+    num_features: int
+    num_stages: int
+    channels: int = 3
+    imagenet: bool = True
+    min_size_pixels: int = 1
+
+
+# ``_small``: a 3×3 first convolution without stride and no early max-pool, for images of 28 to
+# 64 px, as MedMNIST's own baselines use at 28 px. ``harmonic_``: the same with kernels written in
+# the discrete cosine basis (Ulicny et al. 2022). Both start from scratch.
+ARCHITECTURES: dict[str, Architecture] = {
+    "small_cnn": Architecture("small_cnn", "", 576, 3, channels=1, imagenet=False),
+    "resnet18": Architecture("resnet", "resnet18", 512, 5),
+    "resnet34": Architecture("resnet", "resnet34", 512, 5),
+    "resnet50": Architecture("resnet", "resnet50", 2048, 5),
+    "resnet18_small": Architecture("small_resnet", "resnet18", 512, 5, 1, imagenet=False),
+    "resnet50_small": Architecture("small_resnet", "resnet50", 2048, 5, 1, imagenet=False),
+    "harmonic_resnet18": Architecture("harmonic_resnet", "resnet18", 512, 5, 1, imagenet=False),
+    "densenet121": Architecture("densenet", "densenet121", 1024, 5, min_size_pixels=32),
+    "efficientnet_b0": Architecture("efficientnet", "efficientnet_b0", 1280, 5),
+    "mobilenet_v3_small": Architecture("mobilenet_v3", "mobilenet_v3_small", 1024, 5),
+    "mobilenet_v3_large": Architecture("mobilenet_v3", "mobilenet_v3_large", 1280, 5),
+    "convnext_tiny": Architecture("convnext", "convnext_tiny", 768, 4, min_size_pixels=32),
+    "vit_b_16": Architecture("vit", "vit_b_16", 768, 5),
+    "swin_t": Architecture("swin", "swin_t", 768, 4, min_size_pixels=32),
+}

@@ -1,0 +1,190 @@
+"""Outputs of frozen stages, computed once and shared by folds, trials and processes."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from busi_search.errors import BusiSearchError
+from busi_search.training.zoo import ImageClassifier
+
+Features = npt.NDArray[np.float16]
+
+# Older files go when the folder grows beyond this.
+MAX_CACHE_BYTES = 8 * 2**30
+_BATCH = 64
+_FORMAT = 1
+
+
+def load_features(
+    model: ImageClassifier,
+    images: Tensor,
+    *,
+    depth: int,
+    num_views: int,
+    augment: Callable[[Tensor, torch.Generator], Tensor],
+    settings: dict[str, object],
+    folder: Path | None,
+) -> Features:
+    """Return what the first ``depth`` stages make of every image, from the cache where it is there.
+
+    The views are drawn from a seed made of the key, so that every process, fold and trial that
+    asks for the same thing gets the same thing. The file is keyed by the weights themselves.
+
+    Args:
+        model: the network; its first ``depth`` stages are frozen.
+        images: (N, 1, S, S) uint8 grey pixels of all development images.
+        depth: number of frozen stages, at least 1.
+        num_views: augmented views of every image.
+        augment: of (B, 1, S, S) float pixels and a generator.
+        settings: everything else that the result depends on, by name.
+        folder: of the cache; None: nothing is kept.
+
+    Returns:
+        (num_views + 1, N, …) float16, the last view being the image as it is, or
+        (num_views + 2, N, …) with the mirror image after it where the model flips at test time.
+
+    Raises:
+        BusiSearchError: the disk has no room for it.
+    """
+    digest = _digest(model, images, depth, num_views, settings)
+
+    def compute(write: Callable[[int, int, Features], None]) -> None:
+        _compute(model, images, depth, num_views, augment, int(digest[:15], 16), write)
+
+    shape = _shape(model, images, depth, num_views)
+    if folder is None:
+        array = np.empty(shape, dtype=np.float16)
+        compute(partial(_put, array))
+        return array
+    target = folder / f"{digest[:32]}.npy"
+    found = _open(target, shape)
+    if found is not None:
+        return found
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f"{target.name}.lock"):
+        found = _open(target, shape)
+        if found is None:
+            _make_room(folder, 2 * int(np.prod(shape)))
+            _write(target, shape, compute)
+            found = _open(target, shape)
+    assert found is not None, "the cache file was just written"
+    return found
+
+
+def _put(array: Features, view: int, start: int, rows: Features) -> None:
+    array[view, start : start + len(rows)] = rows
+
+
+def _write(
+    target: Path,
+    shape: tuple[int, ...],
+    compute: Callable[[Callable[[int, int, Features], None]], None],
+) -> None:
+    temporary = target.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
+        compute(partial(_put, array))
+        array.flush()
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _digest(
+    model: ImageClassifier, images: Tensor, depth: int, num_views: int, settings: dict[str, object]
+) -> str:
+    """Hash the frozen weights, the pixels and the settings."""
+    seen = hashlib.sha256()
+    for stage in list(model.stages)[:depth]:
+        for tensor in stage.state_dict().values():
+            seen.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    seen.update(images.cpu().numpy().tobytes())
+    values = {
+        **settings,
+        "format": _FORMAT,
+        "depth": depth,
+        "views": num_views,
+        "flip": model.test_time_flip,
+        "mean": model.mean.flatten().tolist(),
+        "std": model.std.flatten().tolist(),
+        "size": list(images.shape),
+    }
+    seen.update(json.dumps(values, sort_keys=True).encode())
+    return seen.hexdigest()
+
+
+def _prefix(model: ImageClassifier, pixels: Tensor, depth: int) -> Tensor:
+    x = model.normalise(pixels)
+    for stage in list(model.stages)[:depth]:
+        x = stage(x)
+    return x
+
+
+@torch.inference_mode()
+def _shape(model: ImageClassifier, images: Tensor, depth: int, num_views: int) -> tuple[int, ...]:
+    model.eval()
+    one = _prefix(model, images[:1].to(torch.float32), depth)
+    plain = 2 if model.test_time_flip else 1
+    return (num_views + plain, len(images), *one.shape[1:])
+
+
+@torch.inference_mode()
+def _compute(
+    model: ImageClassifier,
+    images: Tensor,
+    depth: int,
+    num_views: int,
+    augment: Callable[[Tensor, torch.Generator], Tensor],
+    seed: int,
+    write: Callable[[int, int, Features], None],
+) -> None:
+    model.eval()
+    generator = torch.Generator().manual_seed(seed)
+    plain = 2 if model.test_time_flip else 1
+    largest = float(np.finfo(np.float16).max)
+    for view in range(num_views + plain):
+        for start in range(0, len(images), _BATCH):
+            pixels = images[start : start + _BATCH].to(torch.float32)
+            if view < num_views:
+                pixels = augment(pixels, generator)
+            elif view > num_views:
+                pixels = pixels.flip(-1)
+            rows = _prefix(model, pixels, depth).clamp(-largest, largest)
+            write(view, start, rows.to(torch.float16).cpu().numpy())
+
+
+def _open(path: Path, shape: tuple[int, ...]) -> Features | None:
+    """Map a file of the cache and mark it as used; None where it is missing or damaged."""
+    try:
+        array: Features = np.load(path, mmap_mode="r", allow_pickle=False)
+        os.utime(path)
+    except (OSError, ValueError, EOFError):
+        return None
+    return array if array.shape == shape and array.dtype == np.float16 else None
+
+
+def _make_room(folder: Path, num_bytes: int) -> None:
+    """Delete what was not used for longest; a process that has a file mapped keeps it."""
+    files = sorted(folder.glob("*.npy"), key=lambda path: path.stat().st_mtime)
+    total = sum(path.stat().st_size for path in files) + num_bytes
+    for path in files:
+        if total <= MAX_CACHE_BYTES and shutil.disk_usage(folder).free > 2 * num_bytes:
+            return
+        total -= path.stat().st_size
+        path.unlink(missing_ok=True)
+        path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
+    if shutil.disk_usage(folder).free < num_bytes:
+        raise BusiSearchError(
+            f"The cache of frozen features needs {num_bytes / 2**20:.0f} MiB in {folder}, and the "
+            "disk has less; free some, or set augmentation_views = 0."
+        )

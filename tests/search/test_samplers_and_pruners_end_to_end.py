@@ -1,0 +1,172 @@
+"""Every sampler and pruner of the contract through a whole study on phantoms."""
+
+import json
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from optuna.trial import TrialState
+
+from busi_search.errors import InputError
+from busi_search.home import Home
+from busi_search.release.run import StudyResult, plan_study, run_study
+from busi_search.search.storage import find_study
+from busi_search.spec import load_spec
+from tests.conftest import TINY
+
+FINITE = "learning_rate=[0.001,0.01]", "dropout=0.0", "weight_decay=0.0", "batch_size=16"
+
+
+def _run(home: Home, *overrides: str, trials: int = 5) -> StudyResult:
+    return run_study(
+        "quickstart", trials=trials, home=home.root, overrides=(*TINY, "epochs=1", *overrides),
+        device="cpu", inline=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "random", "cmaes"])
+def test_samplers(sampler: str, home: Home) -> None:
+    result = _run(home, f"sampler='{sampler}'", "pruner='none'")
+    assert result.progress.complete == 5
+    study = find_study(home, "quickstart-phantom")
+    rates = {trial.params["learning_rate"] for trial in study.get_trials()}
+    assert len(rates) == 5
+    assert result.release is not None
+
+
+def test_a_grid_is_searched_once_and_an_infinite_one_is_refused(home: Home) -> None:
+    with pytest.raises(InputError, match="finite space"):
+        _run(home, "sampler='grid'")
+    other = ("sampler='grid'", "pruner='none'", "augmentation_strength=0.0", *FINITE)
+    result = _run(home, *other, trials=9)
+    assert result.progress.complete == 2
+    study = find_study(home, "quickstart-phantom")
+    assert sorted(t.params["learning_rate"] for t in study.get_trials()) == [0.001, 0.01]
+
+
+@pytest.mark.parametrize("pruner", ["median", "hyperband", "wilcoxon", "evidence"])
+def test_pruners(pruner: str, home: Home) -> None:
+    """Trials that cannot learn are given up, and never the whole study."""
+    hopeless = "learning_rate=[1e-8,0.01]"
+    result = _run(home, f"pruner='{pruner}'", "startup_trials=1", hopeless, trials=8)
+    assert result.progress.complete + result.progress.pruned == 8
+    assert result.progress.complete >= 1
+    for trial in find_study(home, "quickstart-phantom").get_trials():
+        if trial.state == TrialState.PRUNED:
+            assert trial.user_attrs["prune_reason"]
+            assert 1 <= sum(key.startswith("fold") for key in trial.user_attrs) < 3
+
+
+def test_several_objectives_give_a_front_and_a_stated_winner(home: Home) -> None:
+    result = _run(
+        home,
+        "objective=['cv_auc','num_parameters','latency_ms']",
+        "winner='one_standard_error'",
+        "architecture=['small_cnn','mobilenet_v3_small']",
+        trials=6,
+    )
+    study = find_study(home, "quickstart-phantom")
+    complete = study.get_trials(states=(TrialState.COMPLETE,))
+    assert all(len(trial.values) == 3 for trial in complete)
+    sizes = {t.params["architecture"]: t.values[1] for t in complete}
+    assert sizes["small_cnn"] < 30_000
+    assert all(trial.values[2] > 0 for trial in complete)
+    assert result.release is not None
+    best = max(complete, key=lambda trial: trial.values[0])
+    winner = study.get_trials()[result.release.trial]
+    assert winner.values[0] >= best.values[0] - best.user_attrs["standard_error"]
+    near = [
+        t for t in complete if t.values[0] >= best.values[0] - best.user_attrs["standard_error"]
+    ]
+    assert winner.values[1] == min(t.values[1] for t in near)
+    client = MlflowClient(home.tracking_uri)
+    runs = client.search_runs([result.experiment_id], "tags.`busi.pareto` = 'true'")
+    front = {trial.number for trial in study.best_trials}
+    assert {int(run.data.tags["optuna.number"]) for run in runs} == front
+    path = client.download_artifacts(result.run_id, "report.html", str(home.root))
+    page = Path(path).read_text(encoding="utf-8")
+    assert "Pareto front" in page
+    json.dumps(result.to_json())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (("objective=['cv_auc','cv_speed']",), "cv_speed"),
+        (("objective=['num_parameters']",), "objective must be"),
+        (("objective=['cv_auc','cv_auc']",), "twice"),
+        (("objective=['cv_auc','cv_f1']", "pruner='median'"), "one objective"),
+        (("objective=['cv_auc','cv_f1']", "sampler='cmaes'"), "one objective"),
+    ],
+)
+def test_wrong_objectives_are_refused(overrides: tuple[str, ...], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        load_spec("quickstart", overrides)
+
+
+def test_conditional_hyperparameters_are_sampled_only_where_they_mean_something(
+    home: Home,
+) -> None:
+    _run(
+        home,
+        "pruner='none'",
+        "sampler='random'",
+        "loss=['cross_entropy','focal']",
+        "focal_gamma={low=1.0,high=3.0,only_if={loss=['focal']}}",
+        trials=6,
+    )
+    trials = find_study(home, "quickstart-phantom").get_trials()
+    kinds = {trial.params["loss"] for trial in trials}
+    assert kinds == {"cross_entropy", "focal"}
+    for trial in trials:
+        assert ("focal_gamma" in trial.params) == (trial.params["loss"] == "focal")
+        assert "freeze_depth" not in trial.params
+
+
+def test_recipes_stand_beside_the_winner(home: Home) -> None:
+    names = '["recipes/003a-custom-cnn","recipes/000-frozen-resnet18"]'
+    result = _run(home, f"recipes={names}", trials=4)
+    trials = find_study(home, "quickstart-phantom").get_trials()
+    assert [t.user_attrs.get("recipe") for t in trials[:3]] == [
+        "003a-custom-cnn", "000-frozen-resnet18", None,
+    ]  # fmt: skip
+    assert trials[0].user_attrs["hyperparameters"]["head"] == "mlp"
+    assert trials[1].user_attrs["hyperparameters"]["dropout"] == 0.85
+    path = MlflowClient(home.tracking_uri).download_artifacts(
+        result.run_id, "report.html", str(home.root)
+    )
+    page = Path(path).read_text(encoding="utf-8")
+    section = page[page.index("Known systems against the winner") :]
+    assert section.index("winner (trial") < section.index("003a-custom-cnn (trial 0)")
+    assert "test accuracy .924" in section
+
+
+def test_a_configuration_whose_loss_explodes_is_given_up_with_its_reason(home: Home) -> None:
+    result = _run(
+        home,
+        "learning_rate=[10.0,0.001]",
+        "optimizer='sgd'",
+        "weight_decay=10.0",
+        "epochs=30",
+        trials=6,
+    )
+    assert result.progress.failed == 0
+    trials = find_study(home, "quickstart-phantom").get_trials()
+    exploded = [t for t in trials if "loss became" in t.user_attrs.get("prune_reason", "")]
+    assert exploded
+    assert all(trial.state == TrialState.PRUNED for trial in exploded)
+
+
+def test_a_study_without_a_space_is_its_one_configuration(home: Home) -> None:
+    context = plan_study(
+        "recipes/003a-custom-cnn",
+        home=home,
+        overrides=("dataset.source='phantom'", *TINY[1:3], "epochs=1", "image_size_pixels=28"),
+    )
+    assert not context.spec.space
+    result = run_study(
+        "recipes/003a-custom-cnn", trials=50, home=home.root, inline=True, device="cpu",
+        overrides=("dataset.source='phantom'", *TINY[1:3], "epochs=1", "image_size_pixels=28"),
+    )  # fmt: skip
+    assert result.progress.finished == 1
+    assert result.release is not None

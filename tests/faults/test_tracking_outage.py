@@ -31,6 +31,8 @@ NAME = "quickstart-phantom"
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrackingServer]:
     with pytest.MonkeyPatch.context():
         made = TrackingServer(tmp_path_factory.mktemp("server"))
+        # Its first answer takes seconds: the tables are made.
+        MlflowClient(made.uri).search_experiments()
         yield made
         made.stop()
 
@@ -62,7 +64,7 @@ def search(context: StudyContext, tracker: Tracker, num_trials: int) -> Iterator
 def test_training_goes_on_and_every_trial_arrives_once(
     fault: str, server: TrackingServer, context: StudyContext
 ) -> None:
-    tracker = Tracker(context, call_seconds=1)
+    tracker = Tracker(context, call_seconds=2)
     longest = 0.0
     before = time.monotonic()
     for finished in search(context, tracker, 6):
@@ -79,7 +81,7 @@ def test_training_goes_on_and_every_trial_arrives_once(
                 server.start()
         before = time.monotonic()
     assert tracker.problem is None
-    assert longest < 12
+    assert longest < 20
     check_copy(context.home, context.name, 6)
 
 
@@ -133,10 +135,10 @@ def test_a_server_that_never_answered_is_refused_at_once(
 def test_a_resumed_search_does_not_wait_for_the_server(
     server: TrackingServer, context: StudyContext
 ) -> None:
-    for finished in search(context, Tracker(context, call_seconds=1), 2):
+    for finished in search(context, Tracker(context, call_seconds=2), 2):
         assert finished <= 2
     server.stop()
-    tracker = Tracker(context, call_seconds=1)
+    tracker = Tracker(context, call_seconds=2)
     assert max(search(context, tracker, 4)) == 4
     assert tracker.problem is not None
     assert tracker.run_id
@@ -156,7 +158,7 @@ def test_an_interrupt_does_not_wait_for_a_server_that_hangs(
     started = time.monotonic()
     steps.close()
     assert time.monotonic() - started < 5
-    server.hang_seconds = 3
+    server.hang_seconds = 6
 
 
 def test_a_second_study_run_made_by_a_lost_answer_is_removed(

@@ -34,7 +34,7 @@ class TrackingServer:
         handlers._artifact_repo = None
         self._app: Application = app.wsgi_app
         self.mode = "ok"
-        self.hang_seconds = 3.0
+        self.hang_seconds = 6.0
         self.num_requests = 0
         self._server: BaseWSGIServer | None = None
         self._port = 0

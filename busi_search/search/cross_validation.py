@@ -27,7 +27,7 @@ from busi_search.training.fit import (
 )
 from busi_search.training.freezing import freeze_backbone
 from busi_search.training.inputs import FeatureInputs, Inputs, MaskedInputs, PixelInputs
-from busi_search.training.losses import balanced_class_weights, make_loss
+from busi_search.training.losses import LossFunction, balanced_class_weights
 from busi_search.training.weights import load_weights
 from busi_search.training.zoo import ImageClassifier, build_model
 
@@ -209,7 +209,7 @@ def _fit(
             learning_rate=hyperparameters.learning_rate,
             weight_decay=hyperparameters.weight_decay,
         ),
-        loss_function=make_loss(
+        loss_function=LossFunction(
             hyperparameters.loss,
             label_smoothing=hyperparameters.label_smoothing,
             class_weights=weights,

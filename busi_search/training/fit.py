@@ -173,7 +173,7 @@ def fit_fold(
             average is what is yielded and kept. 0: the weights as they are.
     """
     generator = torch.Generator().manual_seed(seed)
-    num_classes = int(labels.max()) + 1
+    truth = F.one_hot(labels).to(torch.float32)
     batches_per_epoch = max(1, math.ceil((len(train) - 1) / batch_size))
     rate = _LearningRate(optimizer, schedule, epochs, batches_per_epoch)
     average = _make_average(model, weight_averaging)
@@ -185,8 +185,7 @@ def fit_fold(
         order = _epoch_order(train, labels, balanced_sampling, generator)
         losses, sizes = [], []
         for batch in _batches(order, batch_size):
-            targets = F.one_hot(labels[batch], num_classes).to(torch.float32)
-            examples, targets = inputs.batch(batch, targets, generator)
+            examples, targets = inputs.batch(batch, truth[batch], generator)
             rate.before_step()
             loss, micro_batch = accumulate_gradients(
                 classify, optimizer, loss_function, examples, targets, micro_batch

@@ -65,14 +65,13 @@ def _backward(
     bfloat16 has the range of float32, so gradients need no scaling.
     """
     half = inputs.is_cuda and torch.cuda.is_bf16_supported()
-    # The weights of a batch do not depend on the logits.
-    total = loss_function(torch.zeros_like(targets), targets)[1].sum()
+    total = loss_function.total_weight(targets)
     count = -(-len(inputs) // micro_batch)
     loss = torch.zeros((), device=inputs.device)
     for some, wanted in zip(inputs.tensor_split(count), targets.tensor_split(count), strict=True):
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=half):
             logits, further = classify(some)
-        part = loss_function(logits.float(), wanted)[0].sum() / total
+        part = loss_function(logits.float(), wanted).sum() / total
         if further is not None:
             part = part + further.sum() / len(inputs)
         torch.autograd.backward(part)

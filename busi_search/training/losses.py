@@ -1,45 +1,55 @@
 """Loss functions over soft targets: cross entropy and focal, weighted and smoothed."""
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-LossFunction = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
+@dataclass(frozen=True)
+class LossFunction:
+    """A loss over soft targets, image by image.
 
-def make_loss(
-    kind: str,
-    *,
-    label_smoothing: float = 0.0,
-    class_weights: Tensor | None = None,
-    focal_gamma: float = 2.0,
-) -> LossFunction:
-    """Return a function of logits (N, C) and target probabilities (N, C).
+    The loss of a batch is the sum of the images' losses over the sum of their weights, whatever the
+    pieces in which it is computed.
 
-    It gives (N,) weighted losses and (N,) weights; the loss of a batch is the sum of the ones over
-    the sum of the others, whatever the pieces in which it is computed.
-
-    Args:
+    Attributes:
         kind: ``cross_entropy`` or ``focal`` (Lin et al. 2017, with soft targets each class term
             is weighted by (1 − p)^gamma).
         label_smoothing: share of the target spread evenly over the classes, in [0, 1).
-        class_weights: (C,) weights; the mean is over the weights, as in PyTorch's cross entropy.
+        class_weights: (C,) weights, or None.
         focal_gamma: focusing parameter of the focal loss.
     """
 
-    def loss(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        log_probabilities = torch.log_softmax(logits, dim=1)
-        num_classes = logits.shape[1]
-        weights = targets if class_weights is None else targets * class_weights
-        smoothed = targets * (1 - label_smoothing) + label_smoothing / num_classes
-        if class_weights is not None:
-            smoothed = smoothed * class_weights
-        if kind == "focal":
-            smoothed = smoothed * (1 - log_probabilities.exp()) ** focal_gamma
-        return -(smoothed * log_probabilities).sum(dim=1), weights.sum(dim=1)
+    kind: str
+    label_smoothing: float = 0.0
+    class_weights: Tensor | None = None
+    focal_gamma: float = 2.0
 
-    return loss
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return (N,) weighted losses of logits (N, C) and target probabilities (N, C)."""
+        if self.kind == "cross_entropy":
+            return F.cross_entropy(
+                logits,
+                targets,
+                weight=self.class_weights,
+                label_smoothing=self.label_smoothing,
+                reduction="none",
+            )
+        log_probabilities = torch.log_softmax(logits, dim=1)
+        smoothing = self.label_smoothing
+        smoothed = targets * (1 - smoothing) + smoothing / logits.shape[1]
+        if self.class_weights is not None:
+            smoothed = smoothed * self.class_weights
+        smoothed = smoothed * (1 - log_probabilities.exp()) ** self.focal_gamma
+        return -(smoothed * log_probabilities).sum(dim=1)
+
+    def total_weight(self, targets: Tensor) -> Tensor:
+        """Return the sum of the weights of a batch: as in PyTorch, those of the true classes."""
+        if self.class_weights is None:
+            return targets.sum()
+        return (targets * self.class_weights).sum()
 
 
 def balanced_class_weights(labels: Tensor, num_classes: int) -> Tensor:

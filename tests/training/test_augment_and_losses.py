@@ -7,7 +7,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional as F
 
 from busi_search.training.augment import AugmentationRanges, augment_batch, mixup
-from busi_search.training.losses import balanced_class_weights, make_loss
+from busi_search.training.losses import LossFunction, balanced_class_weights
 
 
 def _batch(num_images: int = 16) -> torch.Tensor:
@@ -121,9 +121,9 @@ def test_each_operation_does_what_its_name_says() -> None:
     assert radius.max() >= 13
 
 
-def _value(parts: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+def _value(loss: LossFunction, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """The loss of a batch from the losses and weights of its images."""
-    return parts[0].sum() / parts[1].sum()
+    return loss(logits, targets).sum() / loss.total_weight(targets)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -131,8 +131,8 @@ def _value(parts: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
 def test_cross_entropy_is_pytorchs(smoothing: float, weighted: bool) -> None:
     logits, labels = torch.randn(12, 3), torch.tensor([0, 1, 2] * 4)
     weights = torch.tensor([0.5, 1.0, 2.0]) if weighted else None
-    loss = make_loss("cross_entropy", label_smoothing=smoothing, class_weights=weights)
-    computed = _value(loss(logits, F.one_hot(labels, 3).float()))
+    loss = LossFunction("cross_entropy", label_smoothing=smoothing, class_weights=weights)
+    computed = _value(loss, logits, F.one_hot(labels, 3).float())
     expected = F.cross_entropy(logits, labels, weight=weights, label_smoothing=smoothing)
     torch.testing.assert_close(computed, expected)
 
@@ -142,11 +142,13 @@ def test_focal_loss_by_hand() -> None:
     p = torch.softmax(logits, 1)[torch.arange(5), labels]
     expected = -((1 - p) ** 2 * p.log()).mean()
     targets = F.one_hot(labels, 2).float()
-    computed = _value(make_loss("focal")(logits, targets))
+    computed = _value(LossFunction("focal"), logits, targets)
     torch.testing.assert_close(computed, expected)
-    plain = _value(make_loss("cross_entropy")(logits, targets))
+    plain = _value(LossFunction("cross_entropy"), logits, targets)
     assert computed < plain
-    torch.testing.assert_close(_value(make_loss("focal", focal_gamma=0.0)(logits, targets)), plain)
+    torch.testing.assert_close(
+        _value(LossFunction("focal", focal_gamma=0.0), logits, targets), plain
+    )
 
 
 def test_balanced_weights_are_scikit_learns() -> None:

@@ -17,7 +17,7 @@ from busi_search.training.fit import (
 )
 from busi_search.training.gradients import accumulate_gradients
 from busi_search.training.inputs import PixelInputs
-from busi_search.training.losses import make_loss
+from busi_search.training.losses import LossFunction
 from busi_search.training.zoo import ImageClassifier, build_model
 
 
@@ -52,7 +52,7 @@ def _fit(
         train=np.arange(48),
         monitor=np.arange(48, 60) if monitor else None,
         optimizer=make_optimizer(model, "adam", learning_rate=learning_rate, weight_decay=0),
-        loss_function=make_loss("cross_entropy"),
+        loss_function=LossFunction("cross_entropy"),
         schedule=schedule,
         epochs=epochs,
         batch_size=16,
@@ -151,7 +151,7 @@ def test_out_of_memory_halves_the_pieces_and_keeps_the_gradients(weighted: bool)
     pixels, labels = torch.rand(13, 1, 4, 4), torch.arange(13) % 3
     targets = nn.functional.one_hot(labels, 3).float()
     weights = torch.tensor([0.2, 1.0, 5.0]) if weighted else None
-    loss = make_loss("cross_entropy", class_weights=weights)
+    loss = LossFunction("cross_entropy", class_weights=weights)
     whole, size = accumulate_gradients(model, optimizer, loss, pixels, targets, 13)
     assert size == 13
     expected = model.inner.weight.grad.clone()

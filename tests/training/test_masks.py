@@ -18,7 +18,7 @@ from busi_search.seeding import seed_everything
 from busi_search.training.augment import augment_batch
 from busi_search.training.fit import Schedule, fit_fold, make_optimizer
 from busi_search.training.inputs import MaskedInputs
-from busi_search.training.losses import make_loss
+from busi_search.training.losses import LossFunction
 from busi_search.training.zoo import build_model
 from tests.conftest import TINY
 
@@ -77,7 +77,7 @@ def test_the_auxiliary_loss_teaches_where_the_lesion_is() -> None:
         for _ in fit_fold(
             model, inputs, labels, train=np.arange(60), monitor=None,
             optimizer=make_optimizer(model, "adam", learning_rate=5e-3, weight_decay=0),
-            loss_function=make_loss("cross_entropy"), schedule=Schedule("none"), epochs=15,
+            loss_function=LossFunction("cross_entropy"), schedule=Schedule("none"), epochs=15,
             batch_size=15, freeze_depth=0, balanced_sampling=False, seed=0,
         ):  # fmt: skip
             pass

@@ -18,7 +18,7 @@ from scipy.stats import wilcoxon
 
 from busi_search.home import open_home
 from busi_search.search.context import StudyContext, reopen_study
-from busi_search.search.cross_validation import FoldResult
+from busi_search.search.fold_result import FoldResult
 from busi_search.search.pruning import paired_evidence
 from busi_search.search.records import stored_folds
 from busi_search.search.storage import find_study

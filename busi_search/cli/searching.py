@@ -124,7 +124,7 @@ def studies(ctx: click.Context, as_json: bool) -> None:
     Example:
       busi-search studies
     """
-    from busi_search.release.run import list_studies
+    from busi_search.search.status import list_studies
     from busi_search.spec import list_bundled
 
     run_here = list_studies(home_of(ctx))
@@ -159,9 +159,10 @@ def status(ctx: click.Context, name: str, as_json: bool) -> None:
     Example:
       busi-search status quickstart-phantom
     """
-    from busi_search.release.run import load_study, study_status
+    from busi_search.search.status import study_status
+    from busi_search.search.storage import find_study
 
-    found = study_status(load_study(name, home=home_of(ctx)))
+    found = study_status(find_study(home_of(ctx), name))
     if as_json:
         print_json(vars(found))
         return

@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 from busi_search.release.calibration import Calibration, apply_temperature
 from busi_search.release.selection import Estimate
 from busi_search.search.context import StudyContext
-from busi_search.search.cross_validation import gather_out_of_fold
+from busi_search.search.fold_result import gather_out_of_fold
 from busi_search.search.records import stored_folds, trial_hyperparameters
 from busi_search.training.metrics import compute_metrics
 

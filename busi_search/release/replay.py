@@ -10,7 +10,8 @@ from busi_search.data.folds import make_folds
 from busi_search.errors import InputError
 from busi_search.home import Home
 from busi_search.search.context import StudyContext, masks_for, reopen_study
-from busi_search.search.cross_validation import FoldResult, cross_validate
+from busi_search.search.cross_validation import cross_validate
+from busi_search.search.fold_result import FoldResult
 from busi_search.search.records import HYPERPARAMETERS, best_of_study, cv_metrics, stored_folds
 from busi_search.search.storage import find_study
 from busi_search.search.study import environment

@@ -11,7 +11,7 @@ from busi_search.release.known_systems import known_systems_section
 from busi_search.release.model_card import Card
 from busi_search.release.selection import Estimate, pareto_front
 from busi_search.search.context import StudyContext
-from busi_search.search.cross_validation import FoldResult, gather_out_of_fold
+from busi_search.search.fold_result import FoldResult, gather_out_of_fold
 from busi_search.search.records import cv_metrics, main_value, stored_folds, trial_hyperparameters
 from busi_search.training.metrics import softmax
 

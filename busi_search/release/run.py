@@ -1,6 +1,5 @@
 """A study from its name to its registered winner: what ``busi-search run`` does."""
 
-import json
 import math
 import os
 import shlex
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import TrialState
 
 from busi_search.data.sources import guess_study
 from busi_search.errors import InputError, TrackingAway
@@ -21,8 +19,8 @@ from busi_search.release.winner import Release, release_winner
 from busi_search.search.context import StudyContext, prepare_study
 from busi_search.search.executors import Executor, InlineExecutor, ProcessExecutor
 from busi_search.search.outages import tracking_errors
-from busi_search.search.records import HYPERPARAMETERS, best_of_study, main_value, stored_folds
-from busi_search.search.storage import find_study, open_storage
+from busi_search.search.records import stored_folds
+from busi_search.search.storage import find_study
 from busi_search.search.study import SearchProgress, run_search
 from busi_search.search.tracking import Tracker
 from busi_search.spec import Choice, StudySpec, load_spec
@@ -361,51 +359,3 @@ def load_study(name: str, *, home: Home | str | Path | None = None) -> optuna.St
         InputError: no such study; the sentence lists those there are.
     """
     return find_study(home if isinstance(home, Home) else open_home(home), name)
-
-
-def list_studies(home: Home) -> list["StudyStatus"]:
-    """Return the studies that were run on a home, in alphabetical order."""
-    storage = open_storage(home)
-    names = sorted(optuna.get_all_study_names(storage))
-    return [study_status(optuna.load_study(study_name=name, storage=storage)) for name in names]
-
-
-@dataclass(frozen=True)
-class StudyStatus:
-    """One line about a study.
-
-    Attributes:
-        name: of the study.
-        states: number of trials by Optuna state.
-        best: best value of a complete trial, or None.
-        best_trial: its number, or None.
-        best_params: its full configuration.
-        objective: name of the optimised metric.
-        simulated: whether its images are phantoms.
-    """
-
-    name: str
-    states: dict[str, int]
-    best: float | None
-    best_trial: int | None
-    best_params: dict[str, Any]
-    objective: str
-    simulated: bool
-
-
-def study_status(study: optuna.Study) -> StudyStatus:
-    """Summarise a study."""
-    trials = study.get_trials(deepcopy=False)
-    best = best_of_study(study)
-    spec = (
-        json.loads(study.user_attrs["identity"]["spec"]) if "identity" in study.user_attrs else {}
-    )
-    return StudyStatus(
-        name=study.study_name,
-        states={state.name.lower(): sum(t.state == state for t in trials) for state in TrialState},
-        best=main_value(best) if best else None,
-        best_trial=best.number if best else None,
-        best_params=best.user_attrs.get(HYPERPARAMETERS, {}) if best else {},
-        objective=spec.get("study", {}).get("objective", "cv_auc"),
-        simulated=bool(study.user_attrs.get("simulated")),
-    )

@@ -46,7 +46,8 @@ from busi_search.release.selection import (
     select_trial,
 )
 from busi_search.search.context import StudyContext, masks_for, reopen_study
-from busi_search.search.cross_validation import cross_validate, gather_out_of_fold
+from busi_search.search.cross_validation import cross_validate
+from busi_search.search.fold_result import gather_out_of_fold
 from busi_search.search.records import cv_metrics, stored_folds, trial_hyperparameters
 from busi_search.search.storage import find_study, open_storage
 from busi_search.search.tracking import Tracker, git_commit

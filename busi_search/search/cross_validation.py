@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from busi_search.data.folds import Fold, make_folds
+from busi_search.search.fold_result import FoldResult
 from busi_search.seeding import derive_seed, seed_everything
 from busi_search.spec import Hyperparameters
 from busi_search.training import metrics
@@ -40,33 +41,6 @@ VIEW_STRENGTHS = 4
 
 class TrainingDiverged(ArithmeticError):
     """The loss is no longer a finite number; the configuration cannot be trained."""
-
-
-@dataclass(frozen=True)
-class FoldResult:
-    """What one fold of one trial gave.
-
-    Attributes:
-        fold: its index.
-        log_probabilities: (V, C) float32, one row per validation image of the fold.
-        metrics: :func:`busi_search.training.metrics.compute_metrics` of these.
-        train_loss: one value per epoch.
-        val_epochs: epochs at which the validation AUC was looked at (never acted on).
-        val_auc: its values there.
-        image_passes: images that went forward and backward.
-        seconds: wall time.
-        model: the trained network, where it was trained in this process.
-    """
-
-    fold: int
-    log_probabilities: npt.NDArray[np.float32]
-    metrics: Mapping[str, float]
-    train_loss: tuple[float, ...]
-    val_epochs: tuple[int, ...]
-    val_auc: tuple[float, ...]
-    image_passes: int
-    seconds: float
-    model: ImageClassifier | None = field(default=None, compare=False, repr=False)
 
 
 def cross_validate(
@@ -310,31 +284,3 @@ def _inner_split(
         return train, None
     inner = make_folds(labels[train], groups[train], num_folds=INNER_FOLDS, seed=seed)[0]
     return train[inner.train], train[inner.validation]
-
-
-@dataclass(frozen=True)
-class OutOfFoldPredictions:
-    """One row per development image, predicted by the fold that held it out.
-
-    Attributes:
-        log_probabilities: (N, C) float32.
-        fold_of: (N,) index of the fold.
-    """
-
-    log_probabilities: npt.NDArray[np.float32]
-    fold_of: Indices
-
-
-def gather_out_of_fold(
-    results: Sequence[FoldResult], folds: Sequence[Fold]
-) -> OutOfFoldPredictions:
-    """Put the predictions of all folds into one array in the order of the images."""
-    num_images = sum(len(fold.validation) for fold in folds)
-    num_classes = results[0].log_probabilities.shape[1]
-    rows = np.full((num_images, num_classes), np.nan, dtype=np.float32)
-    fold_of = np.full(num_images, -1, dtype=np.int64)
-    for result in results:
-        validation = folds[result.fold].validation
-        rows[validation] = result.log_probabilities
-        fold_of[validation] = result.fold
-    return OutOfFoldPredictions(rows, fold_of)

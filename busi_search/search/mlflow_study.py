@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from busi_search.errors import BusiSearchError
 from busi_search.home import create_tracking_store, quiet_mlflow
 from busi_search.search.context import StudyContext
-from busi_search.search.cross_validation import FoldResult, gather_out_of_fold
+from busi_search.search.fold_result import FoldResult, gather_out_of_fold
 from busi_search.search.records import (
     ERROR,
     PRUNE_REASON,

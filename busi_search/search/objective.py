@@ -7,7 +7,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from busi_search.search.context import StudyContext, masks_for
-from busi_search.search.cross_validation import FoldResult, TrainingDiverged, cross_validate
+from busi_search.search.cross_validation import TrainingDiverged, cross_validate
+from busi_search.search.fold_result import FoldResult
 from busi_search.search.pruning import EVIDENCE_ALPHA, paired_evidence
 from busi_search.search.records import (
     HYPERPARAMETERS,

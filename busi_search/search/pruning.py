@@ -9,7 +9,7 @@ import numpy.typing as npt
 import optuna
 from scipy.stats import norm, rankdata
 
-from busi_search.search.cross_validation import FoldResult
+from busi_search.search.fold_result import FoldResult
 from busi_search.spec import MINIMISED_METRICS, StudySection
 from busi_search.training import metrics
 from busi_search.training.weighted_metrics import weighted_metric

@@ -9,7 +9,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from busi_search.search.cross_validation import FoldResult
+from busi_search.search.fold_result import FoldResult
 from busi_search.spec import Hyperparameters
 
 HYPERPARAMETERS = "hyperparameters"

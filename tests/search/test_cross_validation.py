@@ -3,12 +3,8 @@ import pytest
 
 from busi_search.data.folds import make_folds
 from busi_search.search import cross_validation
-from busi_search.search.cross_validation import (
-    FoldResult,
-    TrainingDiverged,
-    cross_validate,
-    gather_out_of_fold,
-)
+from busi_search.search.cross_validation import TrainingDiverged, cross_validate
+from busi_search.search.fold_result import FoldResult, gather_out_of_fold
 from busi_search.search.records import cv_metrics, decode_fold, encode_fold
 from busi_search.spec import Hyperparameters
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from busi_search.search.cross_validation import FoldResult
+from busi_search.search.fold_result import FoldResult
 from busi_search.search.pruning import auc_influence, paired_evidence
 from busi_search.training.metrics import binary_auc, compute_metrics, softmax
 

@@ -1,0 +1,69 @@
+"""What one fold gave, and the folds of a trial put together; light to import."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from busi_search.data.folds import Fold
+    from busi_search.training.zoo import ImageClassifier
+
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """What one fold of one trial gave.
+
+    Attributes:
+        fold: its index.
+        log_probabilities: (V, C) float32, one row per validation image of the fold.
+        metrics: :func:`busi_search.training.metrics.compute_metrics` of these.
+        train_loss: one value per epoch.
+        val_epochs: epochs at which the validation AUC was looked at (never acted on).
+        val_auc: its values there.
+        image_passes: images that went forward and backward.
+        seconds: wall time.
+        model: the trained network, where it was trained in this process.
+    """
+
+    fold: int
+    log_probabilities: npt.NDArray[np.float32]
+    metrics: Mapping[str, float]
+    train_loss: tuple[float, ...]
+    val_epochs: tuple[int, ...]
+    val_auc: tuple[float, ...]
+    image_passes: int
+    seconds: float
+    model: "ImageClassifier | None" = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class OutOfFoldPredictions:
+    """One row per development image, predicted by the fold that held it out.
+
+    Attributes:
+        log_probabilities: (N, C) float32.
+        fold_of: (N,) index of the fold.
+    """
+
+    log_probabilities: npt.NDArray[np.float32]
+    fold_of: Indices
+
+
+def gather_out_of_fold(
+    results: Sequence[FoldResult], folds: "Sequence[Fold]"
+) -> OutOfFoldPredictions:
+    """Put the predictions of all folds into one array in the order of the images."""
+    num_images = sum(len(fold.validation) for fold in folds)
+    num_classes = results[0].log_probabilities.shape[1]
+    rows = np.full((num_images, num_classes), np.nan, dtype=np.float32)
+    fold_of = np.full(num_images, -1, dtype=np.int64)
+    for result in results:
+        validation = folds[result.fold].validation
+        rows[validation] = result.log_probabilities
+        fold_of[validation] = result.fold
+    return OutOfFoldPredictions(rows, fold_of)

@@ -45,7 +45,8 @@ class StudySection(_Strict):
     ``objective`` may be written as a list; its first entry is a metric, and further ones make the
     search a multi-objective one. ``winner`` says which trial is released: the best, or the cheapest
     (by the second objective, else by ``num_parameters``) within one standard error of it.
-    ``recipes`` names study files of known configurations; what the study fixes holds for them too.
+    ``recipes`` names study files of known configurations; what the study fixes holds for them too,
+    but ``recipe_epochs``, if given, bounds their own number of epochs instead.
     ``reported`` is what the source of a recipe reports, to be shown beside its result.
     """
 
@@ -57,6 +58,7 @@ class StudySection(_Strict):
     seed: int = Field(default=0, ge=0, lt=2**31)
     startup_trials: int = Field(default=10, ge=0)
     recipes: tuple[str, ...] = ()
+    recipe_epochs: int | None = Field(default=None, ge=1)
     reported: str = ""
 
     @model_validator(mode="before")
@@ -456,6 +458,10 @@ def _read_recipes(raw: dict[str, Any], origin: str) -> None:
         parse_spec(recipe, origin=str(path))
         settings = dict(recipe.get("hyperparameters", {}))
         kept = {key: value for key, value in settings.items() if key not in fixed}
+        limit = section.get("recipe_epochs")
+        if isinstance(limit, int):
+            own = settings.get("epochs", limit)
+            kept["epochs"] = min(limit, own) if isinstance(own, int) else limit
         reported = recipe.get("study", {}).get("reported", "")
         entries.append({"name": path.stem, "reported": reported, **kept})
     own = raw.get("recipe", [])

@@ -68,10 +68,18 @@ def test_what_a_study_fixes_holds_for_its_recipes() -> None:
     balanced = trials["004-balanced-resnet50"]
     assert (balanced.architecture, balanced.balanced_sampling) == ("resnet50", True)
     assert (balanced.image_size_pixels, balanced.weights) == (28, "none")
-    assert balanced.epochs == spec.hyperparameters["epochs"]
+    assert balanced.epochs == spec.study.recipe_epochs
     # Nothing pretrained, nothing to freeze.
     assert trials["000-frozen-resnet18"].freeze_depth == 0
     assert load_spec("busi")[0].recipe[1]["freeze_depth"] == 5
+
+
+def test_recipes_may_be_bounded_on_their_own() -> None:
+    spec, _ = load_spec("breastmnist", ("epochs=99", "study.recipe_epochs=28"))
+    epochs = {a["recipe"]: a["recipe_settings"]["epochs"] for _, a in recipe_trials(spec)}
+    assert epochs["003a-custom-cnn"] == 25
+    assert epochs["004-balanced-resnet50"] == 28
+    assert spec.resolve({}).epochs == 99
 
 
 def test_a_missing_recipe_is_named() -> None:

@@ -440,13 +440,13 @@ def load_spec(name_or_path: str, overrides: tuple[str, ...] = ()) -> tuple[Study
 def _read_recipes(raw: dict[str, Any], origin: str) -> None:
     """Put the configurations of the named recipe files before the file's own recipes.
 
-    What the study itself fixes (epochs, weights, image size …) holds for them too; what that
-    replaces is kept beside it, to be shown.
+    What the study itself fixes (epochs, weights, image size …) holds for them too.
     """
-    section = raw.get("study")
+    section: Any = raw.get("study")
     names = section.get("recipes", []) if isinstance(section, dict) else []
     if not isinstance(names, list) or not names:
         return
+    limit = section.get("recipe_epochs")
     fixed = set(raw.get("hyperparameters", {})) | {"image_size_pixels"}
     entries = []
     for name in names:
@@ -458,7 +458,6 @@ def _read_recipes(raw: dict[str, Any], origin: str) -> None:
         parse_spec(recipe, origin=str(path))
         settings = dict(recipe.get("hyperparameters", {}))
         kept = {key: value for key, value in settings.items() if key not in fixed}
-        limit = section.get("recipe_epochs")
         if isinstance(limit, int):
             own = settings.get("epochs", limit)
             kept["epochs"] = min(limit, own) if isinstance(own, int) else limit

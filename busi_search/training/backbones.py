@@ -166,12 +166,14 @@ def _split_vit(net: Any) -> Stages:
     return [_ViTStem(net), *quarters]
 
 
-def _small_cnn(_variant: str) -> nn.ModuleList:
+def _small_cnn(variant: str) -> nn.ModuleList:
     """Three blocks of convolution, max-pool, batch norm and ELU; sized for 28–64 px.
 
     Pooling comes first, at a quarter of the work for the rest: ELU is monotone and would give the
     same after it; batch norm sees the pooled values, which is another network than the reverse.
+    ``wide`` has twice the channels.
     """
+    widths = (1, 32, 64, 128) if variant == "wide" else (1, 16, 32, 64)
     blocks: Stages = [
         nn.Sequential(
             nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False),
@@ -179,7 +181,7 @@ def _small_cnn(_variant: str) -> nn.ModuleList:
             nn.BatchNorm2d(outputs),
             nn.ELU(inplace=True),
         )
-        for inputs, outputs in pairwise((1, 16, 32, 64))
+        for inputs, outputs in pairwise(widths)
     ]
     blocks[-1] = nn.Sequential(blocks[-1], nn.AdaptiveAvgPool2d(3), nn.Flatten())
     return nn.ModuleList(blocks)

@@ -15,6 +15,7 @@ from busi_search.training.zoo import build_model
 # One row an architecture: sizes at which it is tried.
 SIZES = {
     "small_cnn": (28, 64),
+    "small_cnn_wide": (28,),
     "resnet18": (28, 64),
     "resnet34": (64,),
     "resnet50": (64,),

@@ -65,10 +65,13 @@ def failing(study: optuna.Study) -> str | None:
 
     Trials that had failed when the driver began are not counted: the same line tries again.
     """
+    trials = study.get_trials(deepcopy=False)
+    if not any(trial.state == TrialState.FAIL for trial in trials):
+        return None
     forgiven = set(study.user_attrs.get(_FORGIVEN, ()))
     ended = [
         trial
-        for trial in study.get_trials(deepcopy=False)
+        for trial in trials
         if trial.state.is_finished() and trial.number not in forgiven
     ]
     ended.sort(key=lambda t: (t.datetime_complete is None, t.datetime_complete))

@@ -87,7 +87,8 @@ class Objective:
         trial.set_user_attr(COSTS[0], sum(p.numel() for p in model.parameters()))
 
     def _frozen(self, trial: optuna.Trial) -> FrozenTrial:
-        return self._study.get_trials(deepcopy=False)[trial.number]
+        # By identity, not from the list of all trials, which grows.
+        return self._study._storage.get_trial(trial._trial_id)
 
     def _report_and_prune(self, trial: optuna.Trial, results: list[FoldResult]) -> None:
         section = self._context.spec.study

@@ -39,6 +39,7 @@ main.add_sections(
             searching.studies,
             searching.status,
             searching.report,
+            searching.export,
             searching.replay,
             searching.leak_gap,
         ),

@@ -159,9 +159,9 @@ def status(ctx: click.Context, name: str, as_json: bool) -> None:
     Example:
       busi-search status quickstart-phantom
     """
-    from busi_search.release.run import load_study, study_status
+    from busi_search.release.study_view import load_study
 
-    found = study_status(load_study(name, home=home_of(ctx)))
+    found = load_study(name, home=home_of(ctx)).status
     if as_json:
         print_json(vars(found))
         return
@@ -184,6 +184,23 @@ def report(ctx: click.Context, name: str, target: str) -> None:
     from busi_search.release.winner import write_report
 
     write_report(home_of(ctx), name, Path(target))
+    click.echo(f"{target} written", err=True)
+
+
+@click.command()
+@click.argument("name")
+@click.option("--to", "target", required=True, help="File to write: .parquet or .csv.")
+@click.pass_context
+def export(ctx: click.Context, name: str, target: str) -> None:
+    """Write a study's trials as a table: states, figures, hyperparameters.
+
+    \b
+    Example:
+      busi-search export quickstart-phantom --to trials.parquet
+    """
+    from busi_search.release.study_view import load_study
+
+    load_study(name, home=home_of(ctx)).export(target)
     click.echo(f"{target} written", err=True)
 
 

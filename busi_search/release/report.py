@@ -4,6 +4,7 @@ import html
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import plotly.graph_objects as go
 from optuna.trial import FrozenTrial, TrialState
 
 from busi_search.release import charts
@@ -45,21 +46,8 @@ def render_report(
     """
     folds = stored_folds(best, len(context.partition.folds))
     results = [folds[index] for index in sorted(folds)]
-    section = context.spec.study
     development = context.development
-    out_of_fold = gather_out_of_fold(results, context.partition.folds)
-    probabilities = softmax(out_of_fold.log_probabilities)
-    arguments = (probabilities, development.labels, development.class_names)
-    figures = [
-        charts.history_figure(trials, section.objective, section.direction),
-        charts.curves_figure([(r.val_epochs, r.val_auc) for r in results]),
-        charts.roc_figure(*arguments, development.positive),
-        charts.precision_recall_figure(*arguments, development.positive),
-        charts.confusion_figure(*arguments),
-    ]
-    if section.further_objectives:
-        front = pareto_front(trials, section)
-        figures.insert(1, charts.pareto_figure(trials, front, section.objectives))
+    figures = report_figures(context, trials, best).values()
     parts = [
         f"<h1>{html.escape(context.name)}</h1>",
         f'<p class="warning">{PHANTOM_WARNING}</p>' if development.simulated else "",
@@ -89,6 +77,34 @@ def render_report(
     )
     body = "\n".join(parts)
     return f"<!doctype html><html lang=en><head>{head}</head><body>{body}</body></html>"
+
+
+def report_figures(
+    context: StudyContext, trials: Sequence[FrozenTrial], best: FrozenTrial
+) -> dict[str, go.Figure]:
+    """Return the figures of the page by name, in their order.
+
+    Args: as :func:`render_report`.
+    """
+    folds = stored_folds(best, len(context.partition.folds))
+    results = [folds[index] for index in sorted(folds)]
+    section, development = context.spec.study, context.development
+    out_of_fold = gather_out_of_fold(results, context.partition.folds)
+    arguments = (
+        softmax(out_of_fold.log_probabilities),
+        development.labels,
+        development.class_names,
+    )
+    figures = {"history": charts.history_figure(trials, section.objective, section.direction)}
+    if section.further_objectives:
+        front = pareto_front(trials, section)
+        figures["pareto"] = charts.pareto_figure(trials, front, section.objectives)
+    return figures | {
+        "learning_curves": charts.curves_figure([(r.val_epochs, r.val_auc) for r in results]),
+        "roc": charts.roc_figure(*arguments, development.positive),
+        "precision_recall": charts.precision_recall_figure(*arguments, development.positive),
+        "confusion": charts.confusion_figure(*arguments),
+    }
 
 
 def _summary(

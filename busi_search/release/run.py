@@ -354,15 +354,6 @@ def run_study(
     return last
 
 
-def load_study(name: str, *, home: Home | str | Path | None = None) -> optuna.Study:
-    """Open a study that was run on a home, as Optuna sees it.
-
-    Raises:
-        InputError: no such study; the sentence lists those there are.
-    """
-    return find_study(home if isinstance(home, Home) else open_home(home), name)
-
-
 def list_studies(home: Home) -> list["StudyStatus"]:
     """Return the studies that were run on a home, in alphabetical order."""
     storage = open_storage(home)

@@ -51,6 +51,7 @@ main.add_sections(
             releasing.models,
             releasing.predict,
             releasing.ui,
+            releasing.serve,
         ),
         "Maintenance": (maintaining.doctor, maintaining.sync),
     }

@@ -250,3 +250,27 @@ def ui(ctx: click.Context, port: int, study: str | None, no_browser: bool) -> No
 
     on_stop(lambda: "The UI has ended.")
     serve_ui(home_of(ctx), port=port, study=study, open_browser=not no_browser)
+
+
+@click.command()
+@click.option(
+    "--port", type=click.IntRange(1, 65535), default=8000, show_default=True, help="TCP port."
+)
+@click.option("--model-uri", help="Such as models:/busi-classifier@candidate (default: champion).")
+@click.option("--no-browser", is_flag=True, help="Only print the address.")
+@click.pass_context
+def serve(ctx: click.Context, port: int, model_uri: str | None, no_browser: bool) -> None:
+    """Open a page, on this machine only, where one image gets an answer; Ctrl-C ends it.
+
+    POST /predict answers an image file with JSON.
+
+    \b
+    Example:
+      busi-search serve --port 8000
+    """
+    from busi_search.release.app import serve_page
+    from busi_search.release.predict import load_champion
+
+    on_stop(lambda: "The page has ended.")
+    classifier = load_champion(home_of(ctx), model_uri)
+    serve_page(classifier, port=port, open_browser=not no_browser)

@@ -17,6 +17,7 @@ from busi_search.data.busi import IMAGE_SUFFIXES, is_mask
 from busi_search.data.images import decode_image, resize_image
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.home import Home, create_tracking_store, open_home, quiet_mlflow
+from busi_search.release.familiarity import Familiarity
 from busi_search.release.registry import CHAMPION, MODEL_NAME, find_version
 from busi_search.spec import user_path
 
@@ -49,6 +50,10 @@ class Classifier:
         weights_sha256: hash of the exported program, weights included.
         positive_class: name of the class (malignant) the operating point is about.
         operating_threshold: probability of that class from which an image is called positive.
+        operating_sensitivity, operating_specificity: of that rule, on the out-of-fold predictions
+            it was chosen on; None for models that do not say.
+        familiarity: what its training images looked like; None for models that do not say.
+        tags: of the registered version, its figures among them.
     """
 
     def __init__(self, module: torch.nn.Module, metadata: dict[str, Any], uri: str) -> None:
@@ -63,6 +68,11 @@ class Classifier:
         self.positive_class = str(metadata["positive_class"])
         self.weights_sha256 = str(metadata["weights_sha256"])
         self.operating_threshold = float(metadata["operating_threshold"])
+        self.operating_sensitivity: float | None = metadata.get("operating_sensitivity")
+        self.operating_specificity: float | None = metadata.get("operating_specificity")
+        stored = metadata.get("familiarity")
+        self.familiarity = Familiarity.from_json(stored) if stored else None
+        self.tags: dict[str, str] = dict(metadata.get("tags", {}))
 
     @torch.inference_mode()
     def predict_pixels(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -188,6 +198,7 @@ def load_champion(
             "promote or name another version."
         ) from error
     metadata |= {"name": name, "version": found.version, "run_id": found.run_id}
+    metadata["tags"] = found.tags
     return Classifier(module, metadata, uri)
 
 

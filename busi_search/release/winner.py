@@ -24,6 +24,7 @@ from busi_search.release.calibration import (
     choose_operating_point,
     fit_temperature,
 )
+from busi_search.release.familiarity import fit_familiarity
 from busi_search.release.model_card import Card, card_markdown, make_model_card
 from busi_search.release.predict import load_champion
 from busi_search.release.registry import (
@@ -253,6 +254,9 @@ def _rebuild_and_register(
             "operating_threshold": calibration.operating_point.threshold,
             "operating_sensitivity": calibration.operating_point.sensitivity,
             "operating_specificity": calibration.operating_point.specificity,
+            "familiarity": fit_familiarity(
+                context.images(hyperparameters.image_size_pixels)
+            ).to_json(),
             "simulated": development.simulated,
             "study": context.name,
             "trial": best.number,

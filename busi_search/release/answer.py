@@ -16,7 +16,7 @@ from busi_search.release.predict import Classifier
 
 SHOWN_PIXELS = 512
 # A fall of the probability by this much is painted in full colour.
-FULL_COLOUR = 0.3
+FULL_COLOUR = 0.2
 
 
 def describe_model(classifier: Classifier) -> dict[str, Any]:
@@ -157,7 +157,7 @@ def _occlusion(classifier: Classifier, pixels: GreyImage) -> dict[str, Any]:
         return {"overlay": None, "largest_fall": None, "text": text}
     strength = np.clip(np.abs(falls) / FULL_COLOUR, 0, 1)
     colour = np.where(falls[..., None] > 0, (213, 94, 0), (0, 114, 178)).astype(np.uint8)
-    overlay = np.dstack([colour, (strength * 170).astype(np.uint8)])
+    overlay = np.dstack([colour, (strength * 190).astype(np.uint8)])
     picture = Image.fromarray(overlay, "RGBA").resize(
         (SHOWN_PIXELS, SHOWN_PIXELS), Image.Resampling.BICUBIC
     )

@@ -77,7 +77,11 @@ class Classifier:
     @torch.inference_mode()
     def predict_pixels(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Return (N, C) probabilities of (N, S, S) uint8 grey images of the model's own size."""
-        inputs = torch.from_numpy(np.ascontiguousarray(pixels)).unsqueeze(1).to(torch.float32)
+        inputs = (
+            torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
+            .unsqueeze(1)
+            .to(torch.float32)
+        )
         rows = [self._module(batch) for batch in torch.split(inputs, BATCH_SIZE)]
         result: npt.NDArray[np.float32] = torch.cat(rows).numpy()
         return result

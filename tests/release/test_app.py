@@ -257,5 +257,5 @@ def test_a_browser_shows_the_answer(port: int, tmp_path: Path) -> None:
     assert 'id="answer" hidden' not in page
     assert "alled malignant: the probability" in page
     assert "SIMULATED" in page
-    assert page.count("<meter") == 3
+    assert page.count("<progress") == 3
     assert 'src="data:image/png;base64,' in page

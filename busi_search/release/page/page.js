@@ -14,6 +14,11 @@ function element(name, text) {
   return made;
 }
 
+function label(name) {
+  if (name.startsWith("corrected_")) return `${name.slice(10)}, corrected for the choice`;
+  return name.startsWith("cv_") ? `${name}, as found` : name.replaceAll("_", " ");
+}
+
 async function read(response) {
   const content = await response.json();
   if (!response.ok) throw new Error(content.error);
@@ -50,10 +55,10 @@ function show(answer) {
   const rows = Object.entries(answer.probabilities).map(([name, share]) => {
     const row = element("div");
     row.className = "bar";
-    const meter = element("meter");
-    meter.value = share;
-    meter.setAttribute("aria-label", name);
-    row.append(element("span", name), meter, element("span", `${(100 * share).toFixed(1)} %`));
+    const bar = element("progress");
+    bar.value = share;
+    bar.setAttribute("aria-label", name);
+    row.append(element("span", name), bar, element("span", `${(100 * share).toFixed(1)} %`));
     return row;
   });
   part("probabilities").replaceChildren(...rows);
@@ -76,7 +81,7 @@ function showModel(model) {
     ["study", model.study],
     ["trained on", model.dataset],
     ["classes", model.class_names.join(", ")],
-    ...Object.entries(model.figures).map(([name, value]) => [name.replaceAll("_", " "), value]),
+    ...Object.entries(model.figures).map(([name, value]) => [label(name), value]),
   ];
   part("model").replaceChildren(...rows.map(([name, value]) => {
     const row = element("tr");

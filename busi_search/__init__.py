@@ -1,22 +1,29 @@
 """Find the best honest breast-ultrasound classifier, and show why it is the best."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from busi_search.release.predict import load_champion
-    from busi_search.release.run import load_study, run_study
+    from busi_search.release.run import run_study
+    from busi_search.release.study_view import load_study
 
 __all__ = ["load_champion", "load_study", "run_study"]
+
+_HOMES = {
+    "load_champion": "busi_search.release.predict",
+    "load_study": "busi_search.release.study_view",
+    "run_study": "busi_search.release.run",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Import what a notebook uses when it is first used: torch and MLflow take seconds."""
-    if name in ("load_study", "run_study"):
-        from busi_search.release import run
-
-        return getattr(run, name)
-    if name == "load_champion":
-        from busi_search.release.predict import load_champion
-
-        return load_champion
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'busi_search' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    """List the public names, also those not yet imported."""
+    return sorted({*globals(), *__all__})

@@ -39,6 +39,7 @@ main.add_sections(
             searching.studies,
             searching.status,
             searching.report,
+            searching.export,
             searching.replay,
             searching.leak_gap,
         ),
@@ -50,6 +51,7 @@ main.add_sections(
             releasing.models,
             releasing.predict,
             releasing.ui,
+            releasing.serve,
         ),
         "Maintenance": (maintaining.doctor, maintaining.sync),
     }

@@ -9,7 +9,7 @@ from busi_search.cli.base import JSON_OPTION, home_of, print_json
 
 @click.group()
 def data() -> None:
-    """Check, and simulate, images."""
+    """Check, describe, fetch and simulate images."""
 
 
 @data.command("check")
@@ -56,6 +56,21 @@ def data_describe(ctx: click.Context, path: str, target: str) -> None:
 
     write_file(target, describe_dataset(path, cache=home_of(ctx).cache).encode())
     click.echo(f"{target} written", err=True)
+
+
+@data.command("download")
+@click.argument("name", metavar="breastmnist|busi")
+@click.option("--to", "folder", default="data", show_default=True, help="Folder to put it into.")
+def data_download(name: str, folder: str) -> None:
+    """Fetch a published dataset and check it; for BUSI, say where to get it.
+
+    \b
+    Example:
+      busi-search data download breastmnist --to data
+    """
+    from busi_search.data.download import download_dataset
+
+    click.echo(download_dataset(name, folder))
 
 
 @data.command("phantom")

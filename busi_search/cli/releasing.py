@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from busi_search.cli.base import JSON_OPTION, home_of, on_stop, print_json
-from busi_search.errors import GateRefused
+from busi_search.errors import GateRefused, InputError
 
 
 @click.command()
@@ -184,18 +184,28 @@ def models(ctx: click.Context, model: str | None, as_json: bool) -> None:
 @click.command()
 @click.argument("paths", nargs=-1, required=True)
 @click.option("--model-uri", help="Such as models:/busi-classifier@candidate (default: champion).")
+@click.option("--to", "target", metavar="FILE.csv", help="Write a table rather than print lines.")
 @JSON_OPTION
 @click.pass_context
 def predict(
-    ctx: click.Context, paths: tuple[str, ...], model_uri: str | None, as_json: bool
+    ctx: click.Context,
+    paths: tuple[str, ...],
+    model_uri: str | None,
+    target: str | None,
+    as_json: bool,
 ) -> None:
     """Class probabilities of image files, or of all images in folders.
 
     \b
     Example:
       busi-search predict "benign (1).png"
+      busi-search predict images --to answers.csv
     """
-    from busi_search.release.predict import find_images, load_champion
+    from busi_search.home import write_file
+    from busi_search.release.predict import find_images, load_champion, predictions_csv
+
+    if target is not None and not target.lower().endswith(".csv"):
+        raise InputError(f"--to {target}: expected a name that ends in .csv.")
 
     files = find_images(paths)
     classifier = load_champion(home_of(ctx), model_uri)
@@ -205,6 +215,9 @@ def predict(
             "SIMULATED: this model was trained on phantoms; its answers mean nothing for patients.",
             err=True,
         )
+    if target is not None:
+        write_file(target, predictions_csv(predictions).encode())
+        click.echo(f"{target} written: {len(predictions)} images, {classifier.uri}", err=True)
     if as_json:
         model = {
             "name": classifier.name,
@@ -214,7 +227,7 @@ def predict(
         print_json({"model": model, "predictions": [vars(item) for item in predictions]})
         return
     click.echo(f"{classifier.uri}, research use only", err=True)
-    for item in predictions:
+    for item in predictions if target is None else ():
         shares = "  ".join(f"{name} {p:.3f}" for name, p in item.probabilities.items())
         click.echo(f"{item.path}\t{item.label}\t{shares}")
 
@@ -237,3 +250,27 @@ def ui(ctx: click.Context, port: int, study: str | None, no_browser: bool) -> No
 
     on_stop(lambda: "The UI has ended.")
     serve_ui(home_of(ctx), port=port, study=study, open_browser=not no_browser)
+
+
+@click.command()
+@click.option(
+    "--port", type=click.IntRange(1, 65535), default=8000, show_default=True, help="TCP port."
+)
+@click.option("--model-uri", help="Such as models:/busi-classifier@candidate (default: champion).")
+@click.option("--no-browser", is_flag=True, help="Only print the address.")
+@click.pass_context
+def serve(ctx: click.Context, port: int, model_uri: str | None, no_browser: bool) -> None:
+    """Open a page, on this machine only, where one image gets an answer; Ctrl-C ends it.
+
+    POST /predict answers an image file with JSON.
+
+    \b
+    Example:
+      busi-search serve --port 8000
+    """
+    from busi_search.release.app import serve_page
+    from busi_search.release.predict import load_champion
+
+    on_stop(lambda: "The page has ended.")
+    classifier = load_champion(home_of(ctx), model_uri)
+    serve_page(classifier, port=port, open_browser=not no_browser)

@@ -190,6 +190,23 @@ def report(ctx: click.Context, name: str, target: str) -> None:
 
 @click.command()
 @click.argument("name")
+@click.option("--to", "target", required=True, help="File to write: .parquet or .csv.")
+@click.pass_context
+def export(ctx: click.Context, name: str, target: str) -> None:
+    """Write a study's trials as a table: states, figures, hyperparameters.
+
+    \b
+    Example:
+      busi-search export quickstart-phantom --to trials.parquet
+    """
+    from busi_search.release.study_view import load_study
+
+    load_study(name, home=home_of(ctx)).export(target)
+    click.echo(f"{target} written", err=True)
+
+
+@click.command()
+@click.argument("name")
 @click.argument("trial", type=click.IntRange(min=0))
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:K.")
 @JSON_OPTION

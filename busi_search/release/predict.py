@@ -1,6 +1,8 @@
 """From image files to class probabilities, with a registered model."""
 
+import csv
 import hashlib
+import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +16,8 @@ import torch
 from busi_search.data.busi import IMAGE_SUFFIXES, is_mask
 from busi_search.data.images import decode_image, resize_image
 from busi_search.errors import BusiSearchError, InputError
-from busi_search.home import Home, create_tracking_store, quiet_mlflow
+from busi_search.home import Home, create_tracking_store, open_home, quiet_mlflow
+from busi_search.release.familiarity import Familiarity
 from busi_search.release.registry import CHAMPION, MODEL_NAME, find_version
 from busi_search.spec import user_path
 
@@ -47,6 +50,10 @@ class Classifier:
         weights_sha256: hash of the exported program, weights included.
         positive_class: name of the class (malignant) the operating point is about.
         operating_threshold: probability of that class from which an image is called positive.
+        operating_sensitivity, operating_specificity: of that rule, on the out-of-fold predictions
+            it was chosen on; None for models that do not say.
+        familiarity: what its training images looked like; None for models that do not say.
+        tags: of the registered version, its figures among them.
     """
 
     def __init__(self, module: torch.nn.Module, metadata: dict[str, Any], uri: str) -> None:
@@ -61,24 +68,37 @@ class Classifier:
         self.positive_class = str(metadata["positive_class"])
         self.weights_sha256 = str(metadata["weights_sha256"])
         self.operating_threshold = float(metadata["operating_threshold"])
+        self.operating_sensitivity: float | None = metadata.get("operating_sensitivity")
+        self.operating_specificity: float | None = metadata.get("operating_specificity")
+        stored = metadata.get("familiarity")
+        self.familiarity = Familiarity.from_json(stored) if stored else None
+        self.tags: dict[str, str] = dict(metadata.get("tags", {}))
 
     @torch.inference_mode()
     def predict_pixels(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Return (N, C) probabilities of (N, S, S) uint8 grey images of the model's own size."""
-        inputs = torch.from_numpy(np.ascontiguousarray(pixels)).unsqueeze(1).to(torch.float32)
+        inputs = (
+            torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
+            .unsqueeze(1)
+            .to(torch.float32)
+        )
         rows = [self._module(batch) for batch in torch.split(inputs, BATCH_SIZE)]
         result: npt.NDArray[np.float32] = torch.cat(rows).numpy()
         return result
 
-    def predict(self, paths: Sequence[str | Path]) -> list[Prediction]:
+    def predict(self, paths: str | Path | Sequence[str | Path]) -> list[Prediction]:
         """Return the class probabilities of image files, decoded as in training.
+
+        Args:
+            paths: image files, folders of them, or one of either.
 
         Raises:
             InputError: a file is not a readable image; none is answered then.
         """
+        files = find_images([paths] if isinstance(paths, str | Path) else paths)
         predictions: list[Prediction] = []
-        for start in range(0, len(paths), BATCH_SIZE):
-            chunk = [Path(path) for path in paths[start : start + BATCH_SIZE]]
+        for start in range(0, len(files), BATCH_SIZE):
+            chunk = files[start : start + BATCH_SIZE]
             pixels = [resize_image(decode_image(path), self.size_pixels) for path in chunk]
             for path, row in zip(chunk, self.predict_pixels(np.stack(pixels)), strict=True):
                 by_name = dict(zip(self.class_names, map(float, row), strict=True))
@@ -116,11 +136,34 @@ def find_images(paths: Sequence[str | Path]) -> list[Path]:
     return found
 
 
-def load_champion(home: Home, model_uri: str | None = None) -> Classifier:
-    """Load a registered model; no pickle is ever opened.
+def predictions_csv(predictions: Sequence[Prediction]) -> str:
+    """Return predictions as CSV: ``path``, ``label``, and a column of probabilities per class.
 
     Args:
-        home: where the registry is.
+        predictions: at least one; all of one model.
+    """
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    names = list(predictions[0].probabilities)
+    writer.writerow(["path", "label", *(f"probability_{name}" for name in names)])
+    for item in predictions:
+        shares = [f"{item.probabilities[name]:.6f}" for name in names]
+        writer.writerow([item.path, item.label, *shares])
+    return table.getvalue()
+
+
+def load_champion(
+    home: Home | str | Path | None = None, model_uri: str | None = None
+) -> Classifier:
+    """Load a registered model; no pickle is ever opened.
+
+    Example::
+
+        import busi_search as bs
+        bs.load_champion().predict("images")
+
+    Args:
+        home: where the registry is (default ``./mlruns``).
         model_uri: such as ``models:/busi-classifier/3`` or ``models:/busi-classifier@candidate``;
             default the champion.
 
@@ -128,6 +171,7 @@ def load_champion(home: Home, model_uri: str | None = None) -> Classifier:
         InputError: no such model, or no champion yet.
         BusiSearchError: the model is damaged, is not a pt2 export, or was not made by busi-search.
     """
+    home = home if isinstance(home, Home) else open_home(home)
     name, version = _parse_uri(model_uri)
     found = find_version(home, version, name=name)
     uri = f"models:/{name}/{found.version}"
@@ -158,6 +202,7 @@ def load_champion(home: Home, model_uri: str | None = None) -> Classifier:
             "promote or name another version."
         ) from error
     metadata |= {"name": name, "version": found.version, "run_id": found.run_id}
+    metadata["tags"] = found.tags
     return Classifier(module, metadata, uri)
 
 

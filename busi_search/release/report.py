@@ -4,9 +4,13 @@ import html
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
+import plotly.graph_objects as go
 from optuna.trial import FrozenTrial, TrialState
 
 from busi_search.release import charts
+from busi_search.release.gallery import gallery_section
+from busi_search.release.importance import importance_figure, parameter_importances, slice_figure
 from busi_search.release.known_systems import known_systems_section
 from busi_search.release.model_card import Card
 from busi_search.release.selection import Estimate, pareto_front
@@ -23,6 +27,8 @@ table { border-collapse: collapse; font-size: .9rem; display: block; overflow-x:
 th, td { text-align: left; padding: .25rem .75rem; border-bottom: 1px solid #ddd; }
 .warning { background: #fff3cd; border-left: .4rem solid #e69f00; padding: .6rem 1rem; }
 h2 { margin-top: 2.5rem; }
+.strip { display: flex; flex-wrap: wrap; gap: .8rem; } .strip figure { margin: 0; width: 8rem; }
+.strip img { width: 100%; } figcaption { font-size: .75rem; overflow-wrap: anywhere; }
 dt { font-weight: 600; margin-top: .8rem; } dd { margin-left: 0; overflow-wrap: anywhere; }
 """
 
@@ -45,21 +51,8 @@ def render_report(
     """
     folds = stored_folds(best, len(context.partition.folds))
     results = [folds[index] for index in sorted(folds)]
-    section = context.spec.study
     development = context.development
-    out_of_fold = gather_out_of_fold(results, context.partition.folds)
-    probabilities = softmax(out_of_fold.log_probabilities)
-    arguments = (probabilities, development.labels, development.class_names)
-    figures = [
-        charts.history_figure(trials, section.objective, section.direction),
-        charts.curves_figure([(r.val_epochs, r.val_auc) for r in results]),
-        charts.roc_figure(*arguments, development.positive),
-        charts.precision_recall_figure(*arguments, development.positive),
-        charts.confusion_figure(*arguments),
-    ]
-    if section.further_objectives:
-        front = pareto_front(trials, section)
-        figures.insert(1, charts.pareto_figure(trials, front, section.objectives))
+    figures = report_figures(context, trials, best).values()
     parts = [
         f"<h1>{html.escape(context.name)}</h1>",
         f'<p class="warning">{PHANTOM_WARNING}</p>' if development.simulated else "",
@@ -74,6 +67,7 @@ def render_report(
             figure.to_html(full_html=False, include_plotlyjs=index == 0)
             for index, figure in enumerate(figures)
         ),
+        gallery_section(development, _out_of_fold_probabilities(context, results)),
         "<h2>Near-duplicates and contradictory labels</h2>",
         _twins(context),
         "<h2>Model card</h2>",
@@ -89,6 +83,46 @@ def render_report(
     )
     body = "\n".join(parts)
     return f"<!doctype html><html lang=en><head>{head}</head><body>{body}</body></html>"
+
+
+def report_figures(
+    context: StudyContext, trials: Sequence[FrozenTrial], best: FrozenTrial
+) -> dict[str, go.Figure]:
+    """Return the figures of the page by name, in their order.
+
+    Args: as :func:`render_report`.
+    """
+    folds = stored_folds(best, len(context.partition.folds))
+    results = [folds[index] for index in sorted(folds)]
+    section, development = context.spec.study, context.development
+    arguments = (
+        _out_of_fold_probabilities(context, results),
+        development.labels,
+        development.class_names,
+    )
+    figures = {"history": charts.history_figure(trials, section.objective, section.direction)}
+    if section.further_objectives:
+        front = pareto_front(trials, section)
+        figures["pareto"] = charts.pareto_figure(trials, front, section.objectives)
+    shares = parameter_importances(trials, section.direction)
+    if shares:
+        figures["importances"] = importance_figure(shares)
+    slices = slice_figure(trials, section.objective)
+    if slices is not None:
+        figures["slices"] = slices
+    return figures | {
+        "learning_curves": charts.curves_figure([(r.val_epochs, r.val_auc) for r in results]),
+        "roc": charts.roc_figure(*arguments, development.positive),
+        "precision_recall": charts.precision_recall_figure(*arguments, development.positive),
+        "confusion": charts.confusion_figure(*arguments),
+    }
+
+
+def _out_of_fold_probabilities(
+    context: StudyContext, results: Sequence[FoldResult]
+) -> npt.NDArray[np.float64]:
+    gathered = gather_out_of_fold(results, context.partition.folds)
+    return softmax(gathered.log_probabilities)
 
 
 def _summary(

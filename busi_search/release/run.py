@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import optuna
-
 from busi_search.data.sources import guess_study
 from busi_search.errors import InputError, TrackingAway
 from busi_search.home import Home, open_home
@@ -350,12 +348,3 @@ def run_study(
     )
     assert isinstance(last, StudyResult), "the last item is the result"
     return last
-
-
-def load_study(name: str, *, home: Home | str | Path | None = None) -> optuna.Study:
-    """Open a study that was run on a home, as Optuna sees it.
-
-    Raises:
-        InputError: no such study; the sentence lists those there are.
-    """
-    return find_study(home if isinstance(home, Home) else open_home(home), name)

@@ -24,6 +24,7 @@ from busi_search.release.calibration import (
     choose_operating_point,
     fit_temperature,
 )
+from busi_search.release.familiarity import fit_familiarity
 from busi_search.release.model_card import Card, card_markdown, make_model_card
 from busi_search.release.predict import load_champion
 from busi_search.release.registry import (
@@ -254,6 +255,9 @@ def _rebuild_and_register(
             "operating_threshold": calibration.operating_point.threshold,
             "operating_sensitivity": calibration.operating_point.sensitivity,
             "operating_specificity": calibration.operating_point.specificity,
+            "familiarity": fit_familiarity(
+                context.images(hyperparameters.image_size_pixels)
+            ).to_json(),
             "simulated": development.simulated,
             "study": context.name,
             "trial": best.number,
@@ -456,8 +460,10 @@ def model_card(
     return make_model_card(context, trials, best, estimates, calibrate(context, best), ledger)
 
 
-def write_report(home: Home, name: str, target: Path) -> None:
-    """Write the report of a study to an HTML file, whole or not at all.
+def reopen_searched(
+    home: Home, name: str
+) -> tuple[StudyContext, Sequence[FrozenTrial], FrozenTrial]:
+    """Return a study that was searched, with its images, all its trials, and the winner.
 
     Raises:
         InputError: no such study, no complete trial yet, or its data is gone or changed.
@@ -470,7 +476,25 @@ def write_report(home: Home, name: str, target: Path) -> None:
     best = select_trial(trials, context.spec.study)
     if best is None:
         raise InputError(f"Study '{name}' has no fully evaluated trial yet; search on.")
+    return context, trials, best
+
+
+def study_page(home: Home, name: str) -> str:
+    """Return the report of a study as one HTML page.
+
+    Raises:
+        InputError: as :func:`reopen_searched`.
+    """
+    context, trials, best = reopen_searched(home, name)
     estimates = estimate_scores(context, trials)
     card = model_card(context, trials, best, estimates)
-    page = render_report(context, trials, best, estimates, card)
-    write_file(target, page.encode())
+    return render_report(context, trials, best, estimates, card)
+
+
+def write_report(home: Home, name: str, target: Path) -> None:
+    """Write the report of a study to an HTML file, whole or not at all.
+
+    Raises:
+        InputError: no such study, no complete trial yet, or its data is gone or changed.
+    """
+    write_file(target, study_page(home, name).encode())

@@ -70,9 +70,7 @@ def failing(study: optuna.Study) -> str | None:
         return None
     forgiven = set(study.user_attrs.get(_FORGIVEN, ()))
     ended = [
-        trial
-        for trial in trials
-        if trial.state.is_finished() and trial.number not in forgiven
+        trial for trial in trials if trial.state.is_finished() and trial.number not in forgiven
     ]
     ended.sort(key=lambda t: (t.datetime_complete is None, t.datetime_complete))
     kinds = [_kind_of_failure(trial) for trial in ended]

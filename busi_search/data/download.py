@@ -1,0 +1,149 @@
+"""Fetch a published dataset, whole and checked, or say where to get it."""
+
+import hashlib
+import http.client
+import queue
+import threading
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+from busi_search.errors import BusiSearchError, InputError, reason_of
+from busi_search.home import check_free_space, write_file
+from busi_search.spec import user_path
+
+CONNECT_SECONDS = 10.0
+TOTAL_SECONDS = 600.0
+_CHUNK_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a file is published.
+
+    Attributes:
+        url: address of the file.
+        file_name: what it is called here.
+        md5: published checksum, hexadecimal.
+        max_bytes: more than this is not that file.
+        page: where a person finds it.
+    """
+
+    url: str
+    file_name: str
+    md5: str
+    max_bytes: int
+    page: str
+
+
+SOURCES = {
+    "breastmnist": Source(
+        url="https://zenodo.org/records/10519652/files/breastmnist.npz?download=1",
+        file_name="breastmnist.npz",
+        md5="750601b1f35ba3300ea97c75c52ff8f6",
+        max_bytes=5_000_000,
+        page="https://zenodo.org/records/10519652",
+    ),
+}
+# BUSI is published without an address and a checksum that would last.
+BY_HAND = {
+    "busi": (
+        "BUSI has no lasting address with a checksum, so it is not downloaded: get "
+        "Dataset_BUSI_with_GT by hand from its authors' page "
+        "(https://scholar.cu.edu.eg/?q=afahmy/pages/dataset) or from Kaggle, unpack it to "
+        "{folder}/Dataset_BUSI_with_GT, and look at it with `busi-search data check {folder}`."
+    ),
+}
+
+
+def download_dataset(
+    name: str, folder: str | Path = "data", *, connect_seconds: float = CONNECT_SECONDS
+) -> Path:
+    """Fetch a dataset into a folder; a file that is there and has the right checksum is kept.
+
+    Args:
+        name: a key of :data:`SOURCES`, or ``busi``.
+        folder: where to put it.
+        connect_seconds: how long the server may be silent.
+
+    Returns:
+        The file, complete and with the published checksum.
+
+    Raises:
+        InputError: an unknown name, one to be got by hand, or a file of that name with other
+            content is there.
+        BusiSearchError: the server cannot be reached, or sends something else.
+    """
+    place = user_path(folder)
+    if name in BY_HAND:
+        raise InputError(BY_HAND[name].format(folder=place))
+    if name not in SOURCES:
+        known = ", ".join([*SOURCES, *BY_HAND])
+        raise InputError(f"No dataset '{name}' is known; there are: {known}.")
+    source = SOURCES[name]
+    target = place / source.file_name
+    if target.exists():
+        if _md5(target.read_bytes()) == source.md5:
+            return target
+        raise InputError(
+            f"{target}: is there and is not the published file (MD5 {source.md5}); move it away "
+            "or choose another folder with --to."
+        )
+    content = _fetch(source, target, connect_seconds)
+    if _md5(content) != source.md5:
+        raise BusiSearchError(
+            f"{source.url}: sent {len(content)} bytes with MD5 {_md5(content)}, expected "
+            f"{source.md5}; nothing was kept; try again, or put {source.file_name} from "
+            f"{source.page} at {target}."
+        )
+    place.mkdir(parents=True, exist_ok=True)
+    check_free_space(place, len(content))
+    write_file(target, content)
+    return target
+
+
+def _fetch(source: Source, target: Path, connect_seconds: float) -> bytes:
+    """Read a file of limited size in limited time."""
+    deadline = time.monotonic() + TOTAL_SECONDS
+    content = bytearray()
+    try:
+        with _open(source.url, connect_seconds) as response:
+            while chunk := response.read(_CHUNK_BYTES):
+                content += chunk
+                if len(content) > source.max_bytes:
+                    raise ValueError(f"more than {source.max_bytes} bytes")
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"not complete after {TOTAL_SECONDS:.0f} s")
+    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
+        raise BusiSearchError(
+            f"{source.url}: cannot be fetched ({reason_of(error)}); put {source.file_name} from "
+            f"{source.page} at {target}, or try again with a network."
+        ) from None
+    return bytes(content)
+
+
+def _open(url: str, seconds: float) -> http.client.HTTPResponse:
+    """Open an address of the table; also the search for its name may not take longer."""
+    outcome: queue.Queue[http.client.HTTPResponse | Exception] = queue.Queue()
+
+    def work() -> None:
+        try:
+            outcome.put(urllib.request.urlopen(url, timeout=seconds))  # noqa: S310
+        except Exception as error:
+            outcome.put(error)
+
+    # A daemon: the system's resolver knows no time limit and must not hold the exit up.
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        found = outcome.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {seconds:g} s") from None
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+def _md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()

@@ -1,0 +1,103 @@
+"""What the score of a trial depended on: importances, and the score over every hyperparameter."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import optuna
+import plotly.graph_objects as go
+from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+from optuna.trial import FrozenTrial, TrialState
+from plotly.subplots import make_subplots
+
+from busi_search.release.charts import COLOURS
+from busi_search.search.records import main_value
+
+# Below this many complete trials a forest of trees says nothing.
+MIN_TRIALS = 10
+COLUMNS = 3
+
+
+def parameter_importances(
+    trials: Sequence[FrozenTrial], direction: Literal["minimize", "maximize"]
+) -> dict[str, float]:
+    """Return which share of the objective's variance each searched hyperparameter explains.
+
+    Args:
+        trials: of a study; the complete ones count.
+        direction: ``maximize`` or ``minimize``.
+
+    Returns:
+        Shares that sum to 1, largest first; empty with fewer than 10 complete trials or where
+        nothing varies. Hyperparameters that only some trials have are left out.
+
+    Source: Hutter et al. 2014, "An efficient approach for assessing hyperparameter importance".
+    """
+    complete = [t for t in trials if t.state == TrialState.COMPLETE]
+    varied = len({main_value(t) for t in complete}) > 1
+    if len(complete) < MIN_TRIALS or not varied:
+        return {}
+    study = optuna.create_study(direction=direction)
+    for trial in complete:
+        study.add_trial(
+            optuna.trial.create_trial(
+                params=trial.params, distributions=trial.distributions, value=main_value(trial)
+            )
+        )
+    shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
+    return dict(sorted(shares.items(), key=lambda item: -item[1]))
+
+
+def importance_figure(shares: dict[str, float]) -> go.Figure:
+    """Return the importances as bars, largest on top."""
+    names = list(shares)[::-1]
+    figure = go.Figure(
+        go.Bar(x=[shares[n] for n in names], y=names, orientation="h", marker_color=COLOURS[0])
+    )
+    figure.update_layout(
+        title="What the score depended on (fANOVA, complete trials)",
+        xaxis_title="share of the variance of the score",
+        template="simple_white",
+        margin={"l": 170, "r": 20, "t": 50, "b": 50},
+        height=120 + 28 * len(names),
+    )
+    return figure
+
+
+def slice_figure(trials: Sequence[FrozenTrial], objective: str) -> go.Figure | None:
+    """Return the score of complete trials over every searched hyperparameter; None without any."""
+    complete = [t for t in trials if t.state == TrialState.COMPLETE]
+    names = sorted({name for trial in complete for name in trial.params})
+    if not names:
+        return None
+    num_rows = -(-len(names) // COLUMNS)
+    figure = make_subplots(
+        rows=num_rows,
+        cols=COLUMNS,
+        shared_yaxes=True,
+        subplot_titles=names,
+        vertical_spacing=0.3 / num_rows,
+    )
+    for index, name in enumerate(names):
+        place: dict[str, Any] = {"row": index // COLUMNS + 1, "col": index % COLUMNS + 1}
+        with_it = [trial for trial in complete if name in trial.params]
+        numbers = isinstance(with_it[0].params[name], float | int)
+        plain = numbers and not isinstance(with_it[0].params[name], bool)
+        figure.add_scatter(
+            x=[t.params[name] if plain else str(t.params[name]) for t in with_it],
+            y=[main_value(t) for t in with_it],
+            text=[f"trial {t.number}" for t in with_it],
+            mode="markers",
+            marker={"color": COLOURS[0], "opacity": 0.6},
+            **place,
+        )
+        if getattr(with_it[0].distributions[name], "log", False):
+            figure.update_xaxes(type="log", **place)
+        figure.update_yaxes(title_text=objective if place["col"] == 1 else None, **place)
+    figure.update_layout(
+        title="Score over each hyperparameter (complete trials)",
+        template="simple_white",
+        showlegend=False,
+        margin={"l": 60, "r": 20, "t": 80, "b": 50},
+        height=120 + 220 * num_rows,
+    )
+    return figure

@@ -151,7 +151,7 @@ def test_from_a_folder_of_images_to_a_prediction(busi_folder: Path, tmp_path: Pa
     assert result["trials"]["complete"] + result["trials"]["pruned"] == 3
     assert result["dataset"]["num_images"] == 37
     assert result["model"] == {"name": "busi-classifier", "version": "1", "alias": "candidate"}
-    assert set(result["corrected"]) == {"cv_auc", "ci95"}
+    assert set(result["corrected"]) == {"cv_auc", "ci95", "metrics"}
     cost = result["cost"]
     assert cost["fold_trainings"] >= 3
     assert cost["epochs"] == cost["fold_trainings"]

@@ -2,7 +2,6 @@
 
 import sys
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import click
@@ -182,9 +181,9 @@ def report(ctx: click.Context, name: str, target: str) -> None:
     Example:
       busi-search report quickstart-phantom --to report.html
     """
-    from busi_search.release.winner import write_report
+    from busi_search.release.study_view import load_study
 
-    write_report(home_of(ctx), name, Path(target))
+    load_study(name, home=home_of(ctx)).report(target)
     click.echo(f"{target} written", err=True)
 
 

@@ -14,6 +14,10 @@ from busi_search.search.records import main_value
 
 # Below this many complete trials a forest of trees says nothing.
 MIN_TRIALS = 10
+NO_IMPORTANCES = (
+    f"Which hyperparameters the score depended on is not shown: fewer than {MIN_TRIALS} trials are "
+    "complete, or their scores or hyperparameters do not vary."
+)
 COLUMNS = 3
 
 
@@ -33,8 +37,11 @@ def parameter_importances(
     Source: Hutter et al. 2014, "An efficient approach for assessing hyperparameter importance".
     """
     complete = [t for t in trials if t.state == TrialState.COMPLETE]
-    varied = len({main_value(t) for t in complete}) > 1
-    if len(complete) < MIN_TRIALS or not varied:
+    if len(complete) < MIN_TRIALS or len({main_value(t) for t in complete}) < 2:
+        return {}
+    shared = set.intersection(*(set(t.params) for t in complete))
+    varied = sorted(name for name in shared if len({t.params[name] for t in complete}) > 1)
+    if not varied:
         return {}
     study = optuna.create_study(direction=direction)
     for trial in complete:
@@ -43,7 +50,12 @@ def parameter_importances(
                 params=trial.params, distributions=trial.distributions, value=main_value(trial)
             )
         )
-    shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
+    try:
+        evaluator = FanovaImportanceEvaluator(seed=0)
+        shares = get_param_importances(study, evaluator=evaluator, params=varied)
+    except RuntimeError:
+        # Optuna's word for a forest in which no tree found a difference.
+        return {}
     return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
 

@@ -10,7 +10,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from busi_search.release import charts
 from busi_search.release.gallery import gallery_section
-from busi_search.release.importance import importance_figure, parameter_importances, slice_figure
+from busi_search.release.importance import (
+    NO_IMPORTANCES,
+    importance_figure,
+    parameter_importances,
+    slice_figure,
+)
 from busi_search.release.known_systems import known_systems_section
 from busi_search.release.model_card import Card
 from busi_search.release.selection import Estimate, pareto_front
@@ -52,7 +57,7 @@ def render_report(
     folds = stored_folds(best, len(context.partition.folds))
     results = [folds[index] for index in sorted(folds)]
     development = context.development
-    figures = report_figures(context, trials, best).values()
+    figures = report_figures(context, trials, best)
     parts = [
         f"<h1>{html.escape(context.name)}</h1>",
         f'<p class="warning">{PHANTOM_WARNING}</p>' if development.simulated else "",
@@ -65,8 +70,9 @@ def render_report(
         "<h2>Figures</h2>",
         *(
             figure.to_html(full_html=False, include_plotlyjs=index == 0)
-            for index, figure in enumerate(figures)
+            for index, figure in enumerate(figures.values())
         ),
+        "" if "importances" in figures else f"<p>{NO_IMPORTANCES}</p>",
         gallery_section(development, _out_of_fold_probabilities(context, results)),
         "<h2>Near-duplicates and contradictory labels</h2>",
         _twins(context),

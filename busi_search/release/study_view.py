@@ -1,18 +1,21 @@
 """A finished or running study as a notebook wants it: tables, figures, the page."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import optuna
 import pandas as pd
+import plotly.graph_objects as go
 from optuna.trial import FrozenTrial, TrialState
 
 from busi_search.errors import InputError
 from busi_search.home import Home, open_home, write_file
-from busi_search.release.report import report_figures
-from busi_search.release.winner import estimate_scores, reopen_searched, study_page
+from busi_search.release.report import render_report, report_figures
+from busi_search.release.selection import Estimate, select_trial
+from busi_search.release.winner import estimate_scores, model_card
+from busi_search.search.context import StudyContext, reopen_study
 from busi_search.search.records import (
     HYPERPARAMETERS,
     best_of_study,
@@ -23,11 +26,6 @@ from busi_search.search.records import (
 from busi_search.search.status import StudyStatus, study_status
 from busi_search.search.storage import find_study
 from busi_search.spec import StudySpec, user_path
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
-    from busi_search.release.selection import Estimate
 
 TABLE_SUFFIXES = (".csv", ".parquet")
 
@@ -106,7 +104,7 @@ class Study:
         frame = pd.DataFrame(rows, columns=None if rows else ["number", "state"])
         return frame.dropna(axis="columns", how="all")
 
-    def estimates(self) -> "dict[str, Estimate]":
+    def estimates(self) -> dict[str, Estimate]:
         """Return the winner's figures, corrected for the choice, by metric; opens the images.
 
         Raises:
@@ -115,7 +113,7 @@ class Study:
         context, trials, _ = reopen_searched(self.home, self.name)
         return estimate_scores(context, trials)
 
-    def figures(self) -> "dict[str, go.Figure]":
+    def figures(self) -> dict[str, go.Figure]:
         """Return the report's Plotly figures by name, such as ``history`` and ``roc``.
 
         Raises:
@@ -172,6 +170,37 @@ def load_study(name: str, *, home: Home | str | Path | None = None) -> Study:
     """
     place = home if isinstance(home, Home) else open_home(home)
     return Study(name=name, home=place, optuna_study=find_study(place, name))
+
+
+def reopen_searched(
+    home: Home, name: str
+) -> tuple[StudyContext, Sequence[FrozenTrial], FrozenTrial]:
+    """Return a study that was searched, with its images, all its trials, and the winner.
+
+    Raises:
+        InputError: no such study, no complete trial yet, or its data is gone or changed.
+    """
+    study = find_study(home, name)
+    if "origin" not in study.user_attrs:
+        raise InputError(f"Study '{name}' has not begun; run it first.")
+    context = reopen_study(study, home=home)
+    trials = study.get_trials(deepcopy=False)
+    best = select_trial(trials, context.spec.study)
+    if best is None:
+        raise InputError(f"Study '{name}' has no fully evaluated trial yet; search on.")
+    return context, trials, best
+
+
+def study_page(home: Home, name: str) -> str:
+    """Return the report of a study as one HTML page.
+
+    Raises:
+        InputError: as :func:`reopen_searched`.
+    """
+    context, trials, best = reopen_searched(home, name)
+    estimates = estimate_scores(context, trials)
+    card = model_card(context, trials, best, estimates)
+    return render_report(context, trials, best, estimates, card)
 
 
 def _figures(trial: FrozenTrial, num_folds: int) -> dict[str, float]:

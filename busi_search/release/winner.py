@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version as package_version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from busi_search.data.image_cache import load_images
 from busi_search.data.ledger import FILE_NAME, read_ledger
-from busi_search.errors import BusiSearchError, InputError
-from busi_search.home import Home, write_file
+from busi_search.errors import BusiSearchError
 from busi_search.release.calibration import (
     Calibration,
     apply_temperature,
@@ -46,11 +44,11 @@ from busi_search.release.selection import (
     pareto_front,
     select_trial,
 )
-from busi_search.search.context import StudyContext, masks_for, reopen_study
+from busi_search.search.context import StudyContext, masks_for
 from busi_search.search.cross_validation import cross_validate
 from busi_search.search.fold_result import gather_out_of_fold
 from busi_search.search.records import cv_metrics, stored_folds, trial_hyperparameters
-from busi_search.search.storage import find_study, open_storage
+from busi_search.search.storage import open_storage
 from busi_search.search.tracking import Tracker, git_commit
 from busi_search.spec import METRICS
 from busi_search.training.metrics import softmax
@@ -458,43 +456,3 @@ def model_card(
     """Return the model card of a study's winner, openings of the sealed test included."""
     ledger = read_ledger(context.home.study_folder(context.name) / FILE_NAME)
     return make_model_card(context, trials, best, estimates, calibrate(context, best), ledger)
-
-
-def reopen_searched(
-    home: Home, name: str
-) -> tuple[StudyContext, Sequence[FrozenTrial], FrozenTrial]:
-    """Return a study that was searched, with its images, all its trials, and the winner.
-
-    Raises:
-        InputError: no such study, no complete trial yet, or its data is gone or changed.
-    """
-    study = find_study(home, name)
-    if "origin" not in study.user_attrs:
-        raise InputError(f"Study '{name}' has not begun; run it first.")
-    context = reopen_study(study, home=home)
-    trials = study.get_trials(deepcopy=False)
-    best = select_trial(trials, context.spec.study)
-    if best is None:
-        raise InputError(f"Study '{name}' has no fully evaluated trial yet; search on.")
-    return context, trials, best
-
-
-def study_page(home: Home, name: str) -> str:
-    """Return the report of a study as one HTML page.
-
-    Raises:
-        InputError: as :func:`reopen_searched`.
-    """
-    context, trials, best = reopen_searched(home, name)
-    estimates = estimate_scores(context, trials)
-    card = model_card(context, trials, best, estimates)
-    return render_report(context, trials, best, estimates, card)
-
-
-def write_report(home: Home, name: str, target: Path) -> None:
-    """Write the report of a study to an HTML file, whole or not at all.
-
-    Raises:
-        InputError: no such study, no complete trial yet, or its data is gone or changed.
-    """
-    write_file(target, study_page(home, name).encode())

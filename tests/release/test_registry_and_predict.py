@@ -15,8 +15,9 @@ from busi_search.home import Home, open_home
 from busi_search.release import gate, registry
 from busi_search.release.predict import find_images, load_champion
 from busi_search.release.run import StudyResult
+from busi_search.release.study_view import load_study
 from busi_search.release.ui import leaderboard_url
-from busi_search.release.winner import rebuild_ensemble, write_report
+from busi_search.release.winner import rebuild_ensemble
 from busi_search.search.storage import find_study
 
 
@@ -174,7 +175,7 @@ def test_a_tampered_model_is_refused(tiny_result: StudyResult, tmp_path: Path) -
 
 def test_the_report_is_whole_and_needs_no_network(tiny_result: StudyResult, tmp_path: Path) -> None:
     target = tmp_path / "report.html"
-    write_report(tiny_result.context.home, "quickstart-phantom", target)
+    load_study("quickstart-phantom", home=tiny_result.context.home).report(target)
     page = target.read_text()
     for words in (
         "ROC",
@@ -190,7 +191,7 @@ def test_the_report_is_whole_and_needs_no_network(tiny_result: StudyResult, tmp_
     assert "<script src=" not in page
     assert len(page) < 12_000_000
     with pytest.raises(InputError, match="quickstart-phantom"):
-        write_report(tiny_result.context.home, "absent", target)
+        load_study("absent", home=tiny_result.context.home)
 
 
 def test_the_leaderboard_has_an_address(tiny_result: StudyResult, home: Home) -> None:

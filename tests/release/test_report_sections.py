@@ -13,7 +13,7 @@ from busi_search.release.importance import (
     slice_figure,
 )
 from busi_search.release.run import StudyResult
-from busi_search.release.winner import study_page
+from busi_search.release.study_view import study_page
 
 
 def trials_of(function: object, num_trials: int) -> list[optuna.trial.FrozenTrial]:
@@ -42,6 +42,16 @@ def test_few_or_equal_trials_say_nothing() -> None:
     assert parameter_importances(trials_of(score, 9), "maximize") == {}
     flat = trials_of(lambda trial: 0.0 * trial.suggest_float("x", 0, 1), 12)
     assert parameter_importances(flat, "maximize") == {}
+    still = trials_of(lambda trial: trial.suggest_categorical("x", ["a"]) and trial.number, 12)
+    assert parameter_importances(still, "maximize") == {}
+
+
+def test_hyperparameters_that_never_moved_explain_nothing() -> None:
+    study = optuna.create_study(direction="maximize")
+    for _ in range(12):
+        study.enqueue_trial({"x": 0.5})
+    study.optimize(lambda trial: trial.number + 0 * trial.suggest_float("x", 0, 1), n_trials=12)
+    assert parameter_importances(study.get_trials(), "maximize") == {}
 
 
 def test_slices_show_every_complete_trial_on_the_scale_it_was_drawn_from() -> None:
@@ -71,6 +81,7 @@ def test_the_page_shows_them_and_stays_small(tiny_result: StudyResult) -> None:
     assert 1 <= page.count("<figure><img") <= 24
     assert "Misclassified" in page
     assert "Score over each hyperparameter" in page
+    assert "is not shown: fewer than 10 trials" in page
     assert len(page) < 12_000_000
     assert not re.search(r"<(script|img|link)[^>]+(src|href)=\"https?:", page)
 

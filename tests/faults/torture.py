@@ -125,7 +125,9 @@ def check(home: Home, result: dict, figures: Figures) -> None:
     check_copy(home, STUDY, figures.trials)
     figures.folds, figures.folds_stored_twice = num_repeated_folds(home.root / "optuna.db")
     assert figures.folds_stored_twice == 0
-    versions = MlflowClient(home.tracking_uri).search_model_versions("name = 'busi-classifier'")
+    versions = MlflowClient(home.tracking_uri, home.tracking_uri).search_model_versions(
+        "name = 'busi-classifier'"
+    )
     figures.model_versions = len(versions)
     (candidate,) = [v for v in versions if str(v.version) == result["model"]["version"]]
     assert candidate.tags["busi.trial"] == str(result["best"]["trial"])

@@ -19,9 +19,13 @@ FINITE = "learning_rate=[0.001,0.01]", "dropout=0.0", "weight_decay=0.0", "batch
 
 def _run(home: Home, *overrides: str, trials: int = 5) -> StudyResult:
     return run_study(
-        "quickstart", trials=trials, home=home.root, overrides=(*TINY, "epochs=1", "recipes=[]", *overrides),
-        device="cpu", inline=True,
-    )  # fmt: skip
+        "quickstart",
+        trials=trials,
+        home=home.root,
+        overrides=(*TINY, "epochs=1", "recipes=[]", *overrides),
+        device="cpu",
+        inline=True,
+    )
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "random", "cmaes"])

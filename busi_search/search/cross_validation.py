@@ -84,6 +84,7 @@ def cross_validate(
     """
     pixels = torch.from_numpy(np.array(images)).unsqueeze(1).to(device)
     targets = torch.from_numpy(labels).to(device)
+    inputs: Inputs | None = None
     for index, fold in enumerate(folds):
         if finished is not None and index in finished:
             yield finished[index]
@@ -94,10 +95,12 @@ def cross_validate(
         seed_everything(seed)
         model = _make_model(hyperparameters, num_classes).to(device)
         if hyperparameters.mask_weight > 0:
+            # Every fold's own network gets the head that predicts masks.
             assert masks is not None, "checked when the study was prepared"
             known = torch.from_numpy(np.array(masks)).unsqueeze(1).to(device)
             inputs = _masked_inputs(model, pixels, known, hyperparameters)
-        else:
+        elif inputs is None:
+            # Frozen stages are the same in every fold: what they give is looked up once.
             inputs = _inputs(model, pixels, hyperparameters, cache)
         epochs = list[EpochResult]()
         val_epochs, val_auc = list[int](), list[float]()

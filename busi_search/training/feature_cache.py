@@ -5,17 +5,17 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from filelock import FileLock
 from torch import Tensor
 
+from busi_search.data.array_cache import load_array
 from busi_search.errors import BusiSearchError
-from busi_search.home import disk_errors
 from busi_search.training.zoo import ImageClassifier
 
 Features = npt.NDArray[np.float16]
@@ -58,41 +58,15 @@ def load_features(
         BusiSearchError: the disk has no room for it.
     """
     digest = _digest(model, images, depth, num_views, settings)
-
-    seed = int(digest[:15], 16)
-    parts = partial(_compute, model, images, depth, num_views, augment, seed)
+    parts = partial(_compute, model, images, depth, num_views, augment, int(digest[:15], 16))
     shape = _shape(model, images, depth, num_views)
     if folder is None:
         return np.concatenate(list(parts())).reshape(shape)
     target = folder / f"{digest[:32]}.npy"
-    found = _open(target, shape)
-    if found is not None:
-        return found
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f"{target.name}.lock"):
-        found = _open(target, shape)
-        if found is None:
-            _make_room(folder, 2 * int(np.prod(shape)))
-            _write(target, shape, parts)
-            found = _open(target, shape)
-    assert found is not None, "the cache file was just written"
+    found = load_array(target, shape=shape, dtype="<f2", parts=parts, make_room=_make_room)
+    with suppress(OSError):
+        os.utime(target)  # what was used last is deleted last
     return found
-
-
-def _write(target: Path, shape: tuple[int, ...], parts: Callable[[], Iterator[Features]]) -> None:
-    """Write part after part: on a full disk this is an error, in a memory map it is a crash."""
-    temporary = target.with_suffix(f".{os.getpid()}.tmp")
-    header = {"descr": "<f2", "fortran_order": False, "shape": shape}
-    try:
-        with disk_errors(target.parent), temporary.open("wb") as stream:
-            np.lib.format.write_array_header_1_0(stream, header)
-            for rows in parts():
-                stream.write(np.ascontiguousarray(rows, dtype="<f2").tobytes())
-            stream.flush()
-            os.fsync(stream.fileno())
-            os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _digest(
@@ -118,17 +92,14 @@ def _digest(
     return seen.hexdigest()
 
 
-def _prefix(model: ImageClassifier, pixels: Tensor, depth: int) -> Tensor:
-    x = model.normalise(pixels)
-    for stage in list(model.stages)[:depth]:
-        x = stage(x)
-    return x
+def _frozen(model: ImageClassifier, pixels: Tensor, depth: int) -> Tensor:
+    return model.features(model.normalise(pixels), stop=depth)
 
 
 @torch.inference_mode()
 def _shape(model: ImageClassifier, images: Tensor, depth: int, num_views: int) -> tuple[int, ...]:
     model.eval()
-    one = _prefix(model, images[:1].to(torch.float32), depth)
+    one = _frozen(model, images[:1].to(torch.float32), depth)
     plain = 2 if model.test_time_flip else 1
     return (num_views + plain, len(images), *one.shape[1:])
 
@@ -154,18 +125,8 @@ def _compute(
             elif view > num_views:
                 pixels = pixels.flip(-1)
             with torch.inference_mode():
-                rows = _prefix(model, pixels, depth).clamp(-largest, largest)
+                rows = _frozen(model, pixels, depth).clamp(-largest, largest)
             yield rows.to(torch.float16).cpu().numpy()
-
-
-def _open(path: Path, shape: tuple[int, ...]) -> Features | None:
-    """Map a file of the cache and mark it as used; None where it is missing or damaged."""
-    try:
-        array: Features = np.load(path, mmap_mode="r", allow_pickle=False)
-        os.utime(path)
-    except (OSError, ValueError, EOFError):
-        return None
-    return array if array.shape == shape and array.dtype == np.float16 else None
 
 
 def _make_room(folder: Path, num_bytes: int) -> None:
@@ -177,7 +138,6 @@ def _make_room(folder: Path, num_bytes: int) -> None:
             return
         total -= path.stat().st_size
         path.unlink(missing_ok=True)
-        path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
     if shutil.disk_usage(folder).free < num_bytes:
         raise BusiSearchError(
             f"The cache of frozen features needs {num_bytes / 2**20:.0f} MiB in {folder}, and the "

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from busi_search.training.zoo import ImageClassifier
+from busi_search.training.zoo import ImageClassifier, average_views
 
 Indices = npt.NDArray[np.int64]
 Augmentation = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
@@ -131,6 +131,5 @@ class FeatureInputs:
         rows = []
         for plain in range(self._num_views, len(self._features)):
             views = torch.full((len(indices),), plain)
-            logits, _ = self.forward(model, self._take(views, indices))
-            rows.append(torch.log_softmax(logits, dim=1))
-        return torch.logsumexp(torch.stack(rows), dim=0)
+            rows.append(self.forward(model, self._take(views, indices))[0])
+        return average_views(rows)

@@ -1,5 +1,7 @@
 """From the name of an architecture to a network that takes grey pixels and gives logits."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,6 +18,11 @@ NORMALISATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "half": ((0.5,), (0.5,)),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
+
+
+def average_views(views: Sequence[Tensor]) -> Tensor:
+    """Return (N, C) logits whose softmax is the mean of the softmax of each view's logits."""
+    return torch.logsumexp(torch.log_softmax(torch.stack(list(views)), dim=2), dim=0)
 
 
 class ImageClassifier(nn.Module):
@@ -53,8 +60,7 @@ class ImageClassifier(nn.Module):
         logits = self.classify(pixels)
         if self.training or not self.test_time_flip:
             return logits
-        both = torch.stack([logits, self.classify(pixels.flip(-1))])
-        return torch.logsumexp(torch.log_softmax(both, dim=2), dim=0)
+        return average_views([logits, self.classify(pixels.flip(-1))])
 
     def classify(self, pixels: Tensor) -> Tensor:
         """Map (N, 1, S, S) grey levels in [0, 255] to the (N, C) logits of one view."""
@@ -73,8 +79,7 @@ class ImageClassifier(nn.Module):
         device = self.mean.device
         with torch.no_grad():
             x = self.normalise(torch.zeros(1, 1, size_pixels, size_pixels, device=device))
-            for stage in list(self.stages)[:-1]:
-                x = stage(x)
+            x = self.features(x, stop=-1)
         if x.ndim != 4 or x.shape[-1] > x.shape[1]:
             raise InputError("mask_weight needs a convolutional architecture; set it to 0.")
         self.mask_head = nn.Conv2d(x.shape[1], 1, kernel_size=1).to(device)
@@ -82,9 +87,7 @@ class ImageClassifier(nn.Module):
     def classify_and_segment(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Map (N, 1, S, S) grey levels to (N, C) logits and (N, 1, H, W) logits of the lesion."""
         assert self.mask_head is not None, "add_mask_head comes first"
-        x = self.normalise(pixels)
-        for stage in list(self.stages)[:-1]:
-            x = stage(x)
+        x = self.features(self.normalise(pixels), stop=-1)
         mask: Tensor = self.mask_head(x)
         logits: Tensor = self.head(self.stages[-1](x))
         return logits, mask
@@ -99,9 +102,9 @@ class ImageClassifier(nn.Module):
             x = x.expand(-1, self.channels, -1, -1)
         return ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
-    def features(self, x: Tensor, *, start: int = 0) -> Tensor:
-        """Run the stages from ``start`` on; the last gives (N, num_features)."""
-        for stage in list(self.stages)[start:]:
+    def features(self, x: Tensor, *, start: int = 0, stop: int | None = None) -> Tensor:
+        """Run the stages from ``start`` to before ``stop``; the last gives (N, num_features)."""
+        for stage in list(self.stages)[start:stop]:
             x = stage(x)
         return x
 

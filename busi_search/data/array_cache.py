@@ -1,0 +1,82 @@
+"""Arrays that can be computed again, kept as memory-mapped files and shared by processes."""
+
+import math
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from filelock import FileLock
+
+from busi_search.home import check_free_space, disk_errors
+
+Array = npt.NDArray[Any]
+
+
+def load_array(
+    target: Path,
+    *,
+    shape: tuple[int, ...],
+    dtype: str,
+    parts: Callable[[], Iterable[Array]],
+    make_room: Callable[[Path, int], None] = check_free_space,
+) -> Array:
+    """Return the array of a cache file, made first if it is not there, whole and of this shape.
+
+    The first process to ask builds the file while others wait; it appears whole or not at all.
+
+    Args:
+        target: the file; its name must say everything that the content depends on.
+        shape: of the array.
+        dtype: of the array, in NumPy's string form such as ``|u1``.
+        parts: yields the array's pieces in the order in which they lie in it.
+        make_room: makes sure that a folder has room for so many bytes, or raises.
+
+    Returns:
+        The array, memory-mapped and read-only.
+
+    Raises:
+        BusiSearchError: the disk has no room for it.
+    """
+    existing = _open(target, shape, dtype)
+    if existing is not None:
+        return existing
+    folder = target.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f"{target.name}.lock"):
+        existing = _open(target, shape, dtype)
+        if existing is not None:
+            return existing
+        make_room(folder, math.prod(shape) * np.dtype(dtype).itemsize)
+        temporary = target.with_suffix(f".{os.getpid()}.tmp")
+        try:
+            with disk_errors(folder):
+                _write(temporary, parts(), shape, dtype)
+                os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    result = _open(target, shape, dtype)
+    assert result is not None, "the cache file was just written"
+    return result
+
+
+def _write(path: Path, parts: Iterable[Array], shape: tuple[int, ...], dtype: str) -> None:
+    """Write part after part: on a full disk this is an error, in a memory map it is a crash."""
+    header = {"descr": dtype, "fortran_order": False, "shape": shape}
+    with path.open("wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, header)
+        for part in parts:
+            stream.write(np.ascontiguousarray(part, dtype=dtype).tobytes())
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _open(path: Path, shape: tuple[int, ...], dtype: str) -> Array | None:
+    """Map a cache file, or return None where it is missing, truncated or of another shape."""
+    try:
+        array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return array if array.shape == shape and array.dtype == np.dtype(dtype) else None

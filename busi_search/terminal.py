@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from busi_search.release.evaluation import TestReport
     from busi_search.release.run import StudyResult
     from busi_search.search.context import StudyContext
-    from busi_search.search.study import SearchProgress
+    from busi_search.search.progress import SearchProgress
 
 PLAIN_LINE_SECONDS = 10.0
 

@@ -21,7 +21,11 @@ from busi_search.errors import BusiSearchError
 )
 @click.option("--name", help="Name of the study (default: from STUDY and the dataset).")
 @click.option("--data", help="BUSI folder or MedMNIST .npz file.")
-@click.option("--workers", type=click.IntRange(min=1), help="Trials at once (default: one a core).")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    help="Trials at once (default: one a core); 0: only workers that join.",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:K.")
 @click.option(
     "--timeout",
@@ -86,7 +90,7 @@ def run(
         device=device,
     )
     known["name"] = f"study '{context.name}'"
-    chosen = workers or default_workers(context.device)
+    chosen = default_workers(context.device) if workers is None else workers
     if not quiet:
         terminal.announce(context, workers=chosen, trials=trials)
     result: StudyResult | None = None
@@ -111,6 +115,46 @@ def _words_typed() -> str:
     import shlex
 
     return shlex.join(sys.argv[1:])
+
+
+@click.command()
+@click.argument("name")
+@click.option("--data", help="Where its images are on this machine, if elsewhere.")
+@click.option("--workers", type=click.IntRange(min=1), help="Trials at once (default: one a core).")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:K.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+@click.pass_context
+def worker(
+    ctx: click.Context,
+    name: str,
+    data: str | None,
+    workers: int | None,
+    device: str,
+    quiet: bool,
+) -> None:
+    """Help a study that is searched elsewhere, from any machine that reaches its storage.
+
+    Workers may come and go: what they leave is taken up by others.
+
+    \b
+    Example:
+      busi-search --storage postgresql://me@db/optuna worker busi --data ./busi
+    """
+    on_stop(lambda: f"Interrupted; study '{name}' goes on without this worker.")
+    from busi_search import terminal
+    from busi_search.release.run import default_workers, help_study, resolve_device
+
+    chosen_device = resolve_device(device)
+    helping = help_study(
+        name,
+        home=home_of(ctx),
+        data=data,
+        device=chosen_device,
+        num_workers=default_workers(chosen_device) if workers is None else workers,
+    )
+    with terminal.search_display(0, quiet=quiet) as display, closing(helping):
+        for progress in helping:
+            display.update(progress)
 
 
 @click.command()
@@ -166,6 +210,8 @@ def status(ctx: click.Context, name: str, as_json: bool) -> None:
         print_json(vars(found))
         return
     click.echo(_status_line(found))
+    for worker, trial in found.workers.items():
+        click.echo(f"  {worker} works on trial {trial}")
     for key, value in found.best_params.items():
         click.echo(f"  {key} = {value}")
 

@@ -14,12 +14,14 @@ from busi_search.data.sources import guess_study
 from busi_search.errors import InputError, TrackingAway
 from busi_search.home import Home, open_home
 from busi_search.release.winner import Release, release_winner
-from busi_search.search.context import StudyContext, prepare_study
+from busi_search.search.context import StudyContext, prepare_study, reopen_study
+from busi_search.search.driver import join_search, run_search
 from busi_search.search.executors import Executor, InlineExecutor, ProcessExecutor
+from busi_search.search.faults import storage_errors
 from busi_search.search.outages import tracking_errors
+from busi_search.search.progress import SearchProgress
 from busi_search.search.records import stored_folds
 from busi_search.search.storage import find_study
-from busi_search.search.study import SearchProgress, run_search
 from busi_search.search.tracking import Tracker
 from busi_search.spec import Choice, StudySpec, load_spec
 from busi_search.training.weights import check_weights
@@ -216,12 +218,13 @@ def search_and_release(
     Args:
         context: the study.
         num_trials: finished trials the study shall hold.
-        num_workers: processes at once (default :func:`default_workers`).
+        num_workers: processes at once (default :func:`default_workers`); 0 leaves the work to
+            workers that join.
         timeout_seconds: stop searching after this time; the best so far is released.
         inline: run in this process, one trial after the other.
     """
     started = time.monotonic()
-    workers = num_workers or default_workers(context.device)
+    workers = default_workers(context.device) if num_workers is None else num_workers
     executor: Executor = InlineExecutor() if inline else ProcessExecutor()
     tracker = Tracker(context)
     progress: SearchProgress | None = None
@@ -261,6 +264,27 @@ def search_and_release(
         run_id=tracker.run_id,
         cost=_total_cost(context, progress, times),
     )
+
+
+def help_study(
+    name: str, *, home: Home, device: str, num_workers: int, data: str | None = None
+) -> Generator[SearchProgress]:
+    """Work on a study that is searched elsewhere, until it has its trials.
+
+    Args:
+        name: of the study in the storage of ``home``.
+        home: where things are kept on this machine, with the address of the shared storage.
+        device: PyTorch's name of the device trials run on.
+        num_workers: processes at once.
+        data: where the images are on this machine, if not where the study file says.
+
+    Raises:
+        InputError: no such study, other images or other versions than the search began with.
+        BusiSearchError: all workers of this machine died, or trials fail one after the other.
+    """
+    with storage_errors(home):
+        context = reopen_study(find_study(home, name), home=home, device=device, data=data)
+    yield from join_search(context, ProcessExecutor(), num_workers=num_workers)
 
 
 def _times(tracker: Tracker, started: float, searched: float) -> dict[str, float]:

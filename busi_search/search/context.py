@@ -121,14 +121,24 @@ def _wants_masks(spec: StudySpec) -> bool:
     return any(float(value) > 0 for value in ends)
 
 
-def reopen_study(study: optuna.Study, *, home: Home, device: str = "cpu") -> StudyContext:
+def reopen_study(
+    study: optuna.Study, *, home: Home, device: str = "cpu", data: str | None = None
+) -> StudyContext:
     """Prepare a study again from what it stored about itself.
+
+    Args:
+        study: the study.
+        home: where things are kept on this machine.
+        device: PyTorch's name of the device trials run on.
+        data: where its images are on this machine, if not where the study file says.
 
     Raises:
         InputError: its images are gone, unusable or changed.
     """
     identity = study.user_attrs["identity"]
     spec = StudySpec.model_validate_json(identity["spec"])
+    if data is not None:
+        spec = spec.model_copy(update={"dataset": spec.dataset.model_copy(update={"path": data})})
     context = prepare_study(
         spec,
         study.user_attrs["spec_text"],

@@ -42,6 +42,13 @@ from busi_search.errors import BusiSearchError
     metavar="KEY=VALUE",
     help="Override a value of the study file, such as --set epochs=5.",
 )
+@click.option("--ray", metavar="ADDRESS", help="Workers on a Ray cluster: local, auto, HOST:PORT.")
+@click.option(
+    "--gpus-per-worker",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    help="With --ray: GPUs per worker; .25 packs four on one.",
+)
 @click.option("--quiet", is_flag=True, help="No progress.")
 @JSON_OPTION
 @click.pass_context
@@ -57,6 +64,8 @@ def run(
     seed: int | None,
     weights: str | None,
     overrides: tuple[str, ...],
+    ray: str | None,
+    gpus_per_worker: float,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -73,6 +82,7 @@ def run(
     on_stop(lambda: f"Interrupted; {known['name']} is saved. Resume: busi-search {_words_typed()}")
     from busi_search import terminal
     from busi_search.release.run import (
+        RaySettings,
         StudyResult,
         default_workers,
         plan_study,
@@ -90,12 +100,13 @@ def run(
         device=device,
     )
     known["name"] = f"study '{context.name}'"
-    chosen = default_workers(context.device) if workers is None else workers
+    settings = RaySettings(ray, gpus_per_worker) if ray is not None else None
+    chosen = default_workers(context.device) if workers is None and settings is None else workers
     if not quiet:
-        terminal.announce(context, workers=chosen, trials=trials)
+        terminal.announce(context, workers=chosen, trials=trials, ray=ray)
     result: StudyResult | None = None
     search = search_and_release(
-        context, num_trials=trials, num_workers=chosen, timeout_seconds=timeout
+        context, num_trials=trials, num_workers=chosen, timeout_seconds=timeout, ray=settings
     )
     # Closed whatever happens: that ends the workers and puts their trials back.
     with terminal.search_display(trials, quiet=quiet) as display, closing(search):

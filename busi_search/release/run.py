@@ -6,7 +6,7 @@ import shlex
 import time
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +205,43 @@ class StudyResult:
         return result
 
 
+@dataclass(frozen=True)
+class RaySettings:
+    """Which Ray cluster runs the workers.
+
+    Attributes:
+        address: ``local``, ``auto``, ``HOST:PORT`` or ``ray://HOST:PORT``.
+        gpus_per_worker: GPUs a worker needs, a fraction to pack several on one; 0 runs on CPUs.
+    """
+
+    address: str
+    gpus_per_worker: float = 0.0
+
+
+def _on_ray(
+    context: StudyContext, settings: RaySettings, num_workers: int | None
+) -> tuple[Executor, StudyContext, int]:
+    """Return the executor, the study as its workers see it, and how many workers there are."""
+    from busi_search.search.ray_executor import RayExecutor
+
+    # Checked before a cluster is asked.
+    sent = context.to_send()
+    executor = RayExecutor(
+        settings.address,
+        gpus_per_worker=settings.gpus_per_worker,
+        num_cpus=num_workers or default_workers("cpu"),
+    )
+    if context.home.has_local_storage and executor.num_nodes > 1:
+        executor.stop()
+        raise InputError(
+            f"--ray {settings.address} has several nodes, and the Optuna storage is a file of this "
+            "machine: share one with --storage postgresql+psycopg://USER@HOST/DATABASE."
+        )
+    workers = executor.num_places if num_workers is None else num_workers
+    device = "cuda:0" if settings.gpus_per_worker > 0 else "cpu"
+    return executor, replace(sent, device=device), workers
+
+
 def search_and_release(
     context: StudyContext,
     *,
@@ -212,6 +249,7 @@ def search_and_release(
     num_workers: int | None = None,
     timeout_seconds: float | None = None,
     inline: bool = False,
+    ray: RaySettings | None = None,
 ) -> Generator[SearchProgress | StudyResult]:
     """Search, then register the winner; yields progress and, last, the result.
 
@@ -222,10 +260,16 @@ def search_and_release(
             workers that join.
         timeout_seconds: stop searching after this time; the best so far is released.
         inline: run in this process, one trial after the other.
+        ray: let Ray place the workers on a cluster.
     """
     started = time.monotonic()
-    workers = default_workers(context.device) if num_workers is None else num_workers
-    executor: Executor = InlineExecutor() if inline else ProcessExecutor()
+    executor: Executor
+    worker_context = context
+    if ray is not None:
+        executor, worker_context, workers = _on_ray(context, ray, num_workers)
+    else:
+        executor = InlineExecutor() if inline else ProcessExecutor()
+        workers = default_workers(context.device) if num_workers is None else num_workers
     tracker = Tracker(context)
     progress: SearchProgress | None = None
     search = run_search(
@@ -235,6 +279,7 @@ def search_and_release(
         num_trials=num_trials,
         num_workers=1 if inline else workers,
         timeout_seconds=timeout_seconds,
+        worker_context=worker_context,
     )
     with closing(search):
         for progress in search:
@@ -343,6 +388,7 @@ def run_study(
     workers: int | None = None,
     timeout_seconds: float | None = None,
     inline: bool = False,
+    ray: RaySettings | None = None,
 ) -> StudyResult:
     """Search until the study holds ``trials`` finished trials and register the winner.
 
@@ -369,6 +415,7 @@ def run_study(
         num_workers=workers,
         timeout_seconds=timeout_seconds,
         inline=inline,
+        ray=ray,
     )
     assert isinstance(last, StudyResult), "the last item is the result"
     return last

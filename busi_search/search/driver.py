@@ -44,6 +44,7 @@ def run_search(
     num_trials: int,
     num_workers: int,
     timeout_seconds: float | None = None,
+    worker_context: StudyContext | None = None,
 ) -> Generator[SearchProgress]:
     """Search until the study holds ``num_trials`` finished trials; yield where it stands.
 
@@ -58,6 +59,7 @@ def run_search(
         num_trials: finished trials (COMPLETE + PRUNED) the study shall hold in the end.
         num_workers: workers at once; 0 leaves the work to those that join.
         timeout_seconds: stop after this time even if trials are missing.
+        worker_context: the study as workers see it, where they have another device or no files.
 
     Raises:
         InputError: the study exists but is another one, or is being searched right now.
@@ -93,7 +95,7 @@ def run_search(
             # Closed in the opposite order: first the workers end, then MLflow is told.
             stack.push(partial(_close_tracker, tracker, study, target))
             stack.callback(_wind_up, executor, study, storage, lock)
-            executor.start(partial(search_worker, context, False), alive)
+            executor.start(partial(search_worker, worker_context or context, False), alive)
         # Workers import and train while MLflow, slow to start, gets ready.
         tracker.start(study)
         if missing > 0:

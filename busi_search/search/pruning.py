@@ -17,7 +17,7 @@ from busi_search.training.weighted_metrics import weighted_metric
 Indices = npt.NDArray[np.int64]
 Influence = npt.NDArray[np.float64]
 
-# One look may err once in ten; four looks stay forgiving because the evidence of all folds is pooled
+# One look may err once in ten; four stay forgiving because the evidence of all folds is pooled
 # at every look. Chosen on replays of unpruned searches (benchmarks/pruning.py).
 EVIDENCE_ALPHA = 0.1
 

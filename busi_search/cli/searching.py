@@ -149,7 +149,7 @@ def worker(
 
     \b
     Example:
-      busi-search --storage postgresql://me@db/optuna worker busi --data ./busi
+      busi-search worker busi --data ./busi
     """
     on_stop(lambda: f"Interrupted; study '{name}' goes on without this worker.")
     from busi_search import terminal

@@ -5,15 +5,17 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import sqlalchemy
 from optuna.storages import RDBStorage
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
+
+T = TypeVar("T")
 
 DIALECT = "postgresql"
 GRACE_VARIABLE = "BUSI_SEARCH_GRACE_SECONDS"
@@ -79,8 +81,16 @@ def connection_failed(error: BaseException) -> bool:
     return False
 
 
-def _persistently(action: Callable[[], Any], forget: Callable[[], None]) -> Any:
-    """Do something with the server, again and again while it is away."""
+def persistently(action: Callable[[], T], forget: Callable[[], None] = lambda: None) -> T:
+    """Do something with the server, again and again while it is away.
+
+    Args:
+        action: what to do; one that is done but not answered is done twice.
+        forget: called between two attempts.
+
+    Raises:
+        Exception: what the action raised, if the server stayed away or it is another error.
+    """
     deadline, pause = time.monotonic() + retry_seconds(), 0.1
     while True:
         try:
@@ -105,7 +115,7 @@ class ServerStorage(RDBStorage):
 def _retried(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def call(self: ServerStorage, *args: Any, **kwargs: Any) -> Any:
-        return _persistently(lambda: method(self, *args, **kwargs), self.scoped_session.remove)
+        return persistently(lambda: method(self, *args, **kwargs), self.scoped_session.remove)
 
     return call
 
@@ -172,7 +182,7 @@ class ServerLock:
         self._connection: Connection | None = None
 
     def __enter__(self) -> Self:
-        self._connection = _persistently(self._acquire, lambda: None)
+        self._connection = persistently(self._acquire)
         return self
 
     def _acquire(self) -> Connection:
@@ -194,10 +204,16 @@ class ServerLock:
     ) -> None:
         assert self._connection is not None, "only a lock that is held is released"
         connection, self._connection = self._connection, None
-        try:
-            # Ends the transaction, and with it the lock.
-            connection.close()
-        except SQLAlchemyError:
+        _release(connection)
+
+
+def _release(connection: Connection) -> None:
+    """Close a connection, and so end its transaction and its locks; the server may be away."""
+    try:
+        connection.close()
+    except SQLAlchemyError:
+        # The server ended it, or will: the lock is gone with it. It is not to be used again.
+        with suppress(SQLAlchemyError):
             connection.invalidate()
 
 
@@ -209,14 +225,11 @@ def only_one(url: str, name: str) -> Iterator[bool]:
         True if the caller is alone with it now, and until the context ends or the server restarts.
     """
     engine = _lock_engine(url).execution_options(isolation_level="AUTOCOMMIT")
-    connection = _persistently(engine.connect, lambda: None)
+    connection = persistently(engine.connect)
     try:
         taken = connection.execute(
             sqlalchemy.text("SELECT pg_try_advisory_lock(:key)"), {"key": _key(name)}
         )
         yield bool(taken.scalar())
     finally:
-        try:
-            connection.close()
-        except SQLAlchemyError:
-            connection.invalidate()
+        _release(connection)

@@ -19,8 +19,12 @@ from busi_search.search.records import WORKER
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
-def open_storage(home: Home) -> BaseStorage:
+def open_storage(home: Home, *, patient: bool = False) -> BaseStorage:
     """Open the storage, creating its tables on first use; SQLite is put into WAL mode.
+
+    Args:
+        home: says where it is.
+        patient: wait for a server that is away, as a worker does that is started in an outage.
 
     Raises:
         InputError: the address is of no kind of database that is supported.
@@ -30,7 +34,9 @@ def open_storage(home: Home) -> BaseStorage:
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     shown = without_password(home.storage_url)
     try:
-        storage = _open_file(home) if home.has_local_storage else _open_server(home.storage_url)
+        storage = (
+            _open_file(home) if home.has_local_storage else _open_server(home.storage_url, patient)
+        )
     except ImportError:
         raise InputError(
             f"The Optuna storage {shown} needs psycopg: pip install 'busi-search[postgresql]'."
@@ -52,7 +58,7 @@ def _open_file(home: Home) -> RDBStorage:
     return storage
 
 
-def _open_server(url: str) -> RDBStorage:
+def _open_server(url: str, patient: bool) -> RDBStorage:
     from busi_search.search import database
 
     if sqlalchemy.make_url(url).get_backend_name() != database.DIALECT:
@@ -60,15 +66,21 @@ def _open_server(url: str) -> RDBStorage:
             f"--storage {without_password(url)}: only SQLite (the home's own, if left out) and "
             "PostgreSQL are supported: postgresql+psycopg://USER@HOST/DATABASE."
         )
-    # Whoever comes first makes the tables; two at once would both fail.
+
+    def connect() -> RDBStorage:
+        # Whoever comes first makes the tables; two at once would both fail.
+        with database.ServerLock(url, "tables"):
+            return database.ServerStorage(
+                url,
+                engine_kwargs=database.engine_options(),
+                heartbeat_interval=max(1, round(database.heartbeat_seconds())),
+                grace_period=round(database.grace_seconds()),
+            )
+
+    if patient:
+        return database.persistently(connect)
     database.check_answers(url)
-    with database.ServerLock(url, "tables"):
-        return database.ServerStorage(
-            url,
-            engine_kwargs=database.engine_options(),
-            heartbeat_interval=max(1, round(database.heartbeat_seconds())),
-            grace_period=round(database.grace_seconds()),
-        )
+    return connect()
 
 
 def find_study(home: Home, name: str) -> optuna.Study:

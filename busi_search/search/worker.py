@@ -45,7 +45,7 @@ def search_worker(context: StudyContext, joined: bool, index: int) -> Iterator[N
         stack.enter_context(storage_errors(context.home))
         if context.home.has_local_storage and not joined:
             stack.enter_context(worker_lock(context.home, context.name, index))
-        storage = open_storage(context.home)
+        storage = open_storage(context.home, patient=True)
         study = optuna.load_study(
             study_name=context.name,
             storage=storage,

@@ -25,7 +25,7 @@ def binary(name: str) -> str | None:
 class Postgres:
     """Starts, stops and restarts; ``url(database)`` is what a client types."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, hosts: str | None = None) -> None:
         initdb, control = binary("initdb"), binary("pg_ctl")
         if initdb is None or control is None:
             pytest.skip("PostgreSQL's server is not installed")
@@ -45,6 +45,10 @@ class Postgres:
                 if parent.stat().st_uid == 0 and str(parent) not in ("/", "/tmp"):
                     parent.chmod(parent.stat().st_mode | 0o011)
         self._run([initdb, "-D", str(self._data), "-E", "UTF8", "-U", "busi", "-A", "trust"])
+        self._addresses = "127.0.0.1" if hosts is None else "*"
+        if hosts is not None:
+            with (self._data / "pg_hba.conf").open("a") as rules:
+                rules.write(f"host all all {hosts} trust\n")
 
     def _run(self, words: list[str]) -> None:
         done = subprocess.run(
@@ -53,7 +57,9 @@ class Postgres:
         assert done.returncode == 0, done.stdout + done.stderr
 
     def start(self) -> None:
-        sockets = f"-p {self._port} -c listen_addresses=127.0.0.1 -c unix_socket_directories=''"
+        sockets = (
+            f"-p {self._port} -c listen_addresses='{self._addresses}' -c unix_socket_directories=''"
+        )
         self._run([self._control, "-D", str(self._data), "-w", "-l", str(self._log),
                    "-o", f"{sockets} -c fsync=off", "start"])  # fmt: skip
 

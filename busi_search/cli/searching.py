@@ -1,7 +1,7 @@
 """Commands that search, and that look at what was searched."""
 
 import sys
-from contextlib import closing
+from contextlib import closing, redirect_stdout
 from typing import Any
 
 import click
@@ -108,8 +108,13 @@ def run(
     search = search_and_release(
         context, num_trials=trials, num_workers=chosen, timeout_seconds=timeout, ray=settings
     )
-    # Closed whatever happens: that ends the workers and puts their trials back.
-    with terminal.search_display(trials, quiet=quiet) as display, closing(search):
+    # Closed whatever happens: that ends the workers and puts their trials back. Ray and others
+    # print to stdout, which is the result's alone.
+    with (
+        redirect_stdout(sys.stderr),
+        terminal.search_display(trials, quiet=quiet) as display,
+        closing(search),
+    ):
         for item in search:
             if isinstance(item, StudyResult):
                 result = item
@@ -163,7 +168,11 @@ def worker(
         device=chosen_device,
         num_workers=default_workers(chosen_device) if workers is None else workers,
     )
-    with terminal.search_display(0, quiet=quiet) as display, closing(helping):
+    with (
+        redirect_stdout(sys.stderr),
+        terminal.search_display(0, quiet=quiet) as display,
+        closing(helping),
+    ):
         for progress in helping:
             display.update(progress)
 

@@ -34,6 +34,8 @@ from busi_search.search.tracking import Tracker
 from busi_search.search.worker import TARGET, num_finished, search_worker
 
 POLL_SECONDS = 0.5
+# Workers see within a second that nothing is left to do; one on a machine that is gone never does.
+LEAVING_SECONDS = 10.0
 
 
 def run_search(
@@ -100,12 +102,17 @@ def run_search(
         tracker.start(study)
         if missing > 0:
             tracker.mark("searching")
-        in_time = True
+        in_time, last_work = True, time.monotonic()
         while missing > 0 and in_time and (alive > 0 or _others_work(study, num_workers, target)):
             alive = _poll(executor, alive)
             put_back_lost(study, storage, lock)
             tracker.log_trials(study.get_trials(deepcopy=False))
-            yield measure(workers=alive)
+            progress = measure(workers=alive)
+            yield progress
+            if progress.finished < target:
+                last_work = time.monotonic()
+            elif time.monotonic() - last_work > LEAVING_SECONDS:
+                break
             in_time = timeout_seconds is None or time.monotonic() - started <= timeout_seconds
         _wind_up(executor, study, storage, lock)
         tracker.log_trials(study.get_trials(deepcopy=False), last=True)

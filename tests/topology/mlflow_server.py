@@ -10,6 +10,8 @@ from urllib.error import HTTPError, URLError
 
 from tests.topology.postgres import free_port
 
+# What the container runs.
+SCRIPT = Path(__file__).parents[2] / "docker/mlflow-server.sh"
 USER, PASSWORD = "admin", "a-long-password-of-the-tests"
 
 
@@ -18,29 +20,23 @@ class MlflowServer:
 
     def __init__(self, folder: Path, *, runs: str, users: str, host: str = "127.0.0.1") -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        settings = folder / "auth.ini"
-        settings.write_text(
-            "[mlflow]\ndefault_permission = READ\nadmin_username = admin\n"
-            f"database_uri = {users}\nauth_cache_ttl_seconds = 60\n"
-            "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
-        )
         port = free_port()
         self.uri = f"http://{host}:{port}"
         self._log = (folder / "log").open("wb")
+        binaries = Path(sys.executable).parent
         self._process = subprocess.Popen(
-            [
-                sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth",
-                "--host", host, "--port", str(port), "--workers", "1",
-                "--backend-store-uri", runs,
-                "--artifacts-destination", str(folder / "artifacts"),
-            ],
+            ["sh", str(SCRIPT)],
             env={
                 **os.environ,
-                "MLFLOW_AUTH_CONFIG_PATH": str(settings),
+                "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
+                "MLFLOW_HOST": host,
+                "MLFLOW_PORT": str(port),
+                "MLFLOW_WORKERS": "1",
+                "MLFLOW_BACKEND_STORE_URI": runs,
                 "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORD,
                 "MLFLOW_FLASK_SERVER_SECRET_KEY": "a-key-of-the-tests",
-                "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-                "MLFLOW_DISABLE_TELEMETRY": "true",
+                "MLFLOW_ARTIFACTS_DESTINATION": str(folder / "artifacts"),
+                "BUSI_SEARCH_USERS_URI": users,
             },
             cwd=folder, stdout=self._log, stderr=self._log, start_new_session=True,
         )  # fmt: skip

@@ -31,11 +31,22 @@ def _ip(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
 
 
+def can_make_networks() -> bool:
+    """Return whether this user may make network namespaces; it takes root, in most places."""
+    name = f"busi{os.getpid()}try"
+    if shutil.which("ip") is None or _ip("netns", "add", name).returncode != 0:
+        return False
+    _ip("netns", "del", name)
+    return True
+
+
 class Node:
     """A namespace with an address of its own, reached over a pair of virtual cables."""
 
     def __init__(self, number: int) -> None:
         self._name, self._cable = f"busi{os.getpid() % 10_000}n{number}", f"bs{number}"
+        # Of its own, so that it is another machine to whoever asks whether a worker is alive.
+        self.host_name = f"node{number}"
         self.address, self.host_address = f"{SUBNET}.{4 * number + 2}", f"{SUBNET}.{4 * number + 1}"
         steps = [
             ("netns", "add", self._name),
@@ -58,7 +69,8 @@ class Node:
     def run(self, words: list[str], log: Path) -> "subprocess.Popen[bytes]":
         with log.open("wb") as stream:
             process = subprocess.Popen(
-                ["ip", "netns", "exec", self._name, *words],
+                ["ip", "netns", "exec", self._name, "unshare", "--uts", "sh", "-c",
+                 'hostname "$1"; shift; exec "$@"', "sh", self.host_name, *words],
                 stdout=stream, stderr=stream, env=ENVIRONMENT, start_new_session=True,
             )  # fmt: skip
         self._processes.append(process)
@@ -89,8 +101,9 @@ class RayCluster:
         self._folder = f"/tmp/ray{os.getpid()}"
         self.nodes = [Node(number) for number in range(num_nodes)]
         # An address of its own, for those of the cables' ends go with their cables.
-        self.head_address = f"{SUBNET}.254"
-        _ip("addr", "add", f"{self.head_address}/32", "dev", "lo")
+        self.head_address = f"{SUBNET}.254" if num_nodes else "127.0.0.1"
+        if num_nodes:
+            _ip("addr", "add", f"{self.head_address}/32", "dev", "lo")
         self.address = f"{self.head_address}:{free_port()}"
         port = self.address.rpartition(":")[2]
         with (folder / "head.log").open("wb") as stream:
@@ -132,5 +145,6 @@ class RayCluster:
             with contextlib.suppress(OSError):
                 if self._folder.encode() in (entry / "cmdline").read_bytes():
                     os.kill(int(entry.name), signal.SIGKILL)
-        _ip("addr", "del", f"{self.head_address}/32", "dev", "lo")
+        if self.nodes:
+            _ip("addr", "del", f"{self.head_address}/32", "dev", "lo")
         shutil.rmtree(self._folder, ignore_errors=True)

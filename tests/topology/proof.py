@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,13 +29,16 @@ from busi_search.search.database import persistently
 from busi_search.search.liveness import workers_of
 from busi_search.search.storage import FINISHED, find_study
 from tests.faults.checks import check_copy
-from tests.faults.torture import COMMAND, TINY
+from tests.faults.torture import COMMAND
 from tests.topology.mlflow_server import PASSWORD, USER, MlflowServer
 from tests.topology.nodes import TOKEN, RayCluster
 from tests.topology.postgres import Postgres
 
 NAME = "proof"
 GRACE_SECONDS = 30
+# Trials of seconds: most faults hit one in its middle.
+SMALL = ("epochs=20", "phantom_num_images=90", "num_folds=3", "architecture='small_cnn'",
+         "image_size_pixels=28", "startup_trials=8")  # fmt: skip
 
 
 @dataclass
@@ -73,7 +76,8 @@ class Figures:
     faults: list[str] = field(default_factory=list)
     unauthenticated_status: int = 0
     left_waiting: int = 0
-    seconds: float = 0.0
+    searched_seconds: int = 0
+    seconds: int = 0
 
 
 def build(folder: Path, stack: ExitStack, *, num_nodes: int) -> Topology:
@@ -98,7 +102,6 @@ def build(folder: Path, stack: ExitStack, *, num_nodes: int) -> Topology:
         "MLFLOW_TRACKING_USERNAME": USER,
         "MLFLOW_TRACKING_PASSWORD": PASSWORD,
     }
-    os.environ.update(environment)
     return Topology(folder, environment, postgres, server, cluster, storage, stack)
 
 
@@ -108,8 +111,11 @@ def prove(topology: Topology, *, num_trials: int, num_joined: int) -> Figures:
     home = topology.home()
     words = ["run", "--trials", str(num_trials), "--name", NAME, "--json", "--quiet"]
     words += ["--ray", topology.cluster.address]
-    words += [word for override in TINY for word in ("--set", override)]
+    words += [word for override in SMALL for word in ("--set", override)]
     driver = topology.command("driver", words)
+
+    def elapsed() -> int:
+        return round(time.monotonic() - started)
 
     def finished() -> int:
         found = persistently(partial(find_study, home, NAME))
@@ -118,14 +124,15 @@ def prove(topology: Topology, *, num_trials: int, num_joined: int) -> Figures:
         figures.workers_seen = sorted(seen)
         return sum(trial.state in FINISHED for trial in trials)
 
-    def wait_for(number: int) -> None:
+    def wait_for(number: int, hosts: Iterable[str] = ()) -> None:
         while True:
-            assert driver.poll() is None, driver.communicate()
             try:
-                if finished() >= number:
+                everybody = " ".join(figures.workers_seen)
+                if finished() >= number and all(host in everybody for host in hosts):
                     return
             except InputError:
                 assert time.monotonic() - started < 120, "the study was never begun"
+            assert driver.poll() is None, driver.communicate()
             time.sleep(0.5)
 
     wait_for(1)
@@ -133,6 +140,7 @@ def prove(topology: Topology, *, num_trials: int, num_joined: int) -> Figures:
         topology.command(f"joined{index}", ["worker", NAME, "--workers", "1", "--quiet"])
         for index in range(num_joined)
     ]
+    wait_for(2, hosts=[node.host_name for node in topology.cluster.nodes])
     faults: list[tuple[str, Callable[[], object]]] = [
         ("a worker killed", joined[0].kill),
         ("the database restarted", topology.postgres.restart),
@@ -142,15 +150,18 @@ def prove(topology: Topology, *, num_trials: int, num_joined: int) -> Figures:
         faults += [("a node's cable pulled", node.vanish), ("that node removed", node.remove)]
     for index, (what, fault) in enumerate(faults):
         wait_for((index + 1) * num_trials // (len(faults) + 1))
+        figures.faults.append(f"{what} after {finished()} trials, {elapsed()} s")
         fault()
-        figures.faults.append(f"{what} after {finished()} trials")
+    wait_for(num_trials)
+    figures.searched_seconds = elapsed()
     stdout, stderr = driver.communicate(timeout=1200)
     assert driver.returncode == 0, stderr
     for process in joined[1:]:
         _, stderr = process.communicate(timeout=60)
         assert process.returncode == 0, stderr
     joined[0].communicate()
-    figures.seconds = round(time.monotonic() - started, 1)
+    figures.seconds = elapsed()
+    assert stdout.startswith("{"), stdout
     counts = json.loads(stdout)["trials"]
     assert counts["complete"] + counts["pruned"] == num_trials
     assert counts["failed"] == 0
@@ -191,6 +202,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, ExitStack() as stack:
         topology = build(Path(folder), stack, num_nodes=words.nodes)
+        os.environ.update(topology.environment)
         figures = prove(topology, num_trials=words.trials, num_joined=words.joined)
         print(json.dumps(vars(figures)))
 

@@ -1,10 +1,11 @@
 """What every source of images gives: labels, names, digests, and a reader of pixels."""
 
 import hashlib
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -93,6 +94,48 @@ class ImageDataset:
     def masks_digest(self) -> str | None:
         """16 hexadecimal digits that change with any mask; None for a source without masks."""
         return self.reader.masks_digest([int(position) for position in self.positions])
+
+
+class ImagesOnDemand(Sequence[GreyImage]):
+    """The images of a dataset as a sequence that never holds all of them.
+
+    Those looked at last stay in memory, as far as the limit goes: small datasets are decoded once.
+    """
+
+    def __init__(self, dataset: ImageDataset, max_bytes: int = 2**30) -> None:
+        """Take a dataset, and how many bytes of its decoded images may be kept."""
+        self._dataset, self._room = dataset, max_bytes
+        self._kept: OrderedDict[int, GreyImage] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __iter__(self) -> Iterator[GreyImage]:
+        for index, image in enumerate(self._dataset.images()):
+            self._keep(index, image)
+            yield image
+
+    @overload
+    def __getitem__(self, index: int) -> GreyImage: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[GreyImage]: ...
+    def __getitem__(self, index: int | slice) -> GreyImage | list[GreyImage]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if index in self._kept:
+            self._kept.move_to_end(index)
+            return self._kept[index]
+        image = next(self._dataset.reader.read([int(self._dataset.positions[index])]))
+        self._keep(index, image)
+        return image
+
+    def _keep(self, index: int, image: GreyImage) -> None:
+        if index in self._kept:
+            return
+        self._kept[index] = image
+        self._room -= image.nbytes
+        while self._room < 0:
+            self._room += self._kept.popitem(last=False)[1].nbytes
 
 
 def positive_class(class_names: tuple[str, ...]) -> int:

@@ -73,21 +73,16 @@ _PAIRS_PER_BATCH = 64
 def find_duplicate_pairs(images: Images) -> list[DuplicatePair]:
     """Pairs of images that show the same scan, also if re-encoded, rescaled, cropped or written on.
 
-    ``images`` are N grey images (H, W) uint8 whose sizes may differ, or one array (N, H, W). Equal
-    bytes give similarity 1; otherwise it is the median over blocks of the correlation of texture
-    after registration. Not every pair of a group is listed, only enough to connect it. Raises
-    ``ValueError`` for an image that is not (H, W) uint8.
+    ``images`` are N grey images (H, W) uint8 whose sizes may differ, or one array (N, H, W). Each
+    is looked at once, in order, and those that may have a twin again. Equal bytes give similarity
+    1; otherwise it is the median over blocks of the correlation of texture after registration. Not
+    every pair of a group is listed, only enough to connect it. Raises ``ValueError`` for an image
+    that is not (H, W) uint8.
     """
-    for index, image in enumerate(images):
-        if image.ndim != 2 or image.dtype != np.uint8 or image.size == 0:
-            raise ValueError(
-                f"image {index} has shape {image.shape} and dtype {image.dtype}; "
-                "find_duplicate_pairs takes grey (H, W) uint8 images: convert it first"
-            )
-    pairs, kept = _exact_copies(images)
+    pairs, kept, sides, thumbs = _survey(images)
     with torch.inference_mode(), _one_thread():
-        first, second, views = _candidates([images[index] for index in kept])
-        for detail, chosen in _by_detail(images, kept, first, second):
+        first, second, views = _candidates(thumbs)
+        for detail, chosen in _by_detail(sides, first, second):
             for start in range(0, len(chosen), _PAIRS_PER_BATCH):
                 part = chosen[start : start + _PAIRS_PER_BATCH]
                 left = [kept[index] for index in first[part].tolist()]
@@ -160,30 +155,45 @@ def _connect(num_images: int, pairs: Sequence[DuplicatePair]) -> npt.NDArray[np.
     return smallest[member_of].astype(np.int64)
 
 
-def _exact_copies(images: Images) -> tuple[list[DuplicatePair], list[int]]:
-    """Pairs of equal images, and the indices that remain when each is kept once."""
+def _survey(images: Images) -> tuple[list[DuplicatePair], list[int], Tensor, Tensor]:
+    """Look at every image once.
+
+    Returns:
+        Pairs of equal images, the K indices that remain when each is kept once, and of these the
+        shorter sides (K,) and the thumbnails: whole images, whatever their shape, as
+        (K, 1, 64, 64) uint8.
+    """
     seen: dict[tuple[tuple[int, ...], bytes], int] = {}
-    pairs = []
+    pairs, sides, thumbs = [], [], []
     for index, image in enumerate(images):
+        if image.ndim != 2 or image.dtype != np.uint8 or image.size == 0:
+            raise ValueError(
+                f"image {index} has shape {image.shape} and dtype {image.dtype}; "
+                "find_duplicate_pairs takes grey (H, W) uint8 images: convert it first"
+            )
         digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
         original = seen.setdefault((image.shape, digest), index)
         if original != index:
             pairs.append(DuplicatePair(original, index, 1.0))
-    return pairs, list(seen.values())
+            continue
+        sides.append(min(image.shape))
+        thumbs.append(np.asarray(_resize(image, _THUMB_PIXELS)))
+    small = np.stack(thumbs) if thumbs else np.zeros((0, _THUMB_PIXELS, _THUMB_PIXELS), np.uint8)
+    return pairs, list(seen.values()), torch.tensor(sides), torch.from_numpy(small)[:, None]
 
 
-def _candidates(images: Sequence[npt.NDArray[np.uint8]]) -> tuple[Tensor, Tensor, Tensor]:
+def _candidates(thumbs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Indices first (P,) and second (P,), and the view (P, 4) of second that looks like first.
 
     Compared block by block, so memory grows with N and not with N squared.
     """
-    starts = range(0, len(images), _IMAGES_PER_BLOCK)
-    thumbs = [_thumbnails(images[start : start + _IMAGES_PER_BLOCK]) for start in starts]
-    whole = [_descriptors(block, _VIEWS[:1])[0] for block in thumbs]
-    scores = torch.full((len(images), _NUM_CANDIDATES), -1.0)
+    starts = range(0, len(thumbs), _IMAGES_PER_BLOCK)
+    blocks = [thumbs[start : start + _IMAGES_PER_BLOCK] for start in starts]
+    whole = [_descriptors(block, _VIEWS[:1])[0] for block in blocks]
+    scores = torch.full((len(thumbs), _NUM_CANDIDATES), -1.0)
     others = torch.zeros(scores.shape, dtype=torch.int64)
     views = torch.zeros(scores.shape, dtype=torch.int64)
-    for start, block in zip(starts, thumbs, strict=True):
+    for start, block in zip(starts, blocks, strict=True):
         parts = _descriptors(block, _VIEWS)
         for row, descriptors in zip(starts, whole, strict=True):
             rows = slice(row, row + _IMAGES_PER_BLOCK)
@@ -208,12 +218,6 @@ def _candidates(images: Sequence[npt.NDArray[np.uint8]]) -> tuple[Tensor, Tensor
 
 def _resize(image: npt.NDArray[np.uint8], pixels: int) -> Image.Image:
     return Image.fromarray(image).resize((pixels, pixels), Image.Resampling.BILINEAR)
-
-
-def _thumbnails(images: Sequence[npt.NDArray[np.uint8]]) -> Tensor:
-    """Whole images, whatever their shape, as (B, 1, 64, 64) uint8."""
-    small = np.stack([np.asarray(_resize(image, _THUMB_PIXELS)) for image in images])
-    return torch.from_numpy(small)[:, None]
 
 
 def _descriptors(thumbs: Tensor, views: Sequence[tuple[float, ...]]) -> Tensor:
@@ -336,11 +340,8 @@ def _block_similarity(fixed: Tensor, moving: Tensor, inside: Tensor, num_blocks:
     return torch.where(enough, median.clamp(max=1), -torch.ones_like(median))
 
 
-def _by_detail(
-    images: Images, kept: Sequence[int], first: Tensor, second: Tensor
-) -> Iterator[tuple[_Detail, Tensor]]:
+def _by_detail(sides: Tensor, first: Tensor, second: Tensor) -> Iterator[tuple[_Detail, Tensor]]:
     """The positions of the pairs that each level of detail is to judge."""
-    sides = torch.tensor([min(images[index].shape) for index in kept], dtype=torch.int64)
     smaller = torch.minimum(sides[first], sides[second])
     left = torch.ones_like(smaller, dtype=torch.bool)
     for detail in _DETAILS:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from busi_search.data.dataset import ImageDataset
+from busi_search.data.dataset import ImageDataset, ImagesOnDemand
 from busi_search.data.duplicates import conflicting_groups, find_duplicates
 from busi_search.data.folds import Fold, make_folds, split_sealed_test
 from busi_search.errors import InputError
@@ -81,7 +81,7 @@ def find_groups(dataset: ImageDataset, rule: str, cache: Path) -> Indices:
             return groups
     except (OSError, ValueError, TypeError, OverflowError):
         pass
-    groups = find_duplicates(list(dataset.images()))
+    groups = find_duplicates(ImagesOnDemand(dataset))
     with disk_errors(stored.parent):
         write_atomically(stored, json.dumps(groups.tolist()).encode())
     return groups

@@ -27,7 +27,13 @@ from busi_search.training.fit import (
     predict_log_probabilities,
 )
 from busi_search.training.freezing import freeze_backbone
-from busi_search.training.inputs import FeatureInputs, Inputs, MaskedInputs, PixelInputs
+from busi_search.training.inputs import (
+    FeatureInputs,
+    Inputs,
+    MaskedInputs,
+    PixelInputs,
+    place_pixels,
+)
 from busi_search.training.losses import LossFunction, balanced_class_weights
 from busi_search.training.weights import load_weights
 from busi_search.training.zoo import ImageClassifier, build_model
@@ -82,7 +88,7 @@ def cross_validate(
     Raises:
         TrainingDiverged: the loss is not finite.
     """
-    pixels = torch.from_numpy(np.array(images)).unsqueeze(1).to(device)
+    pixels = place_pixels(images, device)
     targets = torch.from_numpy(labels).to(device)
     inputs: Inputs | None = None
     for index, fold in enumerate(folds):
@@ -97,11 +103,11 @@ def cross_validate(
         if hyperparameters.mask_weight > 0:
             # Every fold's own network gets the head that predicts masks.
             assert masks is not None, "checked when the study was prepared"
-            known = torch.from_numpy(np.array(masks)).unsqueeze(1).to(device)
-            inputs = _masked_inputs(model, pixels, known, hyperparameters)
+            known = place_pixels(masks, device)
+            inputs = _masked_inputs(model, pixels, known, hyperparameters, device)
         elif inputs is None:
             # Frozen stages are the same in every fold: what they give is looked up once.
-            inputs = _inputs(model, pixels, hyperparameters, cache)
+            inputs = _inputs(model, pixels, hyperparameters, cache, device)
         epochs = list[EpochResult]()
         val_epochs, val_auc = list[int](), list[float]()
         truth = labels[fold.validation]
@@ -203,14 +209,19 @@ def _fit(
 
 
 def _inputs(
-    model: ImageClassifier, pixels: Tensor, hyperparameters: Hyperparameters, cache: Path | None
+    model: ImageClassifier,
+    pixels: Tensor,
+    hyperparameters: Hyperparameters,
+    cache: Path | None,
+    device: str,
 ) -> Inputs:
     """Pixels augmented anew each time, or, where stages are frozen, views computed once."""
     strength, ranges = hyperparameters.augmentation_strength, _ranges(hyperparameters)
     alpha = hyperparameters.mixup_alpha
     depth = min(hyperparameters.freeze_depth, len(model.stages))
     if depth == 0 or hyperparameters.augmentation_views == 0 or hyperparameters.weights == "none":
-        return PixelInputs(pixels, partial(_augment, strength=strength, ranges=ranges, alpha=alpha))
+        augmentation = partial(_augment, strength=strength, ranges=ranges, alpha=alpha)
+        return PixelInputs(pixels, augmentation, device)
     # Trials share what was computed only where they augment alike.
     coarse = round(strength * VIEW_STRENGTHS) / VIEW_STRENGTHS
     features = load_features(
@@ -227,12 +238,16 @@ def _inputs(
         depth=depth,
         num_views=hyperparameters.augmentation_views,
         mix=partial(_mix, alpha=alpha),
-        device=str(pixels.device),
+        device=device,
     )
 
 
 def _masked_inputs(
-    model: ImageClassifier, pixels: Tensor, masks: Tensor, hyperparameters: Hyperparameters
+    model: ImageClassifier,
+    pixels: Tensor,
+    masks: Tensor,
+    hyperparameters: Hyperparameters,
+    device: str,
 ) -> Inputs:
     """Pixels with masks; the model gets the head that predicts them."""
     model.add_mask_head(hyperparameters.image_size_pixels)
@@ -242,7 +257,7 @@ def _masked_inputs(
         ranges=_ranges(hyperparameters),
         alpha=hyperparameters.mixup_alpha,
     )
-    return MaskedInputs(pixels, masks, augmentation, hyperparameters.mask_weight)
+    return MaskedInputs(pixels, masks, augmentation, hyperparameters.mask_weight, device)
 
 
 def _mix(

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -13,6 +14,7 @@ import sqlalchemy
 from optuna.storages import RDBStorage
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.orm import Session, scoped_session
 from sqlalchemy.pool import NullPool
 
 T = TypeVar("T")
@@ -115,9 +117,20 @@ class ServerStorage(RDBStorage):
 def _retried(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def call(self: ServerStorage, *args: Any, **kwargs: Any) -> Any:
-        return persistently(lambda: method(self, *args, **kwargs), self.scoped_session.remove)
+        return persistently(
+            lambda: method(self, *args, **kwargs), partial(_forget_session, self.scoped_session)
+        )
 
     return call
+
+
+def _forget_session(session: scoped_session[Session]) -> None:
+    """Begin anew with the next call; what is left of this transaction died with its connection."""
+    try:
+        session.remove()
+    except SQLAlchemyError:
+        # It tried to roll back over that connection.
+        session.registry.clear()
 
 
 # What Optuna's cache and Optuna itself call; each is one transaction.

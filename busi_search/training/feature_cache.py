@@ -77,7 +77,9 @@ def _digest(
     for stage in list(model.stages)[:depth]:
         for tensor in stage.state_dict().values():
             seen.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    seen.update(images.cpu().numpy().tobytes())
+    for start in range(0, len(images), _BATCH):
+        part = images[start : start + _BATCH]
+        seen.update(part.cpu().numpy().tobytes())
     values = {
         **settings,
         "format": _FORMAT,
@@ -99,7 +101,7 @@ def _frozen(model: ImageClassifier, pixels: Tensor, depth: int) -> Tensor:
 @torch.inference_mode()
 def _shape(model: ImageClassifier, images: Tensor, depth: int, num_views: int) -> tuple[int, ...]:
     model.eval()
-    one = _frozen(model, images[:1].to(torch.float32), depth)
+    one = _frozen(model, images[:1].to(model.mean.device).to(torch.float32), depth)
     plain = 2 if model.test_time_flip else 1
     return (num_views + plain, len(images), *one.shape[1:])
 
@@ -119,7 +121,7 @@ def _compute(
     largest = float(np.finfo(np.float16).max)
     for view in range(num_views + plain):
         for start in range(0, len(images), _BATCH):
-            pixels = images[start : start + _BATCH].to(torch.float32)
+            pixels = images[start : start + _BATCH].to(model.mean.device).to(torch.float32)
             if view < num_views:
                 pixels = augment(pixels, generator)
             elif view > num_views:

@@ -1,5 +1,6 @@
 """What a network is trained on: grey pixels, or what its frozen stages made of them."""
 
+import warnings
 from collections.abc import Callable
 from typing import Protocol
 
@@ -33,19 +34,52 @@ class Inputs(Protocol):
         ...
 
 
+# The part of a GPU's free memory that images may take: the rest is for the network.
+_RESIDENT_SHARE = 0.25
+
+
+def place_pixels(images: npt.NDArray[np.uint8], device: str) -> Tensor:
+    """Return images as a tensor: on a GPU if they take little of it, else where they are.
+
+    What is memory-mapped stays so: a batch is read from the file when it is needed, and many more
+    images than fit into memory can be trained on.
+
+    Args:
+        images: (N, S, S) uint8.
+        device: PyTorch's name of the device that trains.
+
+    Returns:
+        (N, 1, S, S) uint8, not to be written to.
+    """
+    with warnings.catch_warnings():
+        # PyTorch has no read-only tensors; nothing here writes.
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        pixels = torch.from_numpy(images).unsqueeze(1)
+    if device == "cpu" or images.nbytes > _RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
+        return pixels
+    return pixels.to(device)
+
+
 class PixelInputs:
     """Grey pixels, augmented anew whenever they are used."""
 
-    def __init__(self, images: Tensor, augmentation: Augmentation) -> None:
-        """Take (N, 1, S, S) uint8 pixels and a function of pixels, targets and a generator."""
+    def __init__(self, images: Tensor, augmentation: Augmentation, device: str) -> None:
+        """Take (N, 1, S, S) uint8 pixels, a function of pixels, targets and a generator, a device.
+
+        The pixels need not lie on the device; batches do.
+        """
         self._images = images
         self._augmentation = augmentation
+        self._device = device
+
+    def _take(self, images: Tensor, indices: Tensor) -> Tensor:
+        return images[indices].to(self._device).to(torch.float32)
 
     def batch(
         self, indices: Tensor, targets: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """See :class:`Inputs`."""
-        return self._augmentation(self._images[indices].to(torch.float32), targets, generator)
+        return self._augmentation(self._take(self._images, indices), targets, generator)
 
     def forward(self, model: ImageClassifier, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
         """See :class:`Inputs`."""
@@ -53,7 +87,7 @@ class PixelInputs:
 
     def evaluate(self, model: ImageClassifier, indices: Tensor) -> Tensor:
         """See :class:`Inputs`."""
-        result: Tensor = model(self._images[indices].to(torch.float32))
+        result: Tensor = model(self._take(self._images, indices))
         return result
 
 
@@ -61,18 +95,24 @@ class MaskedInputs(PixelInputs):
     """Grey pixels with lesion masks, whose prediction is an auxiliary task."""
 
     def __init__(
-        self, images: Tensor, masks: Tensor, augmentation: Augmentation, weight: float
+        self,
+        images: Tensor,
+        masks: Tensor,
+        augmentation: Augmentation,
+        weight: float,
+        device: str,
     ) -> None:
         """Take (N, 1, S, S) uint8 pixels and masks, and the weight of the masks' loss."""
-        super().__init__(images, augmentation)
-        self._both = torch.cat([images, masks], dim=1)
+        super().__init__(images, augmentation, device)
+        self._masks = masks
         self._weight = weight
 
     def batch(
         self, indices: Tensor, targets: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """See :class:`Inputs`; (B, 2, S, S)."""
-        return self._augmentation(self._both[indices].to(torch.float32), targets, generator)
+        both = [self._take(images, indices) for images in (self._images, self._masks)]
+        return self._augmentation(torch.cat(both, dim=1), targets, generator)
 
     def forward(self, model: ImageClassifier, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
         """See :class:`Inputs`: binary cross entropy with the share of lesion in every cell."""

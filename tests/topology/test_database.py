@@ -8,6 +8,8 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.trial import TrialState
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session, scoped_session
 
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.home import Home, open_home
@@ -130,3 +132,32 @@ def test_a_server_that_is_not_there_is_said_at_once(tmp_path: Path) -> None:
 def test_another_kind_of_database_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="PostgreSQL"):
         open_storage(open_home(tmp_path / "home", storage="mysql://me@db/optuna"))
+
+
+def test_a_session_that_cannot_even_be_closed_is_forgotten(
+    shared: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = open_storage(shared)
+    study_id = storage.create_new_study([optuna.study.StudyDirection.MAXIMIZE], "s")
+    commit, remove = Session.commit, scoped_session.remove
+    faults = ["commit", "remove"]
+
+    def fault(name: str) -> None:
+        if name in faults:
+            faults.remove(name)
+            raise OperationalError(name, {}, Exception("terminating connection"))
+
+    def broken_commit(session: Session) -> None:
+        fault("commit")
+        commit(session)
+
+    def broken_remove(sessions: "scoped_session[Session]") -> None:
+        fault("remove")
+        remove(sessions)
+
+    monkeypatch.setattr(Session, "commit", broken_commit)
+    monkeypatch.setattr(scoped_session, "remove", broken_remove)
+    storage.set_study_user_attr(study_id, "key", 1)
+    assert not faults
+    monkeypatch.undo()
+    assert storage.get_study_user_attrs(study_id) == {"key": 1}

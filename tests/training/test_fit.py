@@ -31,7 +31,7 @@ def _problem(num_images: int = 60) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _pixels(images: torch.Tensor) -> PixelInputs:
     """Images that nothing alters."""
-    return PixelInputs(images, lambda pixels, targets, _: (pixels, targets))
+    return PixelInputs(images, lambda pixels, targets, _: (pixels, targets), "cpu")
 
 
 def _fit(

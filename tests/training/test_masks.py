@@ -73,7 +73,7 @@ def test_the_auxiliary_loss_teaches_where_the_lesion_is() -> None:
         seed_everything(0)
         model = build_model("small_cnn", num_classes=3)
         model.add_mask_head(32)
-        inputs = MaskedInputs(images, masks, lambda x, y, _: (x, y), weight)
+        inputs = MaskedInputs(images, masks, lambda x, y, _: (x, y), weight, "cpu")
         for _ in fit_fold(
             model, inputs, labels, train=np.arange(60), monitor=None,
             optimizer=make_optimizer(model, "adam", learning_rate=5e-3, weight_decay=0),

@@ -25,7 +25,7 @@ def binary(name: str) -> str | None:
 class Postgres:
     """Starts, stops and restarts; ``url(database)`` is what a client types."""
 
-    def __init__(self, folder: Path, *, hosts: str | None = None) -> None:
+    def __init__(self, folder: Path, *, hosts: str | None = None, durable: bool = False) -> None:
         initdb, control = binary("initdb"), binary("pg_ctl")
         if initdb is None or control is None:
             pytest.skip("PostgreSQL's server is not installed")
@@ -45,6 +45,7 @@ class Postgres:
                 if parent.stat().st_uid == 0 and str(parent) not in ("/", "/tmp"):
                     parent.chmod(parent.stat().st_mode | 0o011)
         self._run([initdb, "-D", str(self._data), "-E", "UTF8", "-U", "busi", "-A", "trust"])
+        self._durable = durable
         self._addresses = "127.0.0.1" if hosts is None else "*"
         if hosts is not None:
             with (self._data / "pg_hba.conf").open("a") as rules:
@@ -60,8 +61,9 @@ class Postgres:
         sockets = (
             f"-p {self._port} -c listen_addresses='{self._addresses}' -c unix_socket_directories=''"
         )
+        safety = "" if self._durable else " -c fsync=off"
         self._run([self._control, "-D", str(self._data), "-w", "-l", str(self._log),
-                   "-o", f"{sockets} -c fsync=off", "start"])  # fmt: skip
+                   "-o", f"{sockets}{safety}", "start"])  # fmt: skip
 
     def stop(self, mode: str = "immediate") -> None:
         self._run([self._control, "-D", str(self._data), "-w", "-m", mode, "stop"])
@@ -76,6 +78,20 @@ class Postgres:
         with psycopg.connect(self._plain("postgres"), autocommit=True) as connection:
             connection.execute(f'CREATE DATABASE "{database}"')
         return self.url(database)
+
+    @property
+    def pid(self) -> int:
+        """Of the server's first process."""
+        return int((self._data / "postmaster.pid").read_text().split()[0])
+
+    def size_bytes(self, database: str) -> int:
+        """What a database takes on the disk."""
+        import psycopg
+
+        with psycopg.connect(self._plain("postgres")) as connection:
+            row = connection.execute("SELECT pg_database_size(%s)", (database,)).fetchone()
+        assert row is not None
+        return int(row[0])
 
     def _plain(self, database: str) -> str:
         return f"postgresql://busi@127.0.0.1:{self._port}/{database}"

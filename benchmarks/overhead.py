@@ -1,7 +1,9 @@
 """What the platform costs a trial: sampling, storage, tracking; everything but the training.
 
 A whole study runs with a training that costs nothing (random predictions on the phantoms' folds),
-in one process. Printed: seconds a trial in windows of trials, and what of it the sampler takes.
+in one process. Printed: seconds a trial in windows of trials, what of it the sampler takes, and
+what the figures of the folds take: these are evaluation, always the same work, and so show how
+much the machine itself changed its speed meanwhile.
 
     uv run python benchmarks/overhead.py --trials 2000
 """
@@ -27,6 +29,7 @@ from busi_search.search.tracking import Tracker
 from busi_search.training import metrics
 
 TRIAL_SECONDS = 5.0
+SPENT = {"sampler": 0.0, "evaluation": 0.0}
 
 
 def no_training(
@@ -37,12 +40,13 @@ def no_training(
     num_classes = options["num_classes"]
     skill = 2.0 - abs(np.log10(hyperparameters.learning_rate / 3e-3))
     for index, fold in enumerate(folds):
+        started = time.perf_counter()
         truth = labels[fold.validation]
         logits = rng.normal(size=(len(truth), num_classes))
         logits[np.arange(len(truth)), truth] += skill
         log_probabilities = np.log(metrics.softmax(logits)).astype(np.float32)
         figures = metrics.compute_metrics(np.exp(log_probabilities), truth, positive=1)
-        yield FoldResult(
+        result = FoldResult(
             fold=index,
             log_probabilities=log_probabilities,
             metrics=figures,
@@ -52,6 +56,8 @@ def no_training(
             image_passes=0,
             seconds=0.0,
         )
+        SPENT["evaluation"] += time.perf_counter() - started
+        yield result
 
 
 def main() -> None:
@@ -61,7 +67,6 @@ def main() -> None:
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     objective_module.cross_validate = no_training
-    spent = {"sampler": 0.0}
     for name in ("infer_relative_search_space", "sample_relative", "before_trial", "after_trial"):
         original = getattr(SeededSampler, name)
 
@@ -70,7 +75,7 @@ def main() -> None:
             try:
                 return _original(self, *args)
             finally:
-                spent["sampler"] += time.perf_counter() - started
+                SPENT["sampler"] += time.perf_counter() - started
 
         setattr(SeededSampler, name, timed)
     with tempfile.TemporaryDirectory() as folder:
@@ -80,25 +85,24 @@ def main() -> None:
             overrides=(f"pruner='{options.pruner}'", "recipes=[]"),
             device="cpu",
         )
-        stamps, sampler = [time.perf_counter()], [0.0]
+        stamps, sampler, evaluation = [time.perf_counter()], [0.0], [0.0]
         search = run_search(
             context, InlineExecutor(), Tracker(context), num_trials=options.trials, num_workers=1
         )
         for _ in search:
             stamps.append(time.perf_counter())
-            sampler.append(spent["sampler"])
-    seconds, shares = np.diff(stamps)[1:], np.diff(sampler)[1:]
-    print("trials | seconds a trial (median) | of them the sampler | the rest | rest of 5 s")
-    edges = [0, 50, 100, 200, 500, 1000, 1500, 2000]
-    for low, high in pairwise(edges):
-        if low >= len(seconds):
+            sampler.append(SPENT["sampler"])
+            evaluation.append(SPENT["evaluation"])
+    columns = [np.diff(values)[1:] for values in (stamps, sampler, evaluation)]
+    print("trials | seconds a trial (median) | sampler | evaluation | the rest | rest of 5 s")
+    for low, high in pairwise([0, 50, 100, 200, 500, 1000, 1500, 2000]):
+        if low >= len(columns[0]):
             break
-        whole = statistics.median(seconds[low:high])
-        own = statistics.median(shares[low:high])
-        rest = whole - own
+        whole, own, judged = (statistics.median(column[low:high]) for column in columns)
+        rest = whole - own - judged
         print(
-            f"{low:5d}–{min(high, len(seconds)):5d} | {whole:.3f} | {own:.3f} | {rest:.3f} | "
-            f"{100 * rest / TRIAL_SECONDS:.1f} %",
+            f"{low:5d}–{min(high, len(columns[0])):5d} | {whole:.3f} | {own:.3f} | {judged:.3f} | "
+            f"{rest:.3f} | {100 * rest / TRIAL_SECONDS:.1f} %",
             flush=True,
         )
 

@@ -5,6 +5,7 @@ are asked of the command line itself, so that they cannot go stale.
 """
 
 import inspect
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,10 +25,14 @@ ELSEWHERE = {
     "studies/RESULTS.md": "measured/real-images.md",
     "benchmarks/RESULTS.md": "measured/speed.md",
 }
+TUTORIAL = "how-to/tutorial.ipynb"
+TUTORIAL_PAGE = "how-to/tutorial.md"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that are files elsewhere in the repository."""
+    """Add the pages that are files elsewhere in the repository, and the tutorial as a page."""
+    tutorial = notebook_markdown((ROOT / "docs" / TUTORIAL).read_text(encoding="utf-8"))
+    files.append(File.generated(config, TUTORIAL_PAGE, content=tutorial))
     for source, page in ELSEWHERE.items():
         content = _moved_links((ROOT / source).read_text(encoding="utf-8"))
         files.append(File.generated(config, page, content=content))
@@ -38,14 +43,28 @@ def _moved_links(text: str) -> str:
     """Turn links as seen from the root into links as seen from docs/."""
     for source, page in ELSEWHERE.items():
         text = text.replace(f"]({source})", f"]({page})")
-    return text.replace("](docs/", "](")
+    return text.replace("](docs/", "](").replace("tutorial.ipynb)", "tutorial.md)")
+
+
+def notebook_markdown(text: str) -> str:
+    """Return a notebook's cells as Markdown, code in fences; outputs are left out.
+
+    Args:
+        text: of the .ipynb file.
+    """
+    parts = []
+    for cell in json.loads(text)["cells"]:
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+    parts.insert(1, "[The notebook itself](tutorial.ipynb), to run it.")
+    return "\n\n".join(parts)
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Write the help of every command below the page about the command line."""
     del config, files
     if page.file.src_uri != "reference/command-line.md":
-        return markdown
+        return markdown if page.file.src_uri == TUTORIAL_PAGE else _moved_links(markdown)
     sections = [_section(name, command) for name, command in list_commands(main)]
     return "\n\n".join([markdown, "## Every command and its options", *sections])
 

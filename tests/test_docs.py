@@ -1,3 +1,4 @@
+import html
 import os
 import re
 import subprocess
@@ -6,13 +7,16 @@ import zipfile
 from pathlib import Path
 
 import click
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
 import busi_search
 from busi_search.spec import Hyperparameters, StudySection, list_bundled
 from tests.test_cli import _commands
 
 ROOT = Path(__file__).resolve().parents[1]
+TUTORIAL = ROOT / "docs/how-to/tutorial.ipynb"
 
 
 def test_every_command_and_option_of_run_is_documented() -> None:
@@ -97,6 +101,30 @@ def test_the_site_asks_no_other_host_for_anything(site: Path) -> None:
         assert not re.search(r'src="https?:|<link[^>]+href="https?:', text), page
     for sheet in site.rglob("*.css"):
         assert not re.search(r"url\(.?https?:", sheet.read_text()), sheet
+
+
+def test_the_tutorial_is_a_page_and_is_kept_without_outputs(site: Path) -> None:
+    cells = nbformat.read(TUTORIAL, as_version=4).cells
+    page = html.unescape(re.sub(r"<[^>]+>", "", (site / "how-to/tutorial.html").read_text()))
+    for cell in cells:
+        if cell.cell_type == "code":
+            assert not cell.outputs
+            assert cell.execution_count is None
+            assert cell.source in page
+    assert (site / "how-to/tutorial.ipynb").read_text() == TUTORIAL.read_text()
+
+
+@pytest.mark.slow
+def test_the_tutorial_runs(tmp_path: Path) -> None:
+    notebook = nbformat.read(TUTORIAL, as_version=4)
+    place = {"metadata": {"path": str(tmp_path)}}
+    NotebookClient(notebook, timeout=240, kernel_name="python3", resources=place).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    figures = [o for o in outputs if "application/vnd.plotly.v1+json" in o.get("data", {})]
+    assert len(figures) == 4
+    assert sum(output.get("text", "").count(" called ") for output in outputs) == 6
+    assert (tmp_path / "report.html").stat().st_size > 1_000_000
+    assert len((tmp_path / "trials.csv").read_text().splitlines()) == 1 + 8
 
 
 @pytest.mark.slow

@@ -382,7 +382,8 @@ def _describe(context: StudyContext, best: FrozenTrial, estimate: Estimate) -> s
         f"* data: {context.development.name}, fingerprint `{context.partition.fingerprint}`, "
         f"{context.counts['num_development']} development images in groups\n"
         f"* classes: {', '.join(context.development.class_names)}\n\n"
-        "For research use only."
+        "Promote it with `busi-search promote`, which opens the sealed test and asks the gate; the "
+        "button of MLflow does neither. For research use only."
     )
 
 
@@ -439,11 +440,11 @@ def _note(
 ) -> str:
     searched = ", ".join(f"`{name}`" for name in context.spec.space)
     return (
-        f"# {context.name}\n\n{_describe(context, best, estimate)}\n\n"
+        f"{_describe(context, best, estimate)}\n\n"
         f"Searched: {searched}; sampler {context.spec.study.sampler}, pruner "
-        f"{context.spec.study.pruner}.\n\nRegistered as `{MODEL_NAME}` version {version.version}. "
-        f"Promote it with `busi-search promote --version {version.version}`.\n\n"
-        "Figures: artifact `report.html` (download it and open it; it works offline)."
+        f"{context.spec.study.pruner}.\n\nRegistered as "
+        f"[`{MODEL_NAME}` version {version.version}](#/models/{MODEL_NAME}/versions/"
+        f"{version.version}).\n\nFigures: `report.html` under Artifacts; it works offline too."
     )
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version as package_version
 from typing import Any
@@ -132,7 +132,8 @@ def release_winner(context: StudyContext, tracker: Tracker) -> Release:
     else:
         version, difference = _rebuild_and_register(context, best, estimates, tracker)
         new = True
-    _log_release(context, tracker, trials, best, estimates, version)
+    versions = study.user_attrs.get("versions", {})
+    _log_release(context, tracker, trials, best, estimates, version, versions)
     study.set_user_attr(
         RELEASED,
         {
@@ -394,6 +395,7 @@ def _log_release(
     best: FrozenTrial,
     estimates: dict[str, Estimate],
     version: RegisteredVersion,
+    versions: Mapping[str, Any],
 ) -> None:
     estimate = estimates[context.spec.study.metric]
     folds = stored_folds(best, len(context.partition.folds))
@@ -415,7 +417,9 @@ def _log_release(
     card = model_card(context, trials, best, estimates)
     tracker.log_texts(
         {
-            "report.html": render_report(context, trials, best, estimates, card),
+            "report.html": render_report(
+                context, trials, best, estimates, calibrate(context, best), card, versions
+            ),
             "model_card.md": card_markdown(context.name, card),
             "best_hyperparameters.json": json.dumps(
                 trial_hyperparameters(best).model_dump(), indent=2

@@ -19,10 +19,10 @@ import optuna
 from busi_search.home import open_home
 from busi_search.release.run import plan_study
 from busi_search.search import objective as objective_module
+from busi_search.search.driver import run_search
 from busi_search.search.executors import InlineExecutor
 from busi_search.search.fold_result import FoldResult
 from busi_search.search.samplers import SeededSampler
-from busi_search.search.study import run_search
 from busi_search.search.tracking import Tracker
 from busi_search.training import metrics
 

@@ -76,9 +76,15 @@ def open_home(
     home = Home(
         root=folder,
         tracking_uri=tracking_uri or f"sqlite:///{folder / 'mlflow.db'}",
-        storage_url=storage or f"sqlite:///{folder / 'optuna.db'}",
+        storage_url=_with_driver(storage or f"sqlite:///{folder / 'optuna.db'}"),
     )
     return home
+
+
+def _with_driver(url: str) -> str:
+    """Name the driver that is used, where only the kind of database is named."""
+    scheme, separator, rest = url.partition("://")
+    return f"postgresql+psycopg{separator}{rest}" if scheme in ("postgresql", "postgres") else url
 
 
 def without_password(url: str) -> str:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from busi_search.release.evaluation import TestReport
     from busi_search.release.run import StudyResult
     from busi_search.search.context import StudyContext
-    from busi_search.search.study import SearchProgress
+    from busi_search.search.progress import SearchProgress
 
 PLAIN_LINE_SECONDS = 10.0
 
@@ -32,7 +32,9 @@ def duration(seconds: float | None) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def announce(context: "StudyContext", *, workers: int, trials: int) -> None:
+def announce(
+    context: "StudyContext", *, workers: int | None, trials: int, ray: str | None = None
+) -> None:
     """Say what is about to be searched, and loudly so if it is simulated."""
     counts = context.counts
     if context.development.simulated:
@@ -47,9 +49,11 @@ def announce(context: "StudyContext", *, workers: int, trials: int) -> None:
         f"{counts['num_test']} sealed for the test, {counts['num_quarantined']} left out "
         f"({counts['num_conflicts']} groups with contradictory labels)"
     )
+    number = "as many workers as fit" if workers is None else f"{workers} worker(s)"
+    place = f"Ray at {ray}" if ray is not None else context.device
     err.print(
-        f"{trials} trials × {len(context.partition.folds)} folds, {workers} worker(s) on "
-        f"{context.device}; best by {context.spec.study.objective}; home "
+        f"{trials} trials × {len(context.partition.folds)} folds, {number} on "
+        f"{escape(place)}; best by {context.spec.study.objective}; home "
         f"{escape(str(context.home.root))}"
     )
 

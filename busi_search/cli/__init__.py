@@ -36,6 +36,7 @@ main.add_sections(
     {
         "Search": (
             searching.run,
+            searching.worker,
             searching.studies,
             searching.status,
             searching.report,

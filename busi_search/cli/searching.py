@@ -21,7 +21,11 @@ from busi_search.errors import BusiSearchError
 )
 @click.option("--name", help="Name of the study (default: from STUDY and the dataset).")
 @click.option("--data", help="BUSI folder or MedMNIST .npz file.")
-@click.option("--workers", type=click.IntRange(min=1), help="Trials at once (default: one a core).")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    help="Trials at once (default: one a core); 0: only workers that join.",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:K.")
 @click.option(
     "--timeout",
@@ -38,6 +42,13 @@ from busi_search.errors import BusiSearchError
     metavar="KEY=VALUE",
     help="Override a value of the study file, such as --set epochs=5.",
 )
+@click.option("--ray", metavar="ADDRESS", help="Workers on a Ray cluster: local, auto, HOST:PORT.")
+@click.option(
+    "--gpus-per-worker",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    help="With --ray: GPUs per worker; .25 packs four on one.",
+)
 @click.option("--quiet", is_flag=True, help="No progress.")
 @JSON_OPTION
 @click.pass_context
@@ -53,6 +64,8 @@ def run(
     seed: int | None,
     weights: str | None,
     overrides: tuple[str, ...],
+    ray: str | None,
+    gpus_per_worker: float,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -69,6 +82,7 @@ def run(
     on_stop(lambda: f"Interrupted; {known['name']} is saved. Resume: busi-search {_words_typed()}")
     from busi_search import terminal
     from busi_search.release.run import (
+        RaySettings,
         StudyResult,
         default_workers,
         plan_study,
@@ -86,12 +100,13 @@ def run(
         device=device,
     )
     known["name"] = f"study '{context.name}'"
-    chosen = workers or default_workers(context.device)
+    settings = RaySettings(ray, gpus_per_worker) if ray is not None else None
+    chosen = default_workers(context.device) if workers is None and settings is None else workers
     if not quiet:
-        terminal.announce(context, workers=chosen, trials=trials)
+        terminal.announce(context, workers=chosen, trials=trials, ray=ray)
     result: StudyResult | None = None
     search = search_and_release(
-        context, num_trials=trials, num_workers=chosen, timeout_seconds=timeout
+        context, num_trials=trials, num_workers=chosen, timeout_seconds=timeout, ray=settings
     )
     # Closed whatever happens: that ends the workers and puts their trials back.
     with terminal.search_display(trials, quiet=quiet) as display, closing(search):
@@ -111,6 +126,46 @@ def _words_typed() -> str:
     import shlex
 
     return shlex.join(sys.argv[1:])
+
+
+@click.command()
+@click.argument("name")
+@click.option("--data", help="Where its images are on this machine, if elsewhere.")
+@click.option("--workers", type=click.IntRange(min=1), help="Trials at once (default: one a core).")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:K.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+@click.pass_context
+def worker(
+    ctx: click.Context,
+    name: str,
+    data: str | None,
+    workers: int | None,
+    device: str,
+    quiet: bool,
+) -> None:
+    """Help a study that is searched elsewhere, from any machine that reaches its storage.
+
+    Workers may come and go: what they leave is taken up by others.
+
+    \b
+    Example:
+      busi-search worker busi --data ./busi
+    """
+    on_stop(lambda: f"Interrupted; study '{name}' goes on without this worker.")
+    from busi_search import terminal
+    from busi_search.release.run import default_workers, help_study, resolve_device
+
+    chosen_device = resolve_device(device)
+    helping = help_study(
+        name,
+        home=home_of(ctx),
+        data=data,
+        device=chosen_device,
+        num_workers=default_workers(chosen_device) if workers is None else workers,
+    )
+    with terminal.search_display(0, quiet=quiet) as display, closing(helping):
+        for progress in helping:
+            display.update(progress)
 
 
 @click.command()
@@ -166,6 +221,8 @@ def status(ctx: click.Context, name: str, as_json: bool) -> None:
         print_json(vars(found))
         return
     click.echo(_status_line(found))
+    for worker, trial in found.workers.items():
+        click.echo(f"  {worker} works on trial {trial}")
     for key, value in found.best_params.items():
         click.echo(f"  {key} = {value}")
 

@@ -165,13 +165,16 @@ def _running_trials(home: Home, study: optuna.Study, about: str, *, fix: bool) -
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     if not running:
         return
-    if not home.has_local_storage:
-        text = f"{len(running)} trial(s) RUNNING, perhaps on another machine"
-        yield Finding(about, "note", text, "the `busi-search run` line that began it")
-        return
     if fix:
         numbers = put_back_orphans(home, study)
-        yield Finding(about, "mended", f"trials {numbers} go on where they stood, when it is run")
+        if numbers:
+            text = f"trials {numbers} go on where they stood, when it is run"
+            yield Finding(about, "mended", text)
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    if running and not home.has_local_storage:
+        text = f"{len(running)} trial(s) RUNNING on other machines, or lost less than minutes ago"
+        yield Finding(about, "note", text, "`busi-search status` shows by whom")
+    if fix or not home.has_local_storage:
         return
     text = f"{len(running)} trial(s) RUNNING without a worker; their folds are kept"
     mend = "busi-search doctor --fix, or the `busi-search run` line that began it"

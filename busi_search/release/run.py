@@ -6,7 +6,7 @@ import shlex
 import time
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,14 @@ from busi_search.data.sources import guess_study
 from busi_search.errors import InputError, TrackingAway
 from busi_search.home import Home, open_home
 from busi_search.release.winner import Release, release_winner
-from busi_search.search.context import StudyContext, prepare_study
+from busi_search.search.context import StudyContext, prepare_study, reopen_study
+from busi_search.search.driver import join_search, run_search
 from busi_search.search.executors import Executor, InlineExecutor, ProcessExecutor
+from busi_search.search.faults import storage_errors
 from busi_search.search.outages import tracking_errors
+from busi_search.search.progress import SearchProgress
 from busi_search.search.records import stored_folds
 from busi_search.search.storage import find_study
-from busi_search.search.study import SearchProgress, run_search
 from busi_search.search.tracking import Tracker
 from busi_search.spec import Choice, StudySpec, load_spec
 from busi_search.training.weights import check_weights
@@ -203,6 +205,43 @@ class StudyResult:
         return result
 
 
+@dataclass(frozen=True)
+class RaySettings:
+    """Which Ray cluster runs the workers.
+
+    Attributes:
+        address: ``local``, ``auto``, ``HOST:PORT`` or ``ray://HOST:PORT``.
+        gpus_per_worker: GPUs a worker needs, a fraction to pack several on one; 0 runs on CPUs.
+    """
+
+    address: str
+    gpus_per_worker: float = 0.0
+
+
+def _on_ray(
+    context: StudyContext, settings: RaySettings, num_workers: int | None
+) -> tuple[Executor, StudyContext, int]:
+    """Return the executor, the study as its workers see it, and how many workers there are."""
+    from busi_search.search.ray_executor import RayExecutor
+
+    # Checked before a cluster is asked.
+    sent = context.to_send()
+    executor = RayExecutor(
+        settings.address,
+        gpus_per_worker=settings.gpus_per_worker,
+        num_cpus=num_workers or default_workers("cpu"),
+    )
+    if context.home.has_local_storage and executor.num_nodes > 1:
+        executor.stop()
+        raise InputError(
+            f"--ray {settings.address} has several nodes, and the Optuna storage is a file of this "
+            "machine: share one with --storage postgresql+psycopg://USER@HOST/DATABASE."
+        )
+    workers = executor.num_places if num_workers is None else num_workers
+    device = "cuda:0" if settings.gpus_per_worker > 0 else "cpu"
+    return executor, replace(sent, device=device), workers
+
+
 def search_and_release(
     context: StudyContext,
     *,
@@ -210,19 +249,27 @@ def search_and_release(
     num_workers: int | None = None,
     timeout_seconds: float | None = None,
     inline: bool = False,
+    ray: RaySettings | None = None,
 ) -> Generator[SearchProgress | StudyResult]:
     """Search, then register the winner; yields progress and, last, the result.
 
     Args:
         context: the study.
         num_trials: finished trials the study shall hold.
-        num_workers: processes at once (default :func:`default_workers`).
+        num_workers: processes at once (default :func:`default_workers`); 0 leaves the work to
+            workers that join.
         timeout_seconds: stop searching after this time; the best so far is released.
         inline: run in this process, one trial after the other.
+        ray: let Ray place the workers on a cluster.
     """
     started = time.monotonic()
-    workers = num_workers or default_workers(context.device)
-    executor: Executor = InlineExecutor() if inline else ProcessExecutor()
+    executor: Executor
+    worker_context = context
+    if ray is not None:
+        executor, worker_context, workers = _on_ray(context, ray, num_workers)
+    else:
+        executor = InlineExecutor() if inline else ProcessExecutor()
+        workers = default_workers(context.device) if num_workers is None else num_workers
     tracker = Tracker(context)
     progress: SearchProgress | None = None
     search = run_search(
@@ -232,6 +279,7 @@ def search_and_release(
         num_trials=num_trials,
         num_workers=1 if inline else workers,
         timeout_seconds=timeout_seconds,
+        worker_context=worker_context,
     )
     with closing(search):
         for progress in search:
@@ -261,6 +309,27 @@ def search_and_release(
         run_id=tracker.run_id,
         cost=_total_cost(context, progress, times),
     )
+
+
+def help_study(
+    name: str, *, home: Home, device: str, num_workers: int, data: str | None = None
+) -> Generator[SearchProgress]:
+    """Work on a study that is searched elsewhere, until it has its trials.
+
+    Args:
+        name: of the study in the storage of ``home``.
+        home: where things are kept on this machine, with the address of the shared storage.
+        device: PyTorch's name of the device trials run on.
+        num_workers: processes at once.
+        data: where the images are on this machine, if not where the study file says.
+
+    Raises:
+        InputError: no such study, other images or other versions than the search began with.
+        BusiSearchError: all workers of this machine died, or trials fail one after the other.
+    """
+    with storage_errors(home):
+        context = reopen_study(find_study(home, name), home=home, device=device, data=data)
+    yield from join_search(context, ProcessExecutor(), num_workers=num_workers)
 
 
 def _times(tracker: Tracker, started: float, searched: float) -> dict[str, float]:
@@ -319,6 +388,7 @@ def run_study(
     workers: int | None = None,
     timeout_seconds: float | None = None,
     inline: bool = False,
+    ray: RaySettings | None = None,
 ) -> StudyResult:
     """Search until the study holds ``trials`` finished trials and register the winner.
 
@@ -345,6 +415,7 @@ def run_study(
         num_workers=workers,
         timeout_seconds=timeout_seconds,
         inline=inline,
+        ray=ray,
     )
     assert isinstance(last, StudyResult), "the last item is the result"
     return last

@@ -11,8 +11,9 @@ from busi_search.home import Home
 from busi_search.release.registry import RELEASED
 from busi_search.search.context import reopen_study
 from busi_search.search.faults import storage_errors
+from busi_search.search.liveness import put_back_lost
 from busi_search.search.locks import only_driver, wait_for_old_workers
-from busi_search.search.storage import FINISHED, find_study, open_storage, release_orphans
+from busi_search.search.storage import FINISHED, claim_lock, find_study, open_storage
 from busi_search.search.tracking import Tracker
 
 
@@ -79,14 +80,11 @@ def _bring_up_to_date(home: Home, study: optuna.Study) -> tuple[int, int]:
 
 
 def put_back_orphans(home: Home, study: optuna.Study) -> list[int]:
-    """Put RUNNING trials back into the queue; for the holder of the driver's lock.
-
-    On a storage that other machines reach, trials may be theirs, and are left alone.
-    """
-    if not home.has_local_storage:
-        return []
-    wait_for_old_workers(home, study.study_name)
-    return release_orphans(study, open_storage(home))
+    """Put RUNNING trials that nobody works on back into the queue."""
+    if home.has_local_storage:
+        wait_for_old_workers(home, study.study_name)
+    lock = claim_lock(home, study.study_name)
+    return put_back_lost(study, open_storage(home), lock, blame=False)
 
 
 def state_of(study: optuna.Study) -> str:

@@ -1,6 +1,7 @@
 """All that a trial needs to know about its study; travels to every worker."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -14,6 +15,8 @@ from busi_search.data.sources import load_dataset
 from busi_search.errors import InputError
 from busi_search.home import Home
 from busi_search.spec import Choice, Hyperparameters, StudySpec
+
+Images = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class StudyContext:
         development: the images the search may see.
         counts: number of images, groups, conflicts and test images of the whole dataset.
         origin: name of the study file.
+        sent: images, and masks, by size, for workers that cannot read the files; (N, S, S) uint8.
     """
 
     name: str
@@ -41,6 +45,7 @@ class StudyContext:
     development: ImageDataset
     counts: dict[str, int]
     origin: str
+    sent: Mapping[int, tuple[Images, Images | None]] = field(default_factory=dict, repr=False)
 
     @cached_property
     def groups(self) -> npt.NDArray[np.int64]:
@@ -49,11 +54,43 @@ class StudyContext:
 
     def images(self, size_pixels: int) -> npt.NDArray[np.uint8]:
         """Return the (N, S, S) uint8 development images at one size."""
+        if size_pixels in self.sent:
+            return self.sent[size_pixels][0]
         return load_images(self.development, size_pixels, self.home.cache)
 
     def masks(self, size_pixels: int) -> npt.NDArray[np.uint8] | None:
         """Return the (N, S, S) uint8 lesion masks of the development images, if there are any."""
+        if size_pixels in self.sent:
+            return self.sent[size_pixels][1]
         return load_masks(self.development, size_pixels, self.home.cache)
+
+    def to_send(self) -> "StudyContext":
+        """Return the study with its decoded images, for machines without the files."""
+        sent = {}
+        for size in image_sizes(self.spec):
+            masks = self.masks(size) if _wants_masks(self.spec) else None
+            # A plain array travels as one piece of memory; a memory map would name its file.
+            sent[size] = (np.array(self.images(size)), None if masks is None else np.array(masks))
+        return replace(self, sent=sent)
+
+
+def image_sizes(spec: StudySpec) -> list[int]:
+    """Return the sizes, in pixels, at which trials of a study look at images.
+
+    Raises:
+        InputError: they are searched as an interval, which may hold hundreds.
+    """
+    searched = spec.space.get("image_size_pixels")
+    sizes = [spec.resolve({}).image_size_pixels]
+    sizes += [int(entry.get("image_size_pixels", sizes[0])) for entry in spec.recipe]
+    if isinstance(searched, Choice):
+        sizes += [int(size) for size in searched.choices]
+    elif searched is not None:
+        raise InputError(
+            "space.image_size_pixels is an interval: give it as a list, such as [64, 96, 128], "
+            "so that the images of each size can be sent to the machines."
+        )
+    return sorted(set(sizes))
 
 
 def masks_for(
@@ -121,14 +158,24 @@ def _wants_masks(spec: StudySpec) -> bool:
     return any(float(value) > 0 for value in ends)
 
 
-def reopen_study(study: optuna.Study, *, home: Home, device: str = "cpu") -> StudyContext:
+def reopen_study(
+    study: optuna.Study, *, home: Home, device: str = "cpu", data: str | None = None
+) -> StudyContext:
     """Prepare a study again from what it stored about itself.
+
+    Args:
+        study: the study.
+        home: where things are kept on this machine.
+        device: PyTorch's name of the device trials run on.
+        data: where its images are on this machine, if not where the study file says.
 
     Raises:
         InputError: its images are gone, unusable or changed.
     """
     identity = study.user_attrs["identity"]
     spec = StudySpec.model_validate_json(identity["spec"])
+    if data is not None:
+        spec = spec.model_copy(update={"dataset": spec.dataset.model_copy(update={"path": data})})
     context = prepare_study(
         spec,
         study.user_attrs["spec_text"],

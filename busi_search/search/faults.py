@@ -1,27 +1,22 @@
-"""What a search does about faults: failing trials, lost workers, a broken storage, other code."""
+"""What a search does about faults: failing trials, a broken storage, other code."""
 
-import os
-import platform
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from importlib.metadata import version
-from typing import Any
 
 import optuna
 from optuna.exceptions import StorageInternalError
-from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from busi_search.errors import BusiSearchError, InputError, reason_of
 from busi_search.home import Home, damage_of, without_password
-from busi_search.search.records import ERROR, LOST, WORKER, fold_key
+from busi_search.search.records import ERROR
 
 STORAGE_FAILURES = (StorageInternalError, SQLAlchemyError)
 MAX_FAILURES_IN_A_ROW = 5
 # Failures of several kinds in a row: the space is hopeless, whatever the reason.
 MAX_MIXED_FAILURES_IN_A_ROW = 10
-MAX_LOSSES_AT_ONE_FOLD = 3
 # Packages whose version a score may depend on; others may change within a study.
 DECISIVE_PACKAGES = ("busi-search", "torch", "torchvision", "numpy", "scikit-learn")
 _FORGIVEN = "forgiven"
@@ -97,62 +92,6 @@ def forgive_failures(study: optuna.Study) -> None:
     failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
     if numbers := [trial.number for trial in failed]:
         study.set_user_attr(_FORGIVEN, numbers)
-
-
-def this_worker() -> str:
-    """Return the name under which this process works on trials: machine and process id."""
-    return f"{platform.node()}/{os.getpid()}"
-
-
-def put_back_lost(
-    study: optuna.Study, storage: BaseStorage, lock: AbstractContextManager[Any]
-) -> list[int]:
-    """Put trials whose worker on this machine died back into the queue, under their numbers.
-
-    A trial that loses its worker three times at the same fold (out of memory, a crash in a
-    library) is FAILED instead: it would never end.
-
-    Args:
-        study: the study.
-        storage: its storage.
-        lock: the claim lock, so that no trial is seen between its claim and its owner's name.
-
-    Returns:
-        Numbers of the trials put back.
-    """
-    numbers = []
-    study_id = storage.get_study_id_from_name(study.study_name)
-    with lock:
-        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            machine, _, process = str(trial.user_attrs.get(WORKER, "")).rpartition("/")
-            if machine != platform.node() or not process.isdigit() or _is_alive(int(process)):
-                continue
-            trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, trial.number)
-            folds = sum(key.startswith(fold_key(0)[:-1]) for key in trial.user_attrs)
-            lost = trial.user_attrs.get(LOST, {})
-            times = lost.get("times", 0) + 1 if lost.get("folds") == folds else 1
-            storage.set_trial_user_attr(trial_id, LOST, {"folds": folds, "times": times})
-            if times < MAX_LOSSES_AT_ONE_FOLD:
-                storage.set_trial_state_values(trial_id, TrialState.WAITING)
-                numbers.append(trial.number)
-                continue
-            reason = (
-                f"WorkerLost: its worker died {times} times after {folds} finished fold(s), "
-                "without an error of its own: out of memory, or a crash in a library"
-            )
-            storage.set_trial_user_attr(trial_id, ERROR, reason)
-            storage.set_trial_state_values(trial_id, TrialState.FAIL)
-    return numbers
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def decisive_versions() -> dict[str, str]:

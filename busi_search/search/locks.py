@@ -1,13 +1,15 @@
 """Who is at work on a study: file locks in the home, which end with the process that holds them."""
 
+import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.home import Home
+from busi_search.search.faults import storage_errors
 
 _WORKER_LOCK = "worker-{index}.lock"
 
@@ -23,20 +25,28 @@ def only_driver(home: Home, name: str) -> Iterator[None]:
     """Be the one process that may drive a study, as long as the context lasts.
 
     Raises:
-        InputError: another process of this home drives the study.
+        InputError: another process of this home, or of this storage, drives the study.
     """
-    lock = FileLock(_folder(home, name) / "driver.lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise InputError(
-            f"Study '{name}' is being searched by another process on this home; wait for it, "
-            "or begin another study with --name NEW."
-        ) from None
-    try:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(FileLock(_folder(home, name) / "driver.lock", timeout=0))
+        except Timeout:
+            raise InputError(
+                f"Study '{name}' is being searched by another process on this home; wait for it, "
+                "or begin another study with --name NEW."
+            ) from None
+        if not home.has_local_storage:
+            from busi_search.search.database import only_one
+
+            with storage_errors(home):
+                alone = stack.enter_context(only_one(home.storage_url, f"driver {name}"))
+            if not alone:
+                raise InputError(
+                    f"Study '{name}' is being searched from another machine or home; "
+                    f"`busi-search worker {shlex.quote(name)}` helps it, or begin another study "
+                    "with --name NEW."
+                )
         yield
-    finally:
-        lock.release()
 
 
 def worker_lock(home: Home, name: str, index: int) -> FileLock:

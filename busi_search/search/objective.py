@@ -14,6 +14,7 @@ from busi_search.search.records import (
     HYPERPARAMETERS,
     PRUNE_REASON,
     STANDARD_ERROR,
+    WORKER,
     best_trial,
     encode_fold,
     fold_key,
@@ -24,6 +25,10 @@ from busi_search.search.space import suggest_hyperparameters
 from busi_search.spec import COSTS
 from busi_search.training.fit import measure_latency
 from busi_search.training.zoo import ImageClassifier
+
+
+class TrialTaken(Exception):
+    """Another worker has taken the trial over, for this one was not heard of for too long."""
 
 
 class Objective:
@@ -42,12 +47,14 @@ class Objective:
 
         Raises:
             optuna.TrialPruned: the trial is given up; the reason is stored.
+            TrialTaken: the trial is another worker's now.
         """
         context, section = self._context, self._context.spec.study
         hyperparameters = suggest_hyperparameters(trial, context.spec)
         trial.set_user_attr(HYPERPARAMETERS, hyperparameters.model_dump())
         folds = context.partition.folds
-        finished = stored_folds(self._frozen(trial), len(folds))
+        frozen = self._frozen(trial)
+        finished, owner = stored_folds(frozen, len(folds)), frozen.user_attrs.get(WORKER)
         results: list[FoldResult] = []
         fits = cross_validate(
             context.images(hyperparameters.image_size_pixels),
@@ -70,6 +77,8 @@ class Objective:
                 if result.model is not None and COSTS[0] not in trial.user_attrs:
                     self._measure_costs(trial, result.model, hyperparameters.image_size_pixels)
                 if result.fold not in finished:
+                    if self._frozen(trial).user_attrs.get(WORKER) != owner:
+                        raise TrialTaken(str(trial.number))
                     trial.set_user_attr(fold_key(result.fold), encode_fold(result))
                 self._report_and_prune(trial, results)
         except TrainingDiverged as error:

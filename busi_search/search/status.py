@@ -8,6 +8,7 @@ import optuna
 from optuna.trial import TrialState
 
 from busi_search.home import Home
+from busi_search.search.liveness import workers_of
 from busi_search.search.records import HYPERPARAMETERS, best_of_study, main_value
 from busi_search.search.storage import open_storage
 
@@ -31,6 +32,7 @@ class StudyStatus:
         best_params: its full configuration.
         objective: name of the optimised metric.
         simulated: whether its images are phantoms.
+        workers: who works on which trial right now, machine/process to number.
     """
 
     name: str
@@ -40,6 +42,7 @@ class StudyStatus:
     best_params: dict[str, Any]
     objective: str
     simulated: bool
+    workers: dict[str, int]
 
 
 def study_status(study: optuna.Study) -> StudyStatus:
@@ -57,4 +60,5 @@ def study_status(study: optuna.Study) -> StudyStatus:
         best_params=best.user_attrs.get(HYPERPARAMETERS, {}) if best else {},
         objective=spec.get("study", {}).get("objective", "cv_auc"),
         simulated=bool(study.user_attrs.get("simulated")),
+        workers=workers_of(trials),
     )

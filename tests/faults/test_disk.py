@@ -22,9 +22,9 @@ from busi_search.release.doctor import examine
 from busi_search.release.predict import load_champion
 from busi_search.release.run import StudyResult, plan_study
 from busi_search.release.sync import sync_studies
+from busi_search.search.driver import run_search
 from busi_search.search.executors import InlineExecutor
 from busi_search.search.storage import find_study
-from busi_search.search.study import run_search
 from busi_search.search.tracking import Tracker
 from tests.faults.checks import check_copy, check_storage
 from tests.faults.command import call_here, one_sentence

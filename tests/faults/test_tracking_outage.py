@@ -15,9 +15,9 @@ from busi_search.release.run import StudyResult, plan_study, search_and_release
 from busi_search.release.sync import sync_studies
 from busi_search.search import outages
 from busi_search.search.context import StudyContext
+from busi_search.search.driver import run_search
 from busi_search.search.executors import InlineExecutor
 from busi_search.search.storage import find_study
-from busi_search.search.study import run_search
 from busi_search.search.tracking import Tracker
 from tests.faults.checks import check_copy
 from tests.faults.tracking_server import TrackingServer

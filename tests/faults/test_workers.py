@@ -17,12 +17,12 @@ from busi_search.release.doctor import examine
 from busi_search.release.run import plan_study
 from busi_search.search import faults
 from busi_search.search.context import StudyContext
+from busi_search.search.driver import run_search
 from busi_search.search.executors import Executor, InlineExecutor, ProcessExecutor
-from busi_search.search.faults import MAX_LOSSES_AT_ONE_FOLD, put_back_lost, this_worker
+from busi_search.search.liveness import MAX_LOSSES_AT_ONE_FOLD, put_back_lost, this_worker
 from busi_search.search.objective import Objective
 from busi_search.search.records import ERROR
 from busi_search.search.storage import claim_lock, claim_trial, find_study, open_storage
-from busi_search.search.study import run_search
 from busi_search.search.tracking import Tracker
 from tests.faults.checks import check_copy, check_storage
 from tests.faults.torture import TINY as TORTURED

@@ -7,12 +7,12 @@ from optuna.trial import TrialState
 
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.home import Home
+from busi_search.search.liveness import put_back_lost
 from busi_search.search.storage import (
     claim_lock,
     claim_trial,
     find_study,
     open_storage,
-    release_orphans,
 )
 
 
@@ -51,7 +51,7 @@ def test_an_orphan_goes_on_under_its_own_number_and_parameters(home: Home) -> No
     value = lost.suggest_float("x", 0, 1)
     lost.set_user_attr("fold0", {"kept": True})
     lost.report(0.5, 0)
-    assert release_orphans(study, storage) == [0]
+    assert put_back_lost(study, storage, lock) == [0]
     found = claim_trial(study, storage, lock, target=3)
     assert found is not None
     assert found.number == 0

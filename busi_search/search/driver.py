@@ -1,0 +1,215 @@
+"""The driver of a search starts workers, watches them and keeps MLflow up to date; helpers join."""
+
+import shlex
+import time
+from collections.abc import Generator
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.trial import TrialState
+
+from busi_search.errors import BusiSearchError, InputError
+from busi_search.search.context import StudyContext
+from busi_search.search.executors import Executor
+from busi_search.search.faults import (
+    MAX_FAILURES_IN_A_ROW,
+    check_storage,
+    check_versions,
+    failing,
+    forgive_failures,
+    lost_workers,
+    storage_errors,
+)
+from busi_search.search.liveness import put_back_lost
+from busi_search.search.locks import only_driver, wait_for_old_workers
+from busi_search.search.progress import SearchProgress, count_folds, measure_progress
+from busi_search.search.samplers import num_possible_trials
+from busi_search.search.storage import claim_lock, open_storage
+from busi_search.search.study import create_study
+from busi_search.search.tracking import Tracker
+from busi_search.search.worker import TARGET, num_finished, search_worker
+
+POLL_SECONDS = 0.5
+
+
+def run_search(
+    context: StudyContext,
+    executor: Executor,
+    tracker: Tracker,
+    *,
+    num_trials: int,
+    num_workers: int,
+    timeout_seconds: float | None = None,
+    worker_context: StudyContext | None = None,
+) -> Generator[SearchProgress]:
+    """Search until the study holds ``num_trials`` finished trials; yield where it stands.
+
+    Results are written to the Optuna storage by the workers, fold by fold, and copied to MLflow
+    from here, trial by trial. Closing the iterator stops the workers and leaves a study that the
+    same call resumes.
+
+    Args:
+        context: the study.
+        executor: where the workers run.
+        tracker: writes to MLflow; closed in the end, open again by its ``start``.
+        num_trials: finished trials (COMPLETE + PRUNED) the study shall hold in the end.
+        num_workers: workers at once; 0 leaves the work to those that join.
+        timeout_seconds: stop after this time even if trials are missing.
+        worker_context: the study as workers see it, where they have another device or no files.
+
+    Raises:
+        InputError: the study exists but is another one, or is being searched right now.
+        BusiSearchError: trials fail one after the other.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(only_driver(context.home, context.name))
+        stack.enter_context(storage_errors(context.home))
+        wait_for_old_workers(context.home, context.name)
+        check_storage(context.home)
+        storage = open_storage(context.home)
+        study = create_study(context, storage)
+        lock = claim_lock(context.home, context.name)
+        put_back_lost(study, storage, lock, blame=False, own=True)
+        forgive_failures(study)
+        target = min(num_trials, num_possible_trials(context.spec) or num_trials)
+        study.set_user_attr(TARGET, target)
+        started = time.monotonic()
+        measure = partial(
+            _measure,
+            tracker,
+            study,
+            context,
+            target,
+            started=started,
+            before=num_finished(study),
+            folds_before=count_folds(study.get_trials(deepcopy=False), context),
+        )
+        missing = max(0, target - measure(workers=0).finished)
+        alive = min(num_workers, missing)
+        if missing > 0:
+            check_versions(study)
+            # Closed in the opposite order: first the workers end, then MLflow is told.
+            stack.push(partial(_close_tracker, tracker, study, target))
+            stack.callback(_wind_up, executor, study, storage, lock)
+            executor.start(partial(search_worker, worker_context or context, False), alive)
+        # Workers import and train while MLflow, slow to start, gets ready.
+        tracker.start(study)
+        if missing > 0:
+            tracker.mark("searching")
+        in_time = True
+        while missing > 0 and in_time and (alive > 0 or _others_work(study, num_workers, target)):
+            alive = _poll(executor, alive)
+            put_back_lost(study, storage, lock)
+            tracker.log_trials(study.get_trials(deepcopy=False))
+            yield measure(workers=alive)
+            in_time = timeout_seconds is None or time.monotonic() - started <= timeout_seconds
+        _wind_up(executor, study, storage, lock)
+        tracker.log_trials(study.get_trials(deepcopy=False), last=True)
+        progress = measure(workers=0)
+        yield progress
+        reason = failing(study)
+        if reason is not None:
+            raise BusiSearchError(
+                f"The last trials, {MAX_FAILURES_IN_A_ROW} or more in a row, failed, so the search "
+                f"stopped: {reason}"
+            )
+        if in_time and progress.finished < target:
+            raise lost_workers(context.home, study, progress.finished, target)
+
+
+def _poll(executor: Executor, alive: int) -> int:
+    if alive == 0:
+        # Nobody of ours is left to wait for; others are.
+        time.sleep(POLL_SECONDS)
+        return 0
+    return executor.poll(POLL_SECONDS)
+
+
+def _others_work(study: optuna.Study, num_workers: int, target: int) -> bool:
+    """Return whether workers of other machines are at it, or are what this search waits for."""
+    if failing(study):
+        return False
+    if num_workers == 0:
+        return num_finished(study) < target
+    return bool(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
+
+
+def _measure(
+    tracker: Tracker, study: optuna.Study, context: StudyContext, target: int, **known: Any
+) -> SearchProgress:
+    progress = measure_progress(study, context, target, **known)
+    unsent = 0 if tracker.problem is None else tracker.num_unsent(progress.trials)
+    return replace(progress, unsent=unsent)
+
+
+def _wind_up(
+    executor: Executor,
+    study: optuna.Study,
+    storage: BaseStorage,
+    lock: AbstractContextManager[Any],
+) -> None:
+    executor.stop()
+    put_back_lost(study, storage, lock, blame=False, own=True)
+
+
+def _close_tracker(
+    tracker: Tracker, study: optuna.Study, target: int, error: type[BaseException] | None, *_: Any
+) -> None:
+    state = "searched" if num_finished(study) >= target else "interrupted"
+    tracker.mark(state, hurry=error is not None)
+
+
+def join_search(
+    context: StudyContext, executor: Executor, *, num_workers: int
+) -> Generator[SearchProgress]:
+    """Help a search that is driven elsewhere until it has its trials; yield where it stands.
+
+    Args:
+        context: the study, reopened on this machine.
+        executor: where the workers run.
+        num_workers: workers at once.
+
+    Raises:
+        InputError: nobody has ever searched the study, or with other versions than those here.
+        BusiSearchError: all workers of this machine died, or trials fail one after the other.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(storage_errors(context.home))
+        storage = open_storage(context.home)
+        study = optuna.load_study(study_name=context.name, storage=storage)
+        if TARGET not in study.user_attrs:
+            raise InputError(
+                f"Study '{context.name}' was never searched; begin it with `busi-search run`, and "
+                f"then `busi-search worker {shlex.quote(context.name)}` helps."
+            )
+        check_versions(study)
+        lock = claim_lock(context.home, context.name)
+        stack.callback(put_back_lost, study, storage, lock, blame=False)
+        stack.callback(executor.stop)
+        target = int(study.user_attrs[TARGET])
+        measure = partial(
+            measure_progress,
+            study,
+            context,
+            target,
+            started=time.monotonic(),
+            before=num_finished(study),
+            folds_before=count_folds(study.get_trials(deepcopy=False), context),
+        )
+        executor.start(partial(search_worker, context, True), num_workers)
+        alive = num_workers
+        while alive > 0:
+            alive = executor.poll(POLL_SECONDS)
+            put_back_lost(study, storage, lock)
+            yield measure(workers=alive)
+        progress = measure(workers=0)
+        yield progress
+        reason = failing(study)
+        if reason is not None:
+            raise BusiSearchError(f"The search stopped, for its last trials failed: {reason}")
+        if progress.finished < int(study.user_attrs[TARGET]):
+            raise lost_workers(context.home, study, progress.finished, target)

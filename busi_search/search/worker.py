@@ -1,0 +1,101 @@
+"""What a worker does: claim a trial, work on it, tell the storage, until there is nothing left."""
+
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import BaseStorage
+from optuna.trial import TrialState
+
+from busi_search.search.context import StudyContext
+from busi_search.search.faults import STORAGE_FAILURES, failing, storage_errors
+from busi_search.search.liveness import heartbeat, put_back_lost, this_worker
+from busi_search.search.locks import worker_lock
+from busi_search.search.objective import Objective, TrialTaken
+from busi_search.search.pruning import make_pruner
+from busi_search.search.records import ERROR
+from busi_search.search.samplers import make_sampler
+from busi_search.search.storage import FINISHED, claim_lock, claim_trial, is_owner, open_storage
+
+# Between looks at trials of other workers, which may be lost and come back.
+WAIT_SECONDS = 1.0
+# Attribute of an Optuna study: how many finished trials it shall hold, by its latest driver.
+TARGET = "target"
+
+
+def search_worker(context: StudyContext, joined: bool, index: int) -> Iterator[None]:
+    """Work on trials until the study holds as many finished ones as its driver wants.
+
+    One step is one trial, or a moment of waiting for the last trials of other workers. A CPU trial
+    uses one thread wherever it runs: several workers then share the cores without fighting, and
+    the sums come out the same to the last bit.
+
+    Args:
+        context: the study.
+        joined: whether this worker came of its own accord, not started by a driver of this home.
+        index: of the worker among those started with it.
+    """
+    import torch
+
+    torch.set_num_threads(1)
+    with ExitStack() as stack:
+        stack.enter_context(storage_errors(context.home))
+        if context.home.has_local_storage and not joined:
+            stack.enter_context(worker_lock(context.home, context.name, index))
+        storage = open_storage(context.home, patient=True)
+        study = optuna.load_study(
+            study_name=context.name,
+            storage=storage,
+            sampler=make_sampler(context.spec),
+            pruner=make_pruner(context.spec.study, len(context.partition.folds)),
+        )
+        objective = Objective(context, study)
+        lock = claim_lock(context.home, context.name)
+        while not failing(study):
+            target = int(study.user_attrs.get(TARGET, 0))
+            trial = claim_trial(study, storage, lock, target=target, worker=this_worker())
+            if trial is not None:
+                _run_trial(study, storage, objective, trial)
+            elif num_finished(study) >= target:
+                return
+            else:
+                time.sleep(WAIT_SECONDS)
+                put_back_lost(study, storage, lock)
+            yield
+
+
+def num_finished(study: optuna.Study) -> int:
+    """Return how many trials count towards the target."""
+    return sum(trial.state in FINISHED for trial in study.get_trials(deepcopy=False))
+
+
+def _run_trial(
+    study: optuna.Study, storage: BaseStorage, objective: Objective, trial: optuna.Trial
+) -> None:
+    try:
+        with heartbeat(storage, trial._trial_id):
+            _work_and_tell(study, objective, trial)
+    except TrialTaken:
+        return
+    except (UpdateFinishedTrialError, ValueError):
+        # Told twice by a call that was repeated, or taken over while this machine was not heard.
+        if is_owner(storage, trial._trial_id, this_worker()):
+            raise
+
+
+def _work_and_tell(study: optuna.Study, objective: Objective, trial: optuna.Trial) -> None:
+    try:
+        values = objective(trial)
+    except optuna.TrialPruned:
+        study.tell(trial, state=TrialState.PRUNED)
+    except (TrialTaken, UpdateFinishedTrialError, *STORAGE_FAILURES):
+        # Not the trial's fault: it goes back into the queue with what it has.
+        raise
+    except Exception:
+        trial.set_user_attr(ERROR, traceback.format_exc())
+        study.tell(trial, state=TrialState.FAIL)
+    else:
+        study.tell(trial, values)

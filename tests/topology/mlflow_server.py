@@ -1,0 +1,76 @@
+"""An MLflow tracking server as a team runs it: a database behind it, passwords, artifacts."""
+
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+
+from tests.topology.postgres import free_port
+
+USER, PASSWORD = "admin", "a-long-password-of-the-tests"
+
+
+class MlflowServer:
+    """Starts with basic authentication; ``uri`` is what a client is told."""
+
+    def __init__(self, folder: Path, *, runs: str, users: str, host: str = "127.0.0.1") -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = folder / "auth.ini"
+        settings.write_text(
+            "[mlflow]\ndefault_permission = READ\nadmin_username = admin\n"
+            f"database_uri = {users}\nauth_cache_ttl_seconds = 60\n"
+            "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+        )
+        port = free_port()
+        self.uri = f"http://{host}:{port}"
+        self._log = (folder / "log").open("wb")
+        self._process = subprocess.Popen(
+            [
+                sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth",
+                "--host", host, "--port", str(port), "--workers", "1",
+                "--backend-store-uri", runs,
+                "--artifacts-destination", str(folder / "artifacts"),
+            ],
+            env={
+                **os.environ,
+                "MLFLOW_AUTH_CONFIG_PATH": str(settings),
+                "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORD,
+                "MLFLOW_FLASK_SERVER_SECRET_KEY": "a-key-of-the-tests",
+                "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+                "MLFLOW_DISABLE_TELEMETRY": "true",
+            },
+            cwd=folder, stdout=self._log, stderr=self._log, start_new_session=True,
+        )  # fmt: skip
+        self._wait(120)
+
+    def _wait(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while True:
+            if self.status_of("/health") == 200:
+                return
+            assert self._process.poll() is None, Path(self._log.name).read_text()
+            assert time.monotonic() < deadline, Path(self._log.name).read_text()
+            time.sleep(0.5)
+
+    def status_of(self, path: str) -> int:
+        """Return the HTTP status of a call without a password; 0 if nobody answers."""
+        try:
+            with urllib.request.urlopen(self.uri + path, timeout=5) as answer:
+                return int(answer.status)
+        except HTTPError as error:
+            return error.code
+        except (URLError, OSError):
+            return 0
+
+    def stop(self) -> None:
+        # With its workers, which it started in its own session.
+        os.killpg(self._process.pid, 15)
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, 9)
+            self._process.wait()
+        self._log.close()

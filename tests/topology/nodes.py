@@ -1,0 +1,136 @@
+"""A Ray cluster of several nodes on one machine, each further node in a network of its own."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+
+from tests.topology.postgres import free_port
+
+RAY = [sys.executable, "-m", "ray.scripts.scripts"]
+# Ray listens to every network; without a token anybody there could run programs.
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex}
+ENVIRONMENT = {
+    **os.environ,
+    **TOKEN,
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+}
+SUBNET = "10.209.77"
+
+
+def _ip(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
+
+
+class Node:
+    """A namespace with an address of its own, reached over a pair of virtual cables."""
+
+    def __init__(self, number: int) -> None:
+        self._name, self._cable = f"busi{os.getpid() % 10_000}n{number}", f"bs{number}"
+        self.address, self.host_address = f"{SUBNET}.{4 * number + 2}", f"{SUBNET}.{4 * number + 1}"
+        steps = [
+            ("netns", "add", self._name),
+            ("link", "add", self._cable, "type", "veth", "peer", "name", "eth0", "netns",
+             self._name),
+            ("addr", "add", f"{self.host_address}/30", "dev", self._cable),
+            ("link", "set", self._cable, "up"),
+            ("-n", self._name, "addr", "add", f"{self.address}/30", "dev", "eth0"),
+            ("-n", self._name, "link", "set", "eth0", "up"),
+            ("-n", self._name, "link", "set", "lo", "up"),
+            ("-n", self._name, "route", "add", "default", "via", self.host_address),
+        ]  # fmt: skip
+        for step in steps:
+            done = _ip(*step)
+            if done.returncode != 0:
+                self.remove()
+                pytest.skip(f"no network namespaces here: {done.stderr.strip()}")
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def run(self, words: list[str], log: Path) -> "subprocess.Popen[bytes]":
+        with log.open("wb") as stream:
+            process = subprocess.Popen(
+                ["ip", "netns", "exec", self._name, *words],
+                stdout=stream, stderr=stream, env=ENVIRONMENT, start_new_session=True,
+            )  # fmt: skip
+        self._processes.append(process)
+        return process
+
+    def vanish(self) -> None:
+        """Pull the cable: nobody is told, nothing answers any more."""
+        _ip("link", "set", self._cable, "down")
+
+    def remove(self) -> None:
+        """Kill what runs in it, and take it down."""
+        pids = _ip("netns", "pids", self._name).stdout.split()
+        for pid in pids:
+            try:
+                os.kill(int(pid), signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        _ip("netns", "del", self._name)
+        _ip("link", "del", self._cable)
+
+
+class RayCluster:
+    """A head in the machine's own network, and nodes that join it from theirs."""
+
+    def __init__(self, folder: Path, *, num_nodes: int, cpus: int = 1) -> None:
+        pytest.importorskip("ray")
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = f"/tmp/ray{os.getpid()}"
+        self.nodes = [Node(number) for number in range(num_nodes)]
+        # An address of its own, for those of the cables' ends go with their cables.
+        self.head_address = f"{SUBNET}.254"
+        _ip("addr", "add", f"{self.head_address}/32", "dev", "lo")
+        self.address = f"{self.head_address}:{free_port()}"
+        port = self.address.rpartition(":")[2]
+        with (folder / "head.log").open("wb") as stream:
+            self._head = subprocess.Popen(
+                [*RAY, "start", "--head", "--block", f"--node-ip-address={self.head_address}",
+                 f"--port={port}", f"--num-cpus={cpus}", "--include-dashboard=false",
+                 "--disable-usage-stats", f"--temp-dir={self._folder}"],
+                stdout=stream, stderr=stream, env=ENVIRONMENT, start_new_session=True,
+            )  # fmt: skip
+        self.subnet = f"{SUBNET}.0/24"
+        self._wait_for_head()
+        for number, node in enumerate(self.nodes):
+            node.run(
+                [*RAY, "start", "--block", f"--address={self.address}",
+                 f"--node-ip-address={node.address}", f"--num-cpus={cpus}",
+                 "--disable-usage-stats"],
+                folder / f"node{number}.log",
+            )  # fmt: skip
+
+    def _wait_for_head(self) -> None:
+        host, _, port = self.address.rpartition(":")
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                socket.create_connection((host, int(port)), timeout=1).close()
+            except OSError:
+                assert time.monotonic() < deadline, "Ray's head did not start"
+                time.sleep(0.5)
+            else:
+                return
+
+    def stop(self) -> None:
+        for node in self.nodes:
+            node.remove()
+        # Ray's own `stop` kills by name, other clusters too; these carry this one's folder.
+        self._head.kill()
+        self._head.wait()
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if self._folder.encode() in (entry / "cmdline").read_bytes():
+                    os.kill(int(entry.name), signal.SIGKILL)
+        _ip("addr", "del", f"{self.head_address}/32", "dev", "lo")
+        shutil.rmtree(self._folder, ignore_errors=True)

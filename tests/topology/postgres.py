@@ -1,0 +1,84 @@
+"""A PostgreSQL server of the tests: Debian's programs, a folder, a free port, loopback only."""
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def binary(name: str) -> str | None:
+    """Debian keeps the server's programs out of the path."""
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    return next((str(f / name) for f in folders if (f / name).exists()), shutil.which(name))
+
+
+class Postgres:
+    """Starts, stops and restarts; ``url(database)`` is what a client types."""
+
+    def __init__(self, folder: Path, *, hosts: str | None = None) -> None:
+        initdb, control = binary("initdb"), binary("pg_ctl")
+        if initdb is None or control is None:
+            pytest.skip("PostgreSQL's server is not installed")
+        self._control, self._data, self._port = control, folder / "data", free_port()
+        self._log = folder / "log"
+        # The server refuses to run as root.
+        self._as = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+        if os.geteuid() != 0:
+            self._as = []
+        elif "postgres" not in {user.pw_name for user in pwd.getpwall()}:
+            pytest.skip("PostgreSQL will not run as root, and there is no user postgres")
+        folder.mkdir(parents=True, exist_ok=True)
+        if self._as:
+            shutil.chown(folder, "postgres", "postgres")
+            for parent in folder.parents:
+                # pytest's folders are closed to others; the server has to walk through them.
+                if parent.stat().st_uid == 0 and str(parent) not in ("/", "/tmp"):
+                    parent.chmod(parent.stat().st_mode | 0o011)
+        self._run([initdb, "-D", str(self._data), "-E", "UTF8", "-U", "busi", "-A", "trust"])
+        self._addresses = "127.0.0.1" if hosts is None else "*"
+        if hosts is not None:
+            with (self._data / "pg_hba.conf").open("a") as rules:
+                rules.write(f"host all all {hosts} trust\n")
+
+    def _run(self, words: list[str]) -> None:
+        done = subprocess.run(
+            [*self._as, *words], cwd="/", capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def start(self) -> None:
+        sockets = (
+            f"-p {self._port} -c listen_addresses='{self._addresses}' -c unix_socket_directories=''"
+        )
+        self._run([self._control, "-D", str(self._data), "-w", "-l", str(self._log),
+                   "-o", f"{sockets} -c fsync=off", "start"])  # fmt: skip
+
+    def stop(self, mode: str = "immediate") -> None:
+        self._run([self._control, "-D", str(self._data), "-w", "-m", mode, "stop"])
+
+    def restart(self) -> None:
+        self.stop("fast")
+        self.start()
+
+    def create(self, database: str) -> str:
+        import psycopg
+
+        with psycopg.connect(self._plain("postgres"), autocommit=True) as connection:
+            connection.execute(f'CREATE DATABASE "{database}"')
+        return self.url(database)
+
+    def _plain(self, database: str) -> str:
+        return f"postgresql://busi@127.0.0.1:{self._port}/{database}"
+
+    def url(self, database: str) -> str:
+        return self._plain(database).replace("postgresql://", "postgresql+psycopg://")

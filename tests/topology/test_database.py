@@ -1,0 +1,132 @@
+"""The storage on a database server: exact claims, outages, workers of other machines."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from busi_search.errors import BusiSearchError, InputError
+from busi_search.home import Home, open_home
+from busi_search.search.liveness import heartbeat, put_back_lost, this_worker
+from busi_search.search.locks import only_driver
+from busi_search.search.records import WORKER
+from busi_search.search.storage import claim_lock, claim_trial, open_storage
+from tests.topology.postgres import Postgres, free_port
+
+pytestmark = pytest.mark.usefixtures("_short_grace")
+
+
+@pytest.fixture
+def shared(tmp_path: Path, database: str) -> Home:
+    return open_home(tmp_path / "home", storage=database)
+
+
+def test_four_who_come_first_at_once_make_the_tables_once(shared: Home) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        for storage in pool.map(lambda _: open_storage(shared), range(4)):
+            assert optuna.get_all_study_names(storage) == []
+
+
+def test_claims_are_exact_over_the_network(shared: Home) -> None:
+    optuna.create_study(storage=open_storage(shared), study_name="s").enqueue_trial({"x": 1.0})
+
+    def work(index: int) -> list[int]:
+        storage, lock = open_storage(shared), claim_lock(shared, "s")
+        own = optuna.load_study(study_name="s", storage=storage)
+        numbers = []
+        while (
+            trial := claim_trial(own, storage, lock, target=25, worker=f"machine/{index}")
+        ) is not None:
+            trial.suggest_float("x", 0, 1)
+            own.tell(trial, 0.0)
+            numbers.append(trial.number)
+        return numbers
+
+    with ThreadPoolExecutor(4) as pool:
+        numbers = sorted(number for part in pool.map(work, range(4)) for number in part)
+    assert numbers == list(range(25))
+
+
+def test_a_search_outlives_a_restart_of_its_database(shared: Home, postgres: Postgres) -> None:
+    storage = open_storage(shared)
+    study = optuna.create_study(storage=storage, study_name="s")
+    lock = claim_lock(shared, "s")
+    ended = threading.Event()
+
+    def work() -> None:
+        while not ended.is_set():
+            trial = claim_trial(study, storage, lock, target=10_000, worker=this_worker())
+            assert trial is not None
+            trial.suggest_float("x", 0, 1)
+            trial.report(0.5, 0)
+            study.tell(trial, 0.0)
+
+    with ThreadPoolExecutor(1) as pool:
+        working = pool.submit(work)
+        try:
+            for _ in range(3):
+                time.sleep(0.7)
+                postgres.restart()
+            time.sleep(2)
+        finally:
+            ended.set()
+        working.result()
+    trials = study.get_trials()
+    assert [trial.number for trial in trials] == list(range(len(trials)))
+    # Created twice at worst, when the answer was lost: nobody owns such a trial, and it goes back.
+    left = [trial for trial in trials if trial.state != TrialState.COMPLETE]
+    assert all(WORKER not in trial.user_attrs for trial in left)
+    assert put_back_lost(study, storage, lock) == [trial.number for trial in left]
+    assert len(trials) - len(left) > 10
+
+
+def test_a_trial_of_another_machine_goes_back_when_its_heart_stops(shared: Home) -> None:
+    storage = open_storage(shared)
+    study = optuna.create_study(storage=storage, study_name="s")
+    lock = claim_lock(shared, "s")
+    silent = claim_trial(study, storage, lock, target=3, worker="elsewhere/1")
+    beating = claim_trial(study, storage, lock, target=3, worker="elsewhere/2")
+    assert silent is not None
+    assert beating is not None
+    with heartbeat(storage, beating._trial_id):
+        assert put_back_lost(study, storage, lock) == []
+        deadline = time.monotonic() + 40
+        while not (back := put_back_lost(study, storage, lock)):
+            assert time.monotonic() < deadline, "a silent worker's trial was never put back"
+            time.sleep(0.5)
+        assert back == [silent.number]
+        again = claim_trial(study, storage, lock, target=3, worker="elsewhere/3")
+        assert again is not None
+        assert again.number == silent.number
+        # Its new owner was heard of before anybody could miss the old one.
+        assert put_back_lost(study, storage, lock) == []
+
+
+def test_only_one_driver_on_a_storage(shared: Home, tmp_path: Path) -> None:
+    elsewhere = open_home(tmp_path / "other", storage=shared.storage_url)
+    with (
+        only_driver(shared, "s"),
+        pytest.raises(InputError, match="another machine"),
+        only_driver(elsewhere, "s"),
+    ):
+        pass
+    with only_driver(elsewhere, "s"):
+        pass
+
+
+def test_a_server_that_is_not_there_is_said_at_once(tmp_path: Path) -> None:
+    url = f"postgresql://me:secret@127.0.0.1:{free_port()}/optuna"
+    started = time.monotonic()
+    with pytest.raises(BusiSearchError, match="cannot be opened") as caught:
+        open_storage(open_home(tmp_path / "home", storage=url))
+    assert time.monotonic() - started < 5
+    assert "secret" not in str(caught.value)
+
+
+def test_another_kind_of_database_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="PostgreSQL"):
+        open_storage(open_home(tmp_path / "home", storage="mysql://me@db/optuna"))

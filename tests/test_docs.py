@@ -1,14 +1,22 @@
+import html
+import os
 import re
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
+import click
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
+import busi_search
 from busi_search.spec import Hyperparameters, StudySection, list_bundled
 from tests.test_cli import _commands
 
 ROOT = Path(__file__).resolve().parents[1]
+TUTORIAL = ROOT / "docs/how-to/tutorial.ipynb"
 
 
 def test_every_command_and_option_of_run_is_documented() -> None:
@@ -47,6 +55,76 @@ def test_the_picture_of_the_house_is_true() -> None:
     for path in (ROOT / "busi_search").rglob("*.py"):
         if path.name != "__init__.py":
             assert re.search(rf"\b{path.name}\b", page), f"{path} is not in architecture.md"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The documentation, built as strictly as MkDocs can."""
+    folder = tmp_path_factory.mktemp("site")
+    words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", folder]
+    words += ["--config-file", ROOT / "mkdocs.yml"]
+    done = subprocess.run(
+        words, check=False, cwd=ROOT, capture_output=True, text=True, timeout=120,
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr
+    return folder
+
+
+def test_the_site_has_a_section_for_every_command_and_option(site: Path) -> None:
+    page = (site / "reference/command-line.html").read_text()
+    for name, command in _commands():
+        if isinstance(command, click.Group):
+            continue
+        (section,) = re.findall(
+            rf'<h3 id="busi-search-{name.replace(" ", "-")}">.*?(?=<h3|</article>)', page, re.S
+        )
+        assert f"busi-search {name}" in section
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert parameter.opts[0] in section, f"{name} {parameter.opts[0]}"
+
+
+def test_the_site_describes_the_public_names(site: Path) -> None:
+    page = (site / "reference/python.html").read_text()
+    for name in busi_search.__all__:
+        assert re.search(rf'id="busi_search\.[\w.]+\.{name}"', page), name
+    assert ":func:" not in page
+
+
+def test_the_site_asks_no_other_host_for_anything(site: Path) -> None:
+    pages = list(site.rglob("*.html"))
+    assert {site / "index.html", site / "changelog.html"} <= set(pages)
+    for page in pages:
+        text = page.read_text()
+        assert not re.search(r'src="https?:|<link[^>]+href="https?:', text), page
+    for sheet in site.rglob("*.css"):
+        assert not re.search(r"url\(.?https?:", sheet.read_text()), sheet
+
+
+def test_the_tutorial_is_a_page_and_is_kept_without_outputs(site: Path) -> None:
+    cells = nbformat.read(TUTORIAL, as_version=4).cells
+    page = html.unescape(re.sub(r"<[^>]+>", "", (site / "how-to/tutorial.html").read_text()))
+    for cell in cells:
+        if cell.cell_type == "code":
+            assert not cell.outputs
+            assert cell.execution_count is None
+            assert cell.source in page
+    assert (site / "how-to/tutorial.ipynb").read_text() == TUTORIAL.read_text()
+
+
+@pytest.mark.slow
+def test_the_tutorial_runs(tmp_path: Path) -> None:
+    notebook = nbformat.read(TUTORIAL, as_version=4)
+    place = {"metadata": {"path": str(tmp_path)}}
+    NotebookClient(notebook, timeout=240, kernel_name="python3", resources=place).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    figures = [o for o in outputs if "application/vnd.plotly.v1+json" in o.get("data", {})]
+    assert len(figures) == 4
+    assert sum(output.get("text", "").count(" called ") for output in outputs) == 6
+    assert (tmp_path / "report.html").stat().st_size > 1_000_000
+    assert len((tmp_path / "trials.csv").read_text().splitlines()) == 1 + 8
 
 
 @pytest.mark.slow

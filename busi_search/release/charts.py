@@ -1,20 +1,23 @@
-"""Plotly figures of a study; they need no network."""
+"""Plotly figures of predictions and of training; they need no network."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 import plotly.graph_objects as go
-from optuna.trial import FrozenTrial, TrialState
+from plotly.subplots import make_subplots
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
-from busi_search.search.records import main_value
+from busi_search.release.calibration import OperatingPoint
+from busi_search.release.figures import reliability_bins
+from busi_search.search.fold_result import FoldResult
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
-def _layout(figure: go.Figure, title: str, x: str, y: str) -> go.Figure:
+def layout(figure: go.Figure, title: str, x: str, y: str) -> go.Figure:
+    """Give a figure its title, the names of its axes and the look that all share."""
     figure.update_layout(
         title=title,
         xaxis_title=x,
@@ -22,6 +25,7 @@ def _layout(figure: go.Figure, title: str, x: str, y: str) -> go.Figure:
         template="simple_white",
         margin={"l": 60, "r": 20, "t": 50, "b": 50},
         height=420,
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0},
     )
     return figure
 
@@ -44,7 +48,7 @@ def roc_figure(
         figure.add_scatter(x=false_positive, y=true_positive, name=class_names[c], line=line)
     diagonal = {"color": "#999999", "dash": "dot"}
     figure.add_scatter(x=[0, 1], y=[0, 1], name="chance", line=diagonal, hoverinfo="skip")
-    return _layout(figure, "ROC, out-of-fold predictions", "1 − specificity", "sensitivity")
+    return layout(figure, "ROC, out-of-fold predictions", "1 − specificity", "sensitivity")
 
 
 def precision_recall_figure(
@@ -60,7 +64,7 @@ def precision_recall_figure(
         line = {"color": COLOURS[index % len(COLOURS)], "shape": "hv"}
         figure.add_scatter(x=recall, y=precision, name=class_names[c], line=line)
     figure.update_yaxes(range=[0, 1.02])
-    return _layout(figure, "Precision and recall, out-of-fold predictions", "recall", "precision")
+    return layout(figure, "Precision and recall, out-of-fold predictions", "recall", "precision")
 
 
 def confusion_figure(
@@ -84,59 +88,95 @@ def confusion_figure(
         )
     )
     figure.update_yaxes(autorange="reversed")
-    return _layout(figure, "Confusion matrix, out-of-fold, images", "predicted", "truth")
+    return layout(figure, "Confusion matrix, out-of-fold, images", "predicted", "truth")
 
 
-def history_figure(trials: Sequence[FrozenTrial], objective: str, direction: str) -> go.Figure:
-    """Return the objective of every finished trial and the best so far."""
-    figure = go.Figure()
-    complete = [t for t in trials if t.state == TrialState.COMPLETE]
-    pruned = [t for t in trials if t.state == TrialState.PRUNED and t.values]
-    for name, chosen, symbol, colour in (
-        ("complete", complete, "circle", COLOURS[0]),
-        ("pruned (folds so far)", pruned, "x-thin-open", "#999999"),
-    ):
-        figure.add_scatter(
-            x=[t.number for t in chosen],
-            y=[main_value(t) for t in chosen],
-            mode="markers",
-            name=name,
-            marker={"symbol": symbol, "color": colour, "size": 8},
-        )
-    accumulate = np.maximum.accumulate if direction == "maximize" else np.minimum.accumulate
-    if complete:
-        figure.add_scatter(
-            x=[t.number for t in complete],
-            y=accumulate(np.asarray([main_value(t) for t in complete], dtype=float)),
-            mode="lines",
-            name="best so far",
-            line={"color": COLOURS[1], "shape": "hv"},
-        )
-    return _layout(figure, "The search", "trial", objective)
+def curves_figure(results: Sequence[FoldResult]) -> go.Figure:
+    """Return training loss and validation AUC over epochs, a line per fold."""
+    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.08)
+    for result in results:
+        line = {"color": COLOURS[result.fold % len(COLOURS)]}
+        shared = {"name": f"fold {result.fold}", "line": line, "legendgroup": result.fold}
+        epochs = list(range(1, len(result.train_loss) + 1))
+        figure.add_scatter(x=epochs, y=list(result.train_loss), **shared, row=1, col=1)
+        known = {"x": list(result.val_epochs), "y": list(result.val_auc)}
+        figure.add_scatter(**known, **shared, showlegend=False, row=2, col=1)
+    layout(figure, "Learning curves of the best trial", "", "training loss")
+    figure.update_layout(height=560)
+    figure.update_xaxes(title_text="epoch", row=2, col=1)
+    figure.update_yaxes(title_text="validation AUC", row=2, col=1)
+    return figure
 
 
-def pareto_figure(
-    trials: Sequence[FrozenTrial], front: Sequence[FrozenTrial], objectives: Sequence[str]
+def reliability_figure(
+    before: npt.NDArray[np.floating],
+    after: npt.NDArray[np.floating],
+    labels: npt.NDArray[np.integer],
 ) -> go.Figure:
-    """Return the first objective over the second, the Pareto front marked."""
+    """Return how often the most probable class is right, over how sure the model says it is.
+
+    Args:
+        before: (N, C) out-of-fold probabilities.
+        after: (N, C), divided by the temperature.
+        labels: (N,) integers.
+    """
     figure = go.Figure()
-    complete = [t for t in trials if t.state == TrialState.COMPLETE]
-    for name, chosen, colour in (("complete", complete, "#999999"), ("front", front, COLOURS[1])):
+    diagonal = {"color": "#999999", "dash": "dot"}
+    figure.add_scatter(x=[0, 1], y=[0, 1], name="as sure as right", line=diagonal, hoverinfo="skip")
+    for name, rows, colour in (
+        ("as trained", before, COLOURS[4]),
+        ("with temperature", after, COLOURS[0]),
+    ):
+        bins = reliability_bins(np.asarray(rows, dtype=np.float64), labels)
+        counts = [found["num_images"] for found in bins]
         figure.add_scatter(
-            x=[t.values[1] for t in chosen],
-            y=[t.values[0] for t in chosen],
-            text=[f"trial {t.number}" for t in chosen],
-            mode="markers",
+            x=[found["confidence"] for found in bins],
+            y=[found["accuracy"] for found in bins],
+            text=[f"{count} images" for count in counts],
+            mode="lines+markers",
             name=name,
-            marker={"color": colour, "size": 9},
+            line={"color": colour},
+            marker={"size": [6 + 20 * (count / len(labels)) ** 0.5 for count in counts]},
         )
-    return _layout(figure, "Pareto front", objectives[1], objectives[0])
+    figure.update_yaxes(range=[-0.03, 1.03])
+    chance = 1 / before.shape[1]
+    figure.update_xaxes(range=[chance - 0.05, 1.03])
+    words = ("confidence (probability of the class named)", "share that is right")
+    return layout(figure, "Reliability, out-of-fold predictions", *words)
 
 
-def curves_figure(curves: Sequence[tuple[Sequence[int], Sequence[float]]]) -> go.Figure:
-    """Return the validation AUC over epochs, a line per fold."""
+def operating_figure(
+    scores: npt.NDArray[np.floating],
+    truth: npt.NDArray[np.bool_],
+    point: OperatingPoint,
+    class_name: str,
+) -> go.Figure:
+    """Return sensitivity and specificity over the threshold, the operating point marked.
+
+    Args:
+        scores: (N,) calibrated out-of-fold probability of the positive class.
+        truth: (N,) whether an image is of it.
+        point: what was chosen.
+        class_name: of the positive class.
+    """
+    thresholds = np.unique(np.concatenate([[0.0], scores, [1.0]]))
+    ranked = [np.sort(scores[kind]) for kind in (truth, ~truth)]
+    below = [np.searchsorted(rows, thresholds) / len(rows) for rows in ranked]
     figure = go.Figure()
-    for fold, (epochs, values) in enumerate(curves):
-        line = {"color": COLOURS[fold % len(COLOURS)]}
-        figure.add_scatter(x=list(epochs), y=list(values), name=f"fold {fold}", line=line)
-    return _layout(figure, "Learning curves of the best trial", "epoch", "validation AUC")
+    for name, shares, colour in (
+        ("sensitivity", 1 - below[0], COLOURS[1]),
+        ("specificity", below[1], COLOURS[0]),
+    ):
+        line = {"color": colour, "shape": "vh"}
+        figure.add_scatter(x=thresholds, y=shares, name=name, mode="lines", line=line)
+    figure.add_scatter(
+        x=[point.threshold] * 2,
+        y=[point.sensitivity, point.specificity],
+        mode="markers",
+        name="operating point",
+        marker={"color": "#1a1a1a", "size": 9},
+    )
+    figure.add_vline(x=point.threshold, line={"color": "#1a1a1a", "dash": "dot"})
+    figure.update_yaxes(range=[0, 1.03])
+    title = f"Called {class_name} from which probability on"
+    return layout(figure, title, f"threshold on the probability of {class_name}", "share of images")

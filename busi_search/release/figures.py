@@ -95,7 +95,7 @@ def compute_test_figures(
     table = confusion_matrix(labels, predicted, labels=list(range(len(class_names))))
     figures["confusion"] = table.tolist()
     figures["per_class"] = _per_class(table, rows, labels, class_names)
-    figures["reliability"] = _reliability(rows, labels)
+    figures["reliability"] = reliability_bins(rows, labels)
     figures["decision_curve"] = _decision_curve(scores, truth)
     return figures
 
@@ -126,10 +126,18 @@ def _per_class(
     return result
 
 
-def _reliability(
+def reliability_bins(
     rows: npt.NDArray[np.float64], labels: npt.NDArray[np.integer]
 ) -> list[dict[str, float]]:
-    """Mean confidence and accuracy of the most probable class, by bins of confidence."""
+    """Return mean confidence and accuracy of the most probable class, by bins of confidence.
+
+    Args:
+        rows: (N, C) probabilities.
+        labels: (N,) integers.
+
+    Returns:
+        ``num_images``, ``confidence`` and ``accuracy`` of each of the ten bins that is not empty.
+    """
     confidence, correct = rows.max(axis=1), rows.argmax(axis=1) == labels
     bins = np.clip((confidence * RELIABILITY_BINS).astype(int), 0, RELIABILITY_BINS - 1)
     return [

@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ from busi_search.data.images import resize_image
 
 THUMBNAIL_PIXELS = 128
 IMAGES_PER_KIND = 12
+GROUPS_SHOWN = 8
 
 
 def choose_images(
@@ -63,21 +65,62 @@ def _strip(
     probabilities: npt.NDArray[np.floating],
     indices: npt.NDArray[np.int64],
 ) -> str:
-    if len(indices) == 0:
-        return "<p>None.</p>"
+    captions = []
+    for index in indices:
+        row = probabilities[index]
+        called = html.escape(dataset.class_names[int(row.argmax())])
+        truth = html.escape(dataset.class_names[int(dataset.labels[index])])
+        name = html.escape(dataset.paths[index])
+        captions.append(f"<b>{truth}</b>, called {called} ({row.max():.0%})<br>{name}")
+    return image_strip(dataset, indices, captions) if captions else "<p>None.</p>"
+
+
+def image_strip(
+    dataset: ImageDataset, indices: npt.NDArray[np.int64], captions: Sequence[str]
+) -> str:
+    """Return images in a row as HTML, each with its caption (HTML too)."""
     figures = []
-    for index, image in zip(indices, dataset.subset(indices).images(), strict=True):
+    for caption, image in zip(captions, dataset.subset(indices).images(), strict=True):
         buffer = io.BytesIO()
         thumbnail = Image.fromarray(resize_image(image, THUMBNAIL_PIXELS))
         thumbnail.save(buffer, "JPEG", quality=80)
         data = base64.b64encode(buffer.getvalue()).decode()
-        row = probabilities[index]
-        name = html.escape(dataset.paths[index])
-        called = html.escape(dataset.class_names[int(row.argmax())])
-        truth = html.escape(dataset.class_names[int(dataset.labels[index])])
         figures.append(
             f'<figure><img alt="" src="data:image/jpeg;base64,{data}">'
-            f"<figcaption><b>{truth}</b>, called {called} ({row.max():.0%})<br>{name}"
-            "</figcaption></figure>"
+            f"<figcaption>{caption}</figcaption></figure>"
         )
     return f'<div class="strip">{"".join(figures)}</div>'
+
+
+def twins_section(
+    dataset: ImageDataset, groups: npt.NDArray[np.integer], counts: Mapping[str, int]
+) -> str:
+    """Return the section about near-duplicates: the first groups side by side, all by name.
+
+    Args:
+        dataset: the N development images.
+        groups: (N,) the group of each.
+        counts: of the study's context; ``num_quarantined`` and ``num_conflicts`` are used.
+    """
+    _, inverse, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    twins = [np.flatnonzero(inverse == group) for group in np.flatnonzero(sizes > 1)]
+    names = [" · ".join(html.escape(dataset.paths[i]) for i in members) for members in twins]
+    shown = []
+    for members in twins[:GROUPS_SHOWN]:
+        chosen = members[:IMAGES_PER_KIND]
+        captions = [
+            f"<b>{html.escape(dataset.class_names[int(dataset.labels[i])])}</b><br>"
+            f"{html.escape(dataset.paths[i])}"
+            for i in chosen
+        ]
+        shown.append(f'<div class="twins">{image_strip(dataset, chosen, captions)}</div>')
+    listed = "".join(f"<li>{row}</li>" for row in names)
+    return (
+        f"<p>{len(twins)} groups of near-duplicates with {sum(map(len, twins))} images stand in "
+        f"the development part; each stays in one fold. {counts['num_quarantined']} images in "
+        f"{counts['num_conflicts']} groups with contradictory labels are left out of training, "
+        "folds and test. <code>busi-search data describe</code> shows those too; "
+        "<code>busi-search leak-gap</code> measures what twins would add if they were torn "
+        f"apart.</p>{''.join(shown)}"
+        f"<details><summary>All {len(twins)} groups by name</summary><ul>{listed}</ul></details>"
+    )

@@ -1,15 +1,20 @@
 """The study as one page that opens anywhere, without a network."""
 
 import html
+import re
+import shlex
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import plotly.graph_objects as go
 from optuna.trial import FrozenTrial, TrialState
 
-from busi_search.release import charts
-from busi_search.release.gallery import gallery_section
+from busi_search.release import charts, search_charts
+from busi_search.release.calibration import Calibration, apply_temperature
+from busi_search.release.gallery import gallery_section, twins_section
 from busi_search.release.importance import (
     NO_IMPORTANCES,
     importance_figure,
@@ -25,17 +30,35 @@ from busi_search.search.records import cv_metrics, main_value, stored_folds, tri
 from busi_search.training.metrics import softmax
 
 PHANTOM_WARNING = "Simulated phantoms: these scores mean nothing for patients."
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
-       color: #1a1a1a; }
-table { border-collapse: collapse; font-size: .9rem; display: block; overflow-x: auto; }
-th, td { text-align: left; padding: .25rem .75rem; border-bottom: 1px solid #ddd; }
-.warning { background: #fff3cd; border-left: .4rem solid #e69f00; padding: .6rem 1rem; }
-h2 { margin-top: 2.5rem; }
-.strip { display: flex; flex-wrap: wrap; gap: .8rem; } .strip figure { margin: 0; width: 8rem; }
-.strip img { width: 100%; } figcaption { font-size: .75rem; overflow-wrap: anywhere; }
-dt { font-weight: 600; margin-top: .8rem; } dd { margin-left: 0; overflow-wrap: anywhere; }
-"""
+# What each figure shows and in which unit, by its name; wide ones are scrolled on a phone.
+CAPTIONS = {
+    "history": "Every finished trial: its score (no unit), in the order of the trials. A cross is "
+    "a trial that was given up; its score is of the folds it was trained on.",
+    "savings": "Folds trained (blue) and spared (grey) of each finished trial. A fold is one "
+    "training of a model.",
+    "pareto": "Complete trials by two objectives; no trial is better in both than one on the "
+    "front.",
+    "parallel": "A line is a complete trial; the darker, the better its score, which stands on the "
+    "last axis. Lowest and highest value of each hyperparameter stand at its axis.",
+    "importances": "Share of the variance of the score (0 to 1) that a hyperparameter explains, "
+    "estimated from complete trials: what mattered in this search, not what matters in general.",
+    "slices": "The score of complete trials over one hyperparameter each, on the scale it was "
+    "drawn from.",
+    "learning_curves": "Training loss (nats per image) and AUC on the held-out fold (0 to 1) over "
+    "epochs. The AUC is looked at, never acted on.",
+    "roc": "Sensitivity over the share of false alarms as the threshold falls, all folds pooled. "
+    "Every image is judged by a model that saw neither it nor a near-duplicate.",
+    "precision_recall": "Of the images called positive, which share is (precision), over the share "
+    "of positives found (recall), all folds pooled. Chance is the share of the class.",
+    "reliability": "Where the line lies below the diagonal, the model is surer than it is right. "
+    "The larger a point, the more images. The temperature was fitted on these predictions.",
+    "operating": "How many positives are found (sensitivity) and how many others are spared "
+    "(specificity), over the threshold. The operating point was chosen on these images, so expect "
+    "a little less.",
+    "confusion": "Number of images by true class (rows) and most probable class (columns).",
+}
+WIDE = frozenset({"parallel", "slices"})
+_SECTIONS = {"The search": "history", "The winner's training and predictions": "learning_curves"}
 
 
 def render_report(
@@ -43,7 +66,9 @@ def render_report(
     trials: Sequence[FrozenTrial],
     best: FrozenTrial,
     estimates: Mapping[str, Estimate],
+    calibration: Calibration,
     card: Card,
+    versions: Mapping[str, Any],
 ) -> str:
     """Return a self-contained HTML page about a finished search.
 
@@ -52,12 +77,15 @@ def render_report(
         trials: all its trials.
         best: the winner.
         estimates: its figures, corrected for having been chosen.
+        calibration: its temperature and operating point.
         card: the items of the model card.
+        versions: what the study ran on, by name.
     """
     folds = stored_folds(best, len(context.partition.folds))
     results = [folds[index] for index in sorted(folds)]
     development = context.development
-    figures = report_figures(context, trials, best)
+    figures = report_figures(context, trials, best, calibration)
+    known = known_systems_section(context, trials, best)
     parts = [
         f"<h1>{html.escape(context.name)}</h1>",
         f'<p class="warning">{PHANTOM_WARNING}</p>' if development.simulated else "",
@@ -66,62 +94,164 @@ def render_report(
         _corrected(estimates),
         "<h2>Best trials</h2>",
         _leaderboard(context, trials),
-        known_systems_section(context, trials, best),
-        "<h2>Figures</h2>",
-        *(
-            figure.to_html(full_html=False, include_plotlyjs=index == 0)
-            for index, figure in enumerate(figures.values())
-        ),
-        "" if "importances" in figures else f"<p>{NO_IMPORTANCES}</p>",
+        known,
+        *_charts(figures),
         gallery_section(development, _out_of_fold_probabilities(context, results)),
         "<h2>Near-duplicates and contradictory labels</h2>",
-        _twins(context),
+        twins_section(development, context.groups, context.counts),
         "<h2>Model card</h2>",
         "<dl>",
-        *(f"<dt>{html.escape(h)}</dt><dd>{html.escape(text)}</dd>" for h, text in card),
+        *(f"<dt>{html.escape(h)}</dt><dd>{_code(text)}</dd>" for h, text in card),
         "</dl>",
+        "<h2>How to reproduce</h2>",
+        _reproduction(context, trials, best, versions),
         "<h2>Study file</h2>",
         f"<pre>{html.escape(context.spec_text)}</pre>",
     ]
+    page = files("busi_search.release") / "page"
     head = (
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(context.name)} – busi-search</title><style>{_STYLE}</style>"
+        f"<title>{html.escape(context.name)} – busi-search</title>"
+        f"<style>{(page / 'report.css').read_text(encoding='utf-8')}</style>"
     )
-    body = "\n".join(parts)
-    return f"<!doctype html><html lang=en><head>{head}</head><body>{body}</body></html>"
+    body = _contents("\n".join(parts))
+    script = f"<script>{(page / 'report.js').read_text(encoding='utf-8')}</script>"
+    return f"<!doctype html><html lang=en><head>{head}</head><body>{body}{script}</body></html>"
+
+
+def _contents(body: str) -> str:
+    """Give every section an address, and put links to them below the title."""
+    titles: list[str] = []
+
+    def numbered(found: re.Match[str]) -> str:
+        titles.append(found.group(1))
+        return f'<h2 id="s{len(titles)}">{found.group(1)}</h2>'
+
+    body = re.sub(r"<h2>(.*?)</h2>", numbered, body)
+    links = "".join(f'<a href="#s{n}">{title}</a> ' for n, title in enumerate(titles, start=1))
+    return body.replace("</h1>", f"</h1><nav>{links}</nav>", 1)
+
+
+def _charts(figures: Mapping[str, go.Figure]) -> list[str]:
+    """Every figure as HTML: heading, plot, caption; headings of sections between them."""
+    begins = {name: title for title, name in _SECTIONS.items()}
+    parts = []
+    for index, (name, figure) in enumerate(figures.items()):
+        if name in begins:
+            parts.append(f"<h2>{begins[name]}</h2>")
+        title = html.escape(figure.layout.title.text)
+        # The heading above says it, and wraps on a phone.
+        shown = go.Figure(figure).update_layout(title=None)
+        plot = shown.to_html(
+            full_html=False,
+            include_plotlyjs=index == 0,
+            config={"responsive": True, "displaylogo": False, "displayModeBar": False},
+        )
+        kind = "chart wide" if name in WIDE else "chart"
+        parts.append(
+            f'<figure class="{kind}"><h3>{title}</h3><div class="plot">{plot}</div>'
+            f"<figcaption>{CAPTIONS[name]}</figcaption></figure>"
+        )
+        if name == "savings" and "importances" not in figures:
+            parts.append(f"<p>{NO_IMPORTANCES}</p>")
+    return parts
 
 
 def report_figures(
-    context: StudyContext, trials: Sequence[FrozenTrial], best: FrozenTrial
+    context: StudyContext,
+    trials: Sequence[FrozenTrial],
+    best: FrozenTrial,
+    calibration: Calibration,
 ) -> dict[str, go.Figure]:
     """Return the figures of the page by name, in their order.
 
     Args: as :func:`render_report`.
     """
-    folds = stored_folds(best, len(context.partition.folds))
+    num_folds = len(context.partition.folds)
+    folds = stored_folds(best, num_folds)
     results = [folds[index] for index in sorted(folds)]
     section, development = context.spec.study, context.development
-    arguments = (
-        _out_of_fold_probabilities(context, results),
-        development.labels,
-        development.class_names,
-    )
-    figures = {"history": charts.history_figure(trials, section.objective, section.direction)}
+    objective, direction = section.objective, section.direction
+    finished = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    trained = {t.number: len(stored_folds(t, num_folds)) for t in finished}
+    figures = {
+        "history": search_charts.history_figure(trials, objective, direction),
+        "savings": search_charts.savings_figure(trained, num_folds),
+    }
     if section.further_objectives:
         front = pareto_front(trials, section)
-        figures["pareto"] = charts.pareto_figure(trials, front, section.objectives)
-    shares = parameter_importances(trials, section.direction)
+        figures["pareto"] = search_charts.pareto_figure(trials, front, section.objectives)
+    parallel = search_charts.parallel_figure(trials, objective, direction)
+    if parallel is not None:
+        figures["parallel"] = parallel
+    shares = parameter_importances(trials, direction)
     if shares:
         figures["importances"] = importance_figure(shares)
-    slices = slice_figure(trials, section.objective)
+    slices = slice_figure(trials, objective)
     if slices is not None:
         figures["slices"] = slices
-    return figures | {
-        "learning_curves": charts.curves_figure([(r.val_epochs, r.val_auc) for r in results]),
-        "roc": charts.roc_figure(*arguments, development.positive),
-        "precision_recall": charts.precision_recall_figure(*arguments, development.positive),
-        "confusion": charts.confusion_figure(*arguments),
+    return figures | _winner_figures(context, results, calibration, development.class_names)
+
+
+def _winner_figures(
+    context: StudyContext,
+    results: Sequence[FoldResult],
+    calibration: Calibration,
+    class_names: tuple[str, ...],
+) -> dict[str, go.Figure]:
+    development = context.development
+    labels, positive = development.labels, development.positive
+    gathered = gather_out_of_fold(results, context.partition.folds).log_probabilities
+    rows = softmax(gathered)
+    calibrated = apply_temperature(gathered, calibration.temperature)
+    return {
+        "learning_curves": charts.curves_figure(results),
+        "roc": charts.roc_figure(rows, labels, class_names, positive),
+        "precision_recall": charts.precision_recall_figure(rows, labels, class_names, positive),
+        "reliability": charts.reliability_figure(rows, calibrated, labels),
+        "operating": charts.operating_figure(
+            calibrated[:, positive],
+            labels == positive,
+            calibration.operating_point,
+            class_names[positive],
+        ),
+        "confusion": charts.confusion_figure(rows, labels, class_names),
     }
+
+
+def _reproduction(
+    context: StudyContext,
+    trials: Sequence[FrozenTrial],
+    best: FrozenTrial,
+    versions: Mapping[str, Any],
+) -> str:
+    """The lines to type, and what the study ran on."""
+    overrides = re.findall(r"^# --set (.*)$", context.spec_text, flags=re.MULTILINE)
+    finished = sum(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in trials)
+    words = ["busi-search", "run", context.origin, "--name", context.name]
+    words += ["--trials", str(finished)]
+    for override in overrides:
+        words += ["--set", override]
+    replay = ["busi-search", "replay", context.name, str(best.number)]
+    rows = "".join(
+        f"<tr><td>{html.escape(str(name))}</td><td>{html.escape(str(version))}</td></tr>"
+        for name, version in versions.items()
+    )
+    return (
+        "<p>The first line searches again, on a home that does not hold the study; the second "
+        "trains the winner again from its seeds and compares every fold. On one kind of CPU and "
+        "with these versions the figures are the same to the last bit; elsewhere rounding may "
+        "differ, and a search then takes other turns.</p>"
+        f"<pre>{html.escape(shlex.join(words))}\n{html.escape(shlex.join(replay))}</pre>"
+        f"<p>Images: fingerprint <code>{context.partition.fingerprint}</code>; who is in which "
+        f"fold: <code>{context.partition.digest()}</code>, listed in the study run's "
+        f"<code>partition.json</code>.</p><table><tr><th>ran on</th><th></th></tr>{rows}</table>"
+    )
+
+
+def _code(text: str) -> str:
+    """Escape a sentence; what stands in backticks becomes code."""
+    return re.sub(r"`([^`]*)`", r"<code>\1</code>", html.escape(text))
 
 
 def _out_of_fold_probabilities(
@@ -189,24 +319,6 @@ def _leaderboard(context: StudyContext, trials: Sequence[FrozenTrial], top: int 
         cells.append(str(trial.user_attrs.get("recipe", "")))
         rows.append("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")
     return f"<table>{''.join(rows)}</table>"
-
-
-def _twins(context: StudyContext) -> str:
-    """Name the development images that have near-duplicates, and how many were left out."""
-    members: dict[int, list[str]] = {}
-    for path, group in zip(context.development.paths, context.groups.tolist(), strict=True):
-        members.setdefault(group, []).append(path)
-    twins = [names for names in members.values() if len(names) > 1]
-    counts = context.counts
-    listed = "".join(f"<li>{html.escape(' · '.join(names))}</li>" for names in twins)
-    return (
-        f"<p>{len(twins)} groups of near-duplicates stand in the development part; "
-        f"{counts['num_quarantined']} images in {counts['num_conflicts']} groups with "
-        "contradictory labels are left out of training, folds and test. <code>busi-search data "
-        "describe</code> shows them side by side; <code>busi-search leak-gap</code> measures what "
-        "they would add if they were torn apart.</p>"
-        f"<details><summary>The groups</summary><ul>{listed}</ul></details>"
-    )
 
 
 def _short(value: object) -> str:

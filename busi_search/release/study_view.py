@@ -14,7 +14,7 @@ from busi_search.errors import InputError
 from busi_search.home import Home, open_home, write_file
 from busi_search.release.report import render_report, report_figures
 from busi_search.release.selection import Estimate, select_trial
-from busi_search.release.winner import estimate_scores, model_card
+from busi_search.release.winner import calibrate, estimate_scores, model_card
 from busi_search.search.context import StudyContext, reopen_study
 from busi_search.search.records import (
     HYPERPARAMETERS,
@@ -120,7 +120,7 @@ class Study:
             InputError: as :meth:`estimates`.
         """
         context, trials, best = reopen_searched(self.home, self.name)
-        return report_figures(context, trials, best)
+        return report_figures(context, trials, best, calibrate(context, best))
 
     def report(self, to: str | Path) -> Path:
         """Write the study as one self-contained HTML page and return its path.
@@ -199,8 +199,10 @@ def study_page(home: Home, name: str) -> str:
     """
     context, trials, best = reopen_searched(home, name)
     estimates = estimate_scores(context, trials)
+    calibration = calibrate(context, best)
     card = model_card(context, trials, best, estimates)
-    return render_report(context, trials, best, estimates, card)
+    versions = find_study(home, name).user_attrs.get("versions", {})
+    return render_report(context, trials, best, estimates, calibration, card, versions)
 
 
 def _figures(trial: FrozenTrial, num_folds: int) -> dict[str, float]:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version as package_version
 from typing import Any
@@ -132,7 +132,8 @@ def release_winner(context: StudyContext, tracker: Tracker) -> Release:
     else:
         version, difference = _rebuild_and_register(context, best, estimates, tracker)
         new = True
-    _log_release(context, tracker, trials, best, estimates, version)
+    versions = study.user_attrs.get("versions", {})
+    _log_release(context, tracker, trials, best, estimates, version, versions)
     study.set_user_attr(
         RELEASED,
         {
@@ -382,7 +383,8 @@ def _describe(context: StudyContext, best: FrozenTrial, estimate: Estimate) -> s
         f"* data: {context.development.name}, fingerprint `{context.partition.fingerprint}`, "
         f"{context.counts['num_development']} development images in groups\n"
         f"* classes: {', '.join(context.development.class_names)}\n\n"
-        "For research use only."
+        "Promote it with `busi-search promote`, which opens the sealed test and asks the gate; the "
+        "button of MLflow does neither. For research use only."
     )
 
 
@@ -393,6 +395,7 @@ def _log_release(
     best: FrozenTrial,
     estimates: dict[str, Estimate],
     version: RegisteredVersion,
+    versions: Mapping[str, Any],
 ) -> None:
     estimate = estimates[context.spec.study.metric]
     folds = stored_folds(best, len(context.partition.folds))
@@ -414,7 +417,9 @@ def _log_release(
     card = model_card(context, trials, best, estimates)
     tracker.log_texts(
         {
-            "report.html": render_report(context, trials, best, estimates, card),
+            "report.html": render_report(
+                context, trials, best, estimates, calibrate(context, best), card, versions
+            ),
             "model_card.md": card_markdown(context.name, card),
             "best_hyperparameters.json": json.dumps(
                 trial_hyperparameters(best).model_dump(), indent=2
@@ -439,11 +444,11 @@ def _note(
 ) -> str:
     searched = ", ".join(f"`{name}`" for name in context.spec.space)
     return (
-        f"# {context.name}\n\n{_describe(context, best, estimate)}\n\n"
+        f"{_describe(context, best, estimate)}\n\n"
         f"Searched: {searched}; sampler {context.spec.study.sampler}, pruner "
-        f"{context.spec.study.pruner}.\n\nRegistered as `{MODEL_NAME}` version {version.version}. "
-        f"Promote it with `busi-search promote --version {version.version}`.\n\n"
-        "Figures: artifact `report.html` (download it and open it; it works offline)."
+        f"{context.spec.study.pruner}.\n\nRegistered as "
+        f"[`{MODEL_NAME}` version {version.version}](#/models/{MODEL_NAME}/versions/"
+        f"{version.version}).\n\nFigures: `report.html` under Artifacts; it works offline too."
     )
 
 

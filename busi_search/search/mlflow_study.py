@@ -4,7 +4,7 @@ import json
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,12 +38,16 @@ LOGGED = "busi.logged"
 _METRICS_PER_CALL = 1000
 
 
-def leaderboard_view(objective: str, ascending: bool) -> dict[str, Any]:
+def leaderboard_view(objective: str, ascending: bool, searched: Iterable[str]) -> dict[str, Any]:
     """Return the state of MLflow's runs table that shows trials best first.
 
     Undocumented in MLflow: what its own "share view" writes into an experiment tag.
+
+    Args:
+        objective: metric to sort by.
+        ascending: smallest first.
+        searched: hyperparameters of the search space, each of which gets a column.
     """
-    shown = ["learning_rate", "architecture", "dropout", "augmentation_strength", "freeze_depth"]
     return {
         "searchFilter": "tags.`busi.kind` = 'trial'",
         "orderByKey": f"metrics.`{objective}`",
@@ -52,8 +56,10 @@ def leaderboard_view(objective: str, ascending: bool) -> dict[str, Any]:
             f"metrics.`{objective}`",
             "metrics.`cv_auc_std`",
             "metrics.`cv_accuracy`",
+            "metrics.`num_folds`",
             "tags.`optuna.state`",
-            *(f"params.`{name}`" for name in shown),
+            "tags.`busi.recipe`",
+            *(f"params.`{name}`" for name in searched),
         ],
         "runsExpanded": {},
         "runsPinned": [],
@@ -102,7 +108,9 @@ class MlflowStudy:
         else:
             self.experiment_id = existing.experiment_id
         section = self._context.spec.study
-        view = leaderboard_view(section.objective, section.direction == "minimize")
+        view = leaderboard_view(
+            section.objective, section.direction == "minimize", self._context.spec.space
+        )
         tags = {
             f"mlflow.sharedViewState.{LEADERBOARD_KEY}": json.dumps(view),
             "mlflow.experimentKind": "custom_model_development",
@@ -225,6 +233,7 @@ class MlflowStudy:
             "optuna.state": STATES[trial.state],
             "optuna.number": str(trial.number),
             "busi.worker": str(trial.user_attrs.get(WORKER, "")),
+            "mlflow.note.content": self._describe_trial(trial, results),
         }
         if "recipe" in trial.user_attrs:
             tags["busi.recipe"] = str(trial.user_attrs["recipe"])
@@ -247,6 +256,26 @@ class MlflowStudy:
         self._client.set_tag(run_id, LOGGED, "yes")
         self._half_written = None
         self.logged.add(trial.number)
+
+    def _describe_trial(self, trial: FrozenTrial, results: list[FoldResult]) -> str:
+        """What became of a trial, as the first lines of its page."""
+        num_folds = len(self._context.partition.folds)
+        if trial.state == TrialState.COMPLETE:
+            text = (
+                f"Evaluated on all {num_folds} folds: {self._context.spec.study.objective} "
+                f"**{main_value(trial):.4f}**, as found. The parent run has the winner's figures "
+                "corrected for the choice, the report and the registered model."
+            )
+        elif trial.state == TrialState.PRUNED:
+            reason = trial.user_attrs.get(PRUNE_REASON, "no reason noted")
+            text = (
+                f"Given up after {len(results)} of {num_folds} folds ({reason}); it has no `cv_` "
+                "figures, so that it cannot lead the leaderboard."
+            )
+        else:
+            text = "Failed; the artifact `traceback.txt` says why."
+        simulated = self._context.development.simulated
+        return f"Simulated phantoms, nothing for patients. {text}" if simulated else text
 
     def _log_trial_files(self, run_id: str, trial: FrozenTrial, results: list[FoldResult]) -> None:
         with tempfile.TemporaryDirectory() as folder:

@@ -78,7 +78,9 @@ def test_the_surest_errors_and_the_closest_calls_are_chosen() -> None:
 
 def test_the_page_shows_them_and_stays_small(tiny_result: StudyResult) -> None:
     page = study_page(tiny_result.context.home, tiny_result.context.name)
-    assert 1 <= page.count("<figure><img") <= 24
+    gallery, twins = page.split("Near-duplicates and contradictory labels</h2>")
+    assert 1 <= gallery.count("<figure><img") <= 24
+    assert "groups of near-duplicates" in twins
     assert "Misclassified" in page
     assert "Score over each hyperparameter" in page
     assert "is not shown: fewer than 10 trials" in page

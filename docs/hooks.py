@@ -1,0 +1,106 @@
+"""What the site shows beside the files of this folder; MkDocs calls these functions.
+
+The front page, the measurements and the changelog lie outside docs/; the options of every command
+are asked of the command line itself, so that they cannot go stale.
+"""
+
+import inspect
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+from busi_search.cli import main
+
+ROOT = Path(__file__).resolve().parents[1]
+# Files outside docs/ and the page of the site that each becomes.
+ELSEWHERE = {
+    "README.md": "index.md",
+    "CHANGELOG.md": "changelog.md",
+    "studies/RESULTS.md": "measured/real-images.md",
+    "benchmarks/RESULTS.md": "measured/speed.md",
+}
+TUTORIAL = "how-to/tutorial.ipynb"
+TUTORIAL_PAGE = "how-to/tutorial.md"
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages that are files elsewhere in the repository, and the tutorial as a page."""
+    tutorial = notebook_markdown((ROOT / "docs" / TUTORIAL).read_text(encoding="utf-8"))
+    files.append(File.generated(config, TUTORIAL_PAGE, content=tutorial))
+    for source, page in ELSEWHERE.items():
+        content = _moved_links((ROOT / source).read_text(encoding="utf-8"))
+        files.append(File.generated(config, page, content=content))
+    return files
+
+
+def _moved_links(text: str) -> str:
+    """Turn links as seen from the root into links as seen from docs/."""
+    for source, page in ELSEWHERE.items():
+        text = text.replace(f"]({source})", f"]({page})")
+    return text.replace("](docs/", "](").replace("tutorial.ipynb)", "tutorial.md)")
+
+
+def notebook_markdown(text: str) -> str:
+    """Return a notebook's cells as Markdown, code in fences; outputs are left out.
+
+    Args:
+        text: of the .ipynb file.
+    """
+    parts = []
+    for cell in json.loads(text)["cells"]:
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+    parts.insert(1, "[The notebook itself](tutorial.ipynb), to run it.")
+    return "\n\n".join(parts)
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Write the help of every command below the page about the command line."""
+    del config, files
+    if page.file.src_uri != "reference/command-line.md":
+        return markdown if page.file.src_uri == TUTORIAL_PAGE else _moved_links(markdown)
+    sections = [_section(name, command) for name, command in list_commands(main)]
+    return "\n\n".join([markdown, "## Every command and its options", *sections])
+
+
+def list_commands(group: click.Group, prefix: str = "") -> Iterator[tuple[str, click.Command]]:
+    """Yield every command with its full name, groups left out, their commands taken in."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from list_commands(command, f"{prefix}{name} ")
+        else:
+            yield prefix + name, command
+
+
+def _section(name: str, command: click.Command) -> str:
+    """Return one command as Markdown: what it does, how it is written, its options."""
+    context = click.Context(command, info_name=f"busi-search {name}")
+    text, _, example = inspect.cleandoc(command.help or "").partition("\b\nExample:")
+    lines = [f"### busi-search {name}", text.strip()]
+    written = ["busi-search", name, *command.collect_usage_pieces(context)]
+    example = inspect.cleandoc(example)
+    lines.append(f"```bash\n{' '.join(written)}\n\n# such as\n{example}\n```")
+    options = [p for p in command.get_params(context) if isinstance(p, click.Option)]
+    records = filter(None, [option.get_help_record(context) for option in options])
+    rows = [f"| `{_cell(flag)}` | {_cell(text)} |" for flag, text in records]
+    lines.append("\n".join(["| option | meaning |", "|---|---|", *rows]))
+    return "\n\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Show Sphinx's roles and double colons, which the docstrings use, as what they stand for."""
+    del config, files
+    if page.file.src_uri != "reference/python.md":
+        return html
+    html = re.sub(r":(?:func|meth|class):(<code>)", r"\1", html)
+    return html.replace("::</p>", ":</p>")

@@ -4,6 +4,7 @@ import base64
 import html
 import io
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,11 @@ from busi_search.data.dataset import ImageDataset
 from busi_search.data.images import resize_image
 
 THUMBNAIL_PIXELS = 128
+ABOUT_MAPS = (
+    "Below each image, in orange, what spoke for the class that was called (Grad-CAM at the last "
+    "convolutional layer, by the model of the fold that held the image out). It is coarse and says "
+    "where the network looked, not where a lesion is nor whether the reason is a good one."
+)
 IMAGES_PER_KIND = 12
 GROUPS_SHOWN = 8
 
@@ -41,22 +47,28 @@ def choose_images(
     return wrong, right
 
 
-def gallery_section(dataset: ImageDataset, probabilities: npt.NDArray[np.floating]) -> str:
+def gallery_section(
+    dataset: ImageDataset,
+    probabilities: npt.NDArray[np.floating],
+    maps: Mapping[int, npt.NDArray[np.uint8]],
+) -> str:
     """Return the section of the report that shows them, images included.
 
     Args:
         dataset: the N development images.
         probabilities: (N, C) out-of-fold.
+        maps: where the model looked, (H, W) from 0 to 255, for images by index, where known.
     """
     wrong, unsure = choose_images(probabilities, dataset.labels)
     num_wrong = int(np.sum(probabilities.argmax(axis=1) != dataset.labels))
     return (
         "<h2>Images to look at</h2><p>Answers of fold models that had not seen the image. This "
         "page holds these development images: hand it on only where you may hand on the images.</p>"
+        f"{f'<p>{ABOUT_MAPS}</p>' if maps else ''}"
         f"<h3>Misclassified: {num_wrong} of {len(dataset)}, the surest first</h3>"
-        f"{_strip(dataset, probabilities, wrong)}"
+        f"{_strip(dataset, probabilities, wrong, maps)}"
         "<h3>Correct, but least sure</h3>"
-        f"{_strip(dataset, probabilities, unsure)}"
+        f"{_strip(dataset, probabilities, unsure, maps)}"
     )
 
 
@@ -64,6 +76,7 @@ def _strip(
     dataset: ImageDataset,
     probabilities: npt.NDArray[np.floating],
     indices: npt.NDArray[np.int64],
+    maps: Mapping[int, npt.NDArray[np.uint8]],
 ) -> str:
     captions = []
     for index in indices:
@@ -72,24 +85,47 @@ def _strip(
         truth = html.escape(dataset.class_names[int(dataset.labels[index])])
         name = html.escape(dataset.paths[index])
         captions.append(f"<b>{truth}</b>, called {called} ({row.max():.0%})<br>{name}")
-    return image_strip(dataset, indices, captions) if captions else "<p>None.</p>"
+    return image_strip(dataset, indices, captions, maps) if captions else "<p>None.</p>"
 
 
 def image_strip(
-    dataset: ImageDataset, indices: npt.NDArray[np.int64], captions: Sequence[str]
+    dataset: ImageDataset,
+    indices: npt.NDArray[np.int64],
+    captions: Sequence[str],
+    maps: Mapping[int, npt.NDArray[np.uint8]] = MappingProxyType({}),
 ) -> str:
-    """Return images in a row as HTML, each with its caption (HTML too)."""
+    """Return images in a row as HTML, each with its caption (HTML too) and its map, if it has one.
+
+    Args:
+        dataset: the images.
+        indices: of those to show.
+        captions: one for each of them.
+        maps: (H, W) from 0 to 255 by index; painted over a second copy of the image.
+    """
     figures = []
-    for caption, image in zip(captions, dataset.subset(indices).images(), strict=True):
-        buffer = io.BytesIO()
+    images = dataset.subset(indices).images()
+    for index, caption, image in zip(indices.tolist(), captions, images, strict=True):
         thumbnail = Image.fromarray(resize_image(image, THUMBNAIL_PIXELS))
-        thumbnail.save(buffer, "JPEG", quality=80)
-        data = base64.b64encode(buffer.getvalue()).decode()
-        figures.append(
-            f'<figure><img alt="" src="data:image/jpeg;base64,{data}">'
-            f"<figcaption>{caption}</figcaption></figure>"
-        )
+        shown = f'<img alt="" src="{_jpeg_address(thumbnail)}">'
+        if index in maps:
+            painted = _paint(thumbnail, maps[index])
+            shown += f'<img alt="the same, with what spoke for it" src="{_jpeg_address(painted)}">'
+        figures.append(f"<figure>{shown}<figcaption>{caption}</figcaption></figure>")
     return f'<div class="strip">{"".join(figures)}</div>'
+
+
+def _paint(image: Image.Image, heat: npt.NDArray[np.uint8]) -> Image.Image:
+    """Lay a map over a grey image: the redder (a colour that the colour-blind see), the more."""
+    opacity = Image.fromarray(heat // 4 * 3).resize(image.size, Image.Resampling.BICUBIC)
+    return Image.composite(
+        Image.new("RGB", image.size, (213, 94, 0)), image.convert("RGB"), opacity
+    )
+
+
+def _jpeg_address(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def twins_section(

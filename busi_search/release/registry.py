@@ -31,6 +31,7 @@ class FoldEnsemble(nn.Module):
 
     def __init__(self, models: Sequence[ImageClassifier], temperature: float = 1.0) -> None:
         super().__init__()
+        self.fold_models = tuple(models)
         self.models = nn.ModuleList(models)
         self.temperature = temperature
 

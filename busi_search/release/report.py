@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from busi_search.release import charts, search_charts
 from busi_search.release.calibration import Calibration, apply_temperature
 from busi_search.release.gallery import gallery_section, twins_section
+from busi_search.release.grad_cam import stored_maps
 from busi_search.release.importance import (
     NO_IMPORTANCES,
     importance_figure,
@@ -68,7 +69,7 @@ def render_report(
     estimates: Mapping[str, Estimate],
     calibration: Calibration,
     card: Card,
-    versions: Mapping[str, Any],
+    attributes: Mapping[str, Any],
 ) -> str:
     """Return a self-contained HTML page about a finished search.
 
@@ -79,7 +80,7 @@ def render_report(
         estimates: its figures, corrected for having been chosen.
         calibration: its temperature and operating point.
         card: the items of the model card.
-        versions: what the study ran on, by name.
+        attributes: of the Optuna study: what it ran on, and maps of the images to look at.
     """
     folds = stored_folds(best, len(context.partition.folds))
     results = [folds[index] for index in sorted(folds)]
@@ -96,7 +97,11 @@ def render_report(
         _leaderboard(context, trials),
         known,
         *_charts(figures),
-        gallery_section(development, _out_of_fold_probabilities(context, results)),
+        gallery_section(
+            development,
+            _out_of_fold_probabilities(context, results),
+            stored_maps(attributes, best.number),
+        ),
         "<h2>Near-duplicates and contradictory labels</h2>",
         twins_section(development, context.groups, context.counts),
         "<h2>Model card</h2>",
@@ -104,7 +109,7 @@ def render_report(
         *(f"<dt>{html.escape(h)}</dt><dd>{_code(text)}</dd>" for h, text in card),
         "</dl>",
         "<h2>How to reproduce</h2>",
-        _reproduction(context, trials, best, versions),
+        _reproduction(context, trials, best, attributes.get("versions", {})),
         "<h2>Study file</h2>",
         f"<pre>{html.escape(context.spec_text)}</pre>",
     ]

@@ -201,8 +201,8 @@ def study_page(home: Home, name: str) -> str:
     estimates = estimate_scores(context, trials)
     calibration = calibrate(context, best)
     card = model_card(context, trials, best, estimates)
-    versions = find_study(home, name).user_attrs.get("versions", {})
-    return render_report(context, trials, best, estimates, calibration, card, versions)
+    attributes = find_study(home, name).user_attrs
+    return render_report(context, trials, best, estimates, calibration, card, attributes)
 
 
 def _figures(trial: FrozenTrial, num_folds: int) -> dict[str, float]:

@@ -23,6 +23,7 @@ from busi_search.release.calibration import (
     fit_temperature,
 )
 from busi_search.release.familiarity import fit_familiarity
+from busi_search.release.grad_cam import EXPLANATIONS, explain_images
 from busi_search.release.model_card import Card, card_markdown, make_model_card
 from busi_search.release.predict import load_champion
 from busi_search.release.registry import (
@@ -130,10 +131,9 @@ def release_winner(context: StudyContext, tracker: Tracker) -> Release:
         version = make_candidate(context.home, registered)
         difference, new = float(version.tags[REBUILT]), True
     else:
-        version, difference = _rebuild_and_register(context, best, estimates, tracker)
+        version, difference = _rebuild_and_register(context, study, best, estimates, tracker)
         new = True
-    versions = study.user_attrs.get("versions", {})
-    _log_release(context, tracker, trials, best, estimates, version, versions)
+    _log_release(context, tracker, trials, best, estimates, version, study.user_attrs)
     study.set_user_attr(
         RELEASED,
         {
@@ -235,9 +235,14 @@ def estimate_scores(context: StudyContext, trials: Sequence[FrozenTrial]) -> dic
 
 
 def _rebuild_and_register(
-    context: StudyContext, best: FrozenTrial, estimates: dict[str, Estimate], tracker: Tracker
+    context: StudyContext,
+    study: optuna.Study,
+    best: FrozenTrial,
+    estimates: dict[str, Estimate],
+    tracker: Tracker,
 ) -> tuple[RegisteredVersion, float]:
     model, difference = rebuild_ensemble(context, best)
+    study.set_user_attr(EXPLANATIONS, explain_images(context, best, model.fold_models))
     estimate = estimates[context.spec.study.metric]
     calibration = calibrate(context, best)
     hyperparameters = trial_hyperparameters(best)
@@ -395,7 +400,7 @@ def _log_release(
     best: FrozenTrial,
     estimates: dict[str, Estimate],
     version: RegisteredVersion,
-    versions: Mapping[str, Any],
+    attributes: Mapping[str, Any],
 ) -> None:
     estimate = estimates[context.spec.study.metric]
     folds = stored_folds(best, len(context.partition.folds))
@@ -418,7 +423,7 @@ def _log_release(
     tracker.log_texts(
         {
             "report.html": render_report(
-                context, trials, best, estimates, calibrate(context, best), card, versions
+                context, trials, best, estimates, calibrate(context, best), card, attributes
             ),
             "model_card.md": card_markdown(context.name, card),
             "best_hyperparameters.json": json.dumps(

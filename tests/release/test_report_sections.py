@@ -91,7 +91,7 @@ def test_the_page_shows_them_and_stays_small(tiny_result: StudyResult) -> None:
 def test_names_are_escaped_and_a_perfect_model_shows_no_errors(tiny_result: StudyResult) -> None:
     development = tiny_result.context.development
     odd = replace(development, paths=tuple(f"<b>{n}" for n in range(len(development))))
-    section = gallery_section(odd, np.eye(3)[development.labels])
+    section = gallery_section(odd, np.eye(3)[development.labels], {})
     assert "Misclassified: 0 of" in section
     assert "<p>None.</p>" in section
     assert "&lt;b&gt;0" in section

@@ -41,7 +41,9 @@ def history_figure(trials: Sequence[FrozenTrial], objective: str, direction: str
             name="best so far",
             line={"color": COLOURS[1], "shape": "hv"},
         )
-    return layout(figure, "The search", "trial", objective)
+    if len(trials) <= 20:
+        figure.update_xaxes(dtick=1)
+    return layout(figure, "Score of every trial", "trial", objective)
 
 
 def pareto_figure(

@@ -255,10 +255,10 @@ def report(ctx: click.Context, name: str, target: str) -> None:
 
 @click.command()
 @click.argument("name")
-@click.option("--to", "target", required=True, help="File to write: .parquet or .csv.")
+@click.option("--to", "target", required=True, help="File to write: .parquet, .csv or .onnx.")
 @click.pass_context
 def export(ctx: click.Context, name: str, target: str) -> None:
-    """Write a study's trials as a table: states, figures, hyperparameters.
+    """Write a study's trials as a table, or its registered model as an ONNX program.
 
     \b
     Example:

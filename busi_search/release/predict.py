@@ -53,6 +53,7 @@ class Classifier:
         operating_sensitivity, operating_specificity: of that rule, on the out-of-fold predictions
             it was chosen on; None for models that do not say.
         familiarity: what its training images looked like; None for models that do not say.
+        preprocessing: what is done with an image file before the model sees it, in words.
         tags: of the registered version, its figures among them.
     """
 
@@ -66,6 +67,7 @@ class Classifier:
         self.size_pixels = int(metadata["image_size_pixels"])
         self.simulated = bool(metadata["simulated"])
         self.positive_class = str(metadata["positive_class"])
+        self.preprocessing = str(metadata.get("preprocessing", ""))
         self.weights_sha256 = str(metadata["weights_sha256"])
         self.operating_threshold = float(metadata["operating_threshold"])
         self.operating_sensitivity: float | None = metadata.get("operating_sensitivity")
@@ -73,6 +75,11 @@ class Classifier:
         stored = metadata.get("familiarity")
         self.familiarity = Familiarity.from_json(stored) if stored else None
         self.tags: dict[str, str] = dict(metadata.get("tags", {}))
+
+    @property
+    def module(self) -> torch.nn.Module:
+        """The exported program: (N, 1, S, S) float32 in [0, 255] to (N, C) probabilities."""
+        return self._module
 
     @torch.inference_mode()
     def predict_pixels(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

@@ -110,8 +110,9 @@ def register_version(
     mlflow.set_registry_uri(home.tracking_uri)
     # A logged model goes to the active experiment, whatever run it is given.
     mlflow.set_experiment(experiment_id=experiment_id)
-    pixels = TensorSpec(np.dtype("float32"), (-1, 1, size_pixels, size_pixels), name="pixels")
-    probabilities = TensorSpec(np.dtype("float32"), (-1, num_classes), name="probabilities")
+    # Without names: MLflow's own server hands named tensors over as a dict, and then refuses it.
+    pixels = TensorSpec(np.dtype("float32"), (-1, 1, size_pixels, size_pixels))
+    probabilities = TensorSpec(np.dtype("float32"), (-1, num_classes))
     torch_version = package_version("torch").partition("+")[0]
     try:
         with warnings.catch_warnings():

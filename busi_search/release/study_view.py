@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pandas as pd
 import plotly.graph_objects as go
@@ -12,6 +13,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from busi_search.errors import InputError
 from busi_search.home import Home, open_home, write_file
+from busi_search.release.predict import load_champion
+from busi_search.release.registry import MODEL_NAME, RELEASED
 from busi_search.release.report import render_report, report_figures
 from busi_search.release.selection import Estimate, select_trial
 from busi_search.release.winner import calibrate, estimate_scores, model_card
@@ -133,21 +136,42 @@ class Study:
         return target
 
     def export(self, to: str | Path) -> Path:
-        """Write :meth:`trials_dataframe` to a ``.csv`` or ``.parquet`` file and return its path.
+        """Write the trials, or the winner's model, to a file and return its path.
+
+        Args:
+            to: a name that ends in ``.csv`` or ``.parquet`` for :meth:`trials_dataframe`, in
+                ``.onnx`` for the registered model, checked to answer as it does.
 
         Raises:
-            InputError: another suffix, or the file cannot be written.
+            InputError: another suffix, no registered model, or the file cannot be written.
         """
         target = user_path(to)
         suffix = target.suffix.lower()
+        if suffix == ".onnx":
+            write_file(target, self._onnx())
+            return target
         if suffix not in TABLE_SUFFIXES:
-            raise InputError(f"{to}: expected a name that ends in .parquet or .csv.")
+            raise InputError(f"{to}: expected a name that ends in .parquet, .csv or .onnx.")
         frame = self.trials_dataframe()
         if suffix == ".csv":
             write_file(target, frame.to_csv(index=False).encode())
         else:
             write_file(target, frame.to_parquet(index=False))
         return target
+
+    def _onnx(self) -> bytes:
+        from busi_search.release.onnx_export import export_onnx
+
+        released = self.optuna_study.user_attrs.get(RELEASED)
+        if released is None:
+            raise InputError(
+                f"Study '{self.name}' has no registered model yet; `busi-search run` registers "
+                "its winner."
+            )
+        classifier = load_champion(self.home, f"models:/{MODEL_NAME}/{released['version']}")
+        context, _, _ = reopen_searched(self.home, self.name)
+        images = context.images(classifier.size_pixels)[:8]
+        return export_onnx(classifier, np.array(images))
 
     def _num_folds(self) -> int:
         identity = self.optuna_study.user_attrs.get("identity")

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -89,6 +90,23 @@ def home_of(ctx: click.Context) -> "Home":
     return open_home(
         options["home"], tracking_uri=options["tracking_uri"], storage=options["storage"]
     )
+
+
+def complete_study(ctx: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
+    """Complete the name of a study of this home, without opening its stores."""
+    home = ctx.find_root().params.get("home") or os.environ.get("BUSI_SEARCH_HOME") or "mlruns"
+    folder = Path(home).expanduser() / "studies"
+    try:
+        return sorted(path.name for path in folder.iterdir() if path.name.startswith(begun))
+    except OSError:
+        return []
+
+
+def complete_bundled(_ctx: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
+    """Complete the name of a bundled study."""
+    from busi_search.spec import list_bundled
+
+    return [name for name in list_bundled() if name.startswith(begun)]
 
 
 def on_stop(name: Callable[[], str]) -> None:

@@ -2,7 +2,13 @@
 
 import click
 
-from busi_search.cli.base import JSON_OPTION, home_of, on_stop, print_json
+from busi_search.cli.base import (
+    JSON_OPTION,
+    complete_study,
+    home_of,
+    on_stop,
+    print_json,
+)
 from busi_search.errors import BusiSearchError
 
 
@@ -35,7 +41,7 @@ def doctor(ctx: click.Context, fix: bool, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=complete_study)
 @JSON_OPTION
 @click.pass_context
 def sync(ctx: click.Context, name: str | None, as_json: bool) -> None:

@@ -4,12 +4,18 @@ from typing import Any
 
 import click
 
-from busi_search.cli.base import JSON_OPTION, home_of, on_stop, print_json
+from busi_search.cli.base import (
+    JSON_OPTION,
+    complete_study,
+    home_of,
+    on_stop,
+    print_json,
+)
 from busi_search.errors import GateRefused, InputError
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_study)
 @click.option("--version", help="Model version (default: what the study registered last).")
 @JSON_OPTION
 @click.pass_context

@@ -6,12 +6,19 @@ from typing import Any
 
 import click
 
-from busi_search.cli.base import JSON_OPTION, home_of, on_stop, print_json
+from busi_search.cli.base import (
+    JSON_OPTION,
+    complete_bundled,
+    complete_study,
+    home_of,
+    on_stop,
+    print_json,
+)
 from busi_search.errors import BusiSearchError
 
 
 @click.command()
-@click.argument("study", required=False)
+@click.argument("study", required=False, shell_complete=complete_bundled)
 @click.option(
     "--trials",
     type=click.IntRange(min=1),
@@ -134,7 +141,7 @@ def _words_typed() -> str:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_study)
 @click.option("--data", help="Where its images are on this machine, if elsewhere.")
 @click.option("--workers", type=click.IntRange(min=1), help="Trials at once (default: one a core).")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:K.")
@@ -212,7 +219,7 @@ def _status_line(status: Any) -> str:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_study)
 @JSON_OPTION
 @click.pass_context
 def status(ctx: click.Context, name: str, as_json: bool) -> None:
@@ -237,7 +244,7 @@ def status(ctx: click.Context, name: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_study)
 @click.option("--to", "target", required=True, help="HTML file to write.")
 @click.pass_context
 def report(ctx: click.Context, name: str, target: str) -> None:
@@ -254,7 +261,7 @@ def report(ctx: click.Context, name: str, target: str) -> None:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_study)
 @click.option("--to", "target", required=True, help="File to write: .parquet, .csv or .onnx.")
 @click.pass_context
 def export(ctx: click.Context, name: str, target: str) -> None:
@@ -271,7 +278,7 @@ def export(ctx: click.Context, name: str, target: str) -> None:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_study)
 @click.argument("trial", type=click.IntRange(min=0))
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:K.")
 @JSON_OPTION
@@ -303,7 +310,7 @@ def replay(ctx: click.Context, name: str, trial: int, device: str, as_json: bool
 
 
 @click.command("leak-gap")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_study)
 @click.option(
     "--trial", type=click.IntRange(min=0), help="Whose configuration (default: the best)."
 )

@@ -1,0 +1,102 @@
+"""Every command in the README and the docs is one that works."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+
+from busi_search.cli import main
+from busi_search.data.phantom import simulate_phantom, write_phantom
+
+ROOT = Path(__file__).parents[1]
+COMMAND = [sys.executable, "-c", "from busi_search.cli import main; main()"]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+# What a page's reader waits for or has elsewhere: who tests it instead.
+ELSEWHERE = {
+    "ui": "tests/release/test_browser.py",
+    "serve": "tests/release/test_app.py",
+    "worker": "tests/topology",
+}
+TINY = ("epochs=1", "num_folds=3", "image_size_pixels=28", "recipes=[]", "weights='none'",
+        "space.architecture=['small_cnn']", "startup_trials=2")  # fmt: skip
+
+
+def _lines(page: Path) -> list[list[str]]:
+    """The words after ``busi-search`` of every line of code that begins with it."""
+    text = re.sub(r"\\\n\s*", " ", page.read_text())
+    found = re.findall(
+        r"^(?: {4,}|\$ )(?:pip install uv && )?(?:uv run (?:--extra \w+ )?)?busi-search (.+)$",
+        text,
+        re.MULTILINE,
+    )
+    return [shlex.split(line, comments=True) for line in found]
+
+
+EVERY = [(page, words) for page in PAGES for words in _lines(page)]
+
+
+def test_the_commands_are_found() -> None:
+    assert len(EVERY) >= 20
+    assert {"run", "evaluate", "promote", "predict"} <= {words[0] for _, words in EVERY}
+
+
+@pytest.mark.parametrize(
+    "words", [words for _, words in EVERY], ids=[f"{p.stem}-{' '.join(w)}" for p, w in EVERY]
+)
+def test_every_command_is_understood(words: list[str]) -> None:
+    assert isinstance(main, click.Group)
+    group: click.Group = main
+    context = group.make_context("busi-search", list(words))
+    while isinstance(group, click.Group):
+        name, command, rest = group.resolve_command(
+            context, [*context._protected_args, *context.args]
+        )
+        assert command is not None
+        context = command.make_context(name, rest, parent=context)
+        if not isinstance(command, click.Group):
+            return
+        group = command
+
+
+@pytest.mark.slow
+def test_every_command_does_what_it_says(tmp_path: Path) -> None:
+    phantom = simulate_phantom(90, size_pixels=64, seed=3)
+    files = write_phantom(tmp_path / "Dataset_BUSI_with_GT", phantom)
+    shutil.copytree(tmp_path / "Dataset_BUSI_with_GT", tmp_path / "busi")
+    for name in ("benign (1).png", "some image.png"):
+        shutil.copy(next(f for f in files if "mask" not in f.name), tmp_path / name)
+    malignant = (phantom.labels == phantom.class_names.index("malignant")).astype(np.int64)
+    parts = {"train": slice(0, 50), "val": slice(50, 70), "test": slice(70, 90)}
+    arrays = {}
+    for part, chosen in parts.items():
+        arrays[f"{part}_images"] = phantom.images[chosen]
+        arrays[f"{part}_labels"] = 1 - malignant[chosen, None]
+    np.savez(tmp_path / "breastmnist.npz", **arrays)
+    done: set[tuple[str, ...]] = set()
+    # First what searches, then what looks at it, both in the order of the pages.
+    for words in sorted((w for _, w in EVERY), key=lambda w: w[0] != "run"):
+        # Lines that differ in numbers only are one.
+        line = tuple(word for word in words if not word.isdigit())
+        if words[0] in ELSEWHERE or "--ray" in words or line in done:
+            continue
+        done.add(line)
+        typed = list(words)
+        if words[0] == "run":
+            typed = [*words, "--trials", "2", "--workers", "1", "--quiet"]
+            typed += [word for setting in TINY for word in ("--set", setting)]
+            # The same study by other words is refused, as it must be; here each is its own.
+            known = (tmp_path / "mlruns/studies/busi").exists()
+            first = "Dataset_BUSI_with_GT" in words and not known
+            typed += ["--name", "busi" if first else f"study{len(done)}"]
+        found = subprocess.run(
+            [*COMMAND, *typed], cwd=tmp_path, capture_output=True, text=True, check=False,
+            timeout=300,
+        )  # fmt: skip
+        assert found.returncode == 0, f"{typed}: {found.stderr}"
+    assert len(done) >= 12

@@ -41,6 +41,7 @@ def _commands(group: click.Group = main, prefix: str = "") -> list[tuple[str, cl
 def test_every_command_has_help_with_an_example(name: str) -> None:
     command = dict(_commands())[name]
     assert command.help
+    assert not command.get_short_help_str(60).endswith("..."), "cut off in the list of commands"
     if not isinstance(command, click.Group):
         assert f"busi-search {name}" in command.help.split("Example:")[1]
     for parameter in command.params:

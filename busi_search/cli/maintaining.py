@@ -12,7 +12,7 @@ from busi_search.cli.base import (
 from busi_search.errors import BusiSearchError
 
 
-@click.command()
+@click.command(short_help="Say what works here and what was left behind.")
 @click.option("--fix", is_flag=True, help="Mend what can be mended without a loss.")
 @JSON_OPTION
 @click.pass_context
@@ -40,7 +40,7 @@ def doctor(ctx: click.Context, fix: bool, as_json: bool) -> None:
         raise BusiSearchError(f"{len(problems)} problem(s) found; each names what mends it.")
 
 
-@click.command()
+@click.command(short_help="Send MLflow the finished trials it lacks.")
 @click.argument("name", required=False, shell_complete=complete_study)
 @JSON_OPTION
 @click.pass_context

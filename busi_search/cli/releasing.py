@@ -14,7 +14,7 @@ from busi_search.cli.base import (
 from busi_search.errors import GateRefused, InputError
 
 
-@click.command()
+@click.command(short_help="Open the sealed test for a study's model; counted.")
 @click.argument("name", shell_complete=complete_study)
 @click.option("--version", help="Model version (default: what the study registered last).")
 @JSON_OPTION
@@ -36,7 +36,7 @@ def evaluate(ctx: click.Context, name: str, version: str | None, as_json: bool) 
     terminal.show_test_report(report)
 
 
-@click.command()
+@click.command(short_help="Make the candidate the champion, if the gate agrees.")
 @click.option("--version", help="Number or alias (default: candidate).")
 @click.option("--model", default=None, help="Registered model (default: busi-classifier).")
 @click.option(
@@ -187,7 +187,7 @@ def models(ctx: click.Context, model: str | None, as_json: bool) -> None:
         )
 
 
-@click.command()
+@click.command(short_help="Give class probabilities of images or folders.")
 @click.argument("paths", nargs=-1, required=True)
 @click.option("--model-uri", help="Such as models:/busi-classifier@candidate (default: champion).")
 @click.option("--to", "target", metavar="FILE.csv", help="Write a table rather than print lines.")
@@ -238,7 +238,7 @@ def predict(
         click.echo(f"{item.path}\t{item.label}\t{shares}")
 
 
-@click.command()
+@click.command(short_help="Open the MLflow UI at the leaderboard.")
 @click.option(
     "--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="TCP port."
 )
@@ -258,7 +258,7 @@ def ui(ctx: click.Context, port: int, study: str | None, no_browser: bool) -> No
     serve_ui(home_of(ctx), port=port, study=study, open_browser=not no_browser)
 
 
-@click.command()
+@click.command(short_help="Open a page where one image gets an answer.")
 @click.option(
     "--port", type=click.IntRange(1, 65535), default=8000, show_default=True, help="TCP port."
 )

@@ -140,7 +140,7 @@ def _words_typed() -> str:
     return shlex.join(sys.argv[1:])
 
 
-@click.command()
+@click.command(short_help="Help a study that is searched elsewhere.")
 @click.argument("name", shell_complete=complete_study)
 @click.option("--data", help="Where its images are on this machine, if elsewhere.")
 @click.option("--workers", type=click.IntRange(min=1), help="Trials at once (default: one a core).")
@@ -243,7 +243,7 @@ def status(ctx: click.Context, name: str, as_json: bool) -> None:
         click.echo(f"  {key} = {value}")
 
 
-@click.command()
+@click.command(short_help="Write a study as one HTML page that works offline.")
 @click.argument("name", shell_complete=complete_study)
 @click.option("--to", "target", required=True, help="HTML file to write.")
 @click.pass_context
@@ -260,7 +260,7 @@ def report(ctx: click.Context, name: str, target: str) -> None:
     click.echo(f"{target} written", err=True)
 
 
-@click.command()
+@click.command(short_help="Write trials as a table, or the model as ONNX.")
 @click.argument("name", shell_complete=complete_study)
 @click.option("--to", "target", required=True, help="File to write: .parquet, .csv or .onnx.")
 @click.pass_context
@@ -277,7 +277,7 @@ def export(ctx: click.Context, name: str, target: str) -> None:
     click.echo(f"{target} written", err=True)
 
 
-@click.command()
+@click.command(short_help="Train a trial again; say whether every fold agrees.")
 @click.argument("name", shell_complete=complete_study)
 @click.argument("trial", type=click.IntRange(min=0))
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:K.")
@@ -309,7 +309,7 @@ def replay(ctx: click.Context, name: str, trial: int, device: str, as_json: bool
         raise BusiSearchError(f"Trial {trial} does not come out as it was stored.")
 
 
-@click.command("leak-gap")
+@click.command("leak-gap", short_help="Measure what torn-apart near-duplicates would add.")
 @click.argument("name", shell_complete=complete_study)
 @click.option(
     "--trial", type=click.IntRange(min=0), help="Whose configuration (default: the best)."

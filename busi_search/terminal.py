@@ -1,15 +1,17 @@
 """How things look on a terminal: progress, tables, the last lines of a run."""
 
 import shlex
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from busi_search.release.evaluation import TestReport
@@ -18,9 +20,11 @@ if TYPE_CHECKING:
     from busi_search.search.progress import SearchProgress
 
 PLAIN_LINE_SECONDS = 10.0
+COLUMNS = 79
 
-# Human text goes to stderr; stdout belongs to results.
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+# Human text goes to stderr; stdout belongs to results. Lines are wrapped between words on a
+# terminal, and left whole in a file.
+err = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
 
 
 def duration(seconds: float | None) -> str:
@@ -60,15 +64,52 @@ def announce(
 
 def _status(progress: "SearchProgress") -> str:
     """One line that fits 80 columns beside the bar."""
+    from busi_search.search.records import STANDARD_ERROR
+
     best = "–"
     if progress.best is not None:
-        best = f"{progress.best.value:.4f} #{progress.best.number}"
+        best = f"{progress.best.value:.3f}"
+        error = progress.best.user_attrs.get(STANDARD_ERROR)
+        # Twice the standard error over the folds, until the corrected interval at the end.
+        best += f"±{2 * error:.3f}" if error is not None else ""
     failed = f" · {progress.failed} failed" if progress.failed else ""
     failed += f" · {progress.unsent} unsent" if progress.unsent else ""
     return (
         f"best {best} · {progress.folds_trained} folds (−{progress.folds_saved}) · "
         f"{progress.pruned} pruned{failed} · {duration(progress.remaining_seconds)} left"
     )
+
+
+def _details(progress: "SearchProgress") -> str:
+    """A second line: which trial leads, who works, why the last trial was given up."""
+    from busi_search.search.records import PRUNE_REASON
+
+    parts = [f"{progress.workers} worker(s)"] if progress.workers else []
+    if progress.best is not None:
+        parts.append(f"trial {progress.best.number} leads")
+    for trial in reversed(progress.trials):
+        reason = trial.user_attrs.get(PRUNE_REASON)
+        if reason is not None:
+            parts.append(f"{trial.number} pruned: {reason}")
+            break
+    line = " · ".join(parts)
+    return escape(line if len(line) < COLUMNS else f"{line[: COLUMNS - 1]}…")
+
+
+class _TwoLines(Progress):
+    """A bar with where the search stands, and below it what else there is to know."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Yield both lines."""
+        if len(self.tasks) != 2:
+            return
+        first, second = self.tasks
+        finished = f"{first.completed:.0f}/{first.total:.0f}"
+        row = Table.grid(padding=(0, 1))
+        bar = BarColumn(bar_width=5).render(first)
+        row.add_row(Text(finished, "bold"), bar, Text(first.description))
+        yield row
+        yield Text.from_markup(second.description, style="dim")
 
 
 class SearchDisplay:
@@ -79,13 +120,9 @@ class SearchDisplay:
         self._last_time, self._last_line = 0.0, ""
         self._bar: Progress | None = None
         if not quiet and err.is_terminal:
-            self._bar = Progress(
-                TextColumn("[bold]{task.completed}/{task.total}[/]"),
-                BarColumn(bar_width=6),
-                TextColumn("{task.description}"),
-                console=err,
-            )
+            self._bar = _TwoLines(console=err)
             self._task = self._bar.add_task("starting workers", total=target)
+            self._below = self._bar.add_task("", total=None)
 
     def update(self, progress: "SearchProgress") -> None:
         """Show where the search stands."""
@@ -96,6 +133,7 @@ class SearchDisplay:
             self._bar.update(
                 self._task, completed=progress.finished, total=progress.target, description=text
             )
+            self._bar.update(self._below, description=_details(progress))
             return
         now = time.monotonic()
         line = f"{progress.finished}/{progress.target} trials · {text}"

@@ -12,7 +12,7 @@ def data() -> None:
     """Check, describe, fetch and simulate images."""
 
 
-@data.command("check")
+@data.command("check", short_help="Find damaged images, near-duplicates, contradictions.")
 @click.argument("path")
 @JSON_OPTION
 @click.pass_context
@@ -40,7 +40,7 @@ def data_check(ctx: click.Context, path: str, as_json: bool) -> None:
         click.echo("  contradictory: " + ", ".join(group))
 
 
-@data.command("describe")
+@data.command("describe", short_help="Write a page about a dataset.")
 @click.argument("path")
 @click.option("--to", "target", required=True, help="HTML file to write.")
 @click.pass_context
@@ -58,7 +58,7 @@ def data_describe(ctx: click.Context, path: str, target: str) -> None:
     click.echo(f"{target} written", err=True)
 
 
-@data.command("download")
+@data.command("download", short_help="Fetch a published dataset, checked by its hash.")
 @click.argument("name", metavar="breastmnist|busi")
 @click.option("--to", "folder", default="data", show_default=True, help="Folder to put it into.")
 def data_download(name: str, folder: str) -> None:
@@ -73,7 +73,7 @@ def data_download(name: str, folder: str) -> None:
     click.echo(download_dataset(name, folder))
 
 
-@data.command("phantom")
+@data.command("phantom", short_help="Simulate images with masks, in BUSI's layout.")
 @click.option("--to", "directory", required=True, help="Folder to write into.")
 @click.option("--num-images", type=int, default=300, show_default=True)
 @click.option("--size", "size_pixels", type=int, default=128, show_default=True, help="Pixels.")

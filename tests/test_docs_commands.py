@@ -81,8 +81,9 @@ def test_every_command_does_what_it_says(tmp_path: Path) -> None:
     done: set[tuple[str, ...]] = set()
     # First what searches, then what looks at it, both in the order of the pages.
     for words in sorted((w for _, w in EVERY), key=lambda w: w[0] != "run"):
-        # Lines that differ in numbers only are one.
-        line = tuple(word for word in words if not word.isdigit())
+        # Lines that differ only in what is changed below are one.
+        changed = ("--trials", "--workers")
+        line = tuple(word for word in words if not word.isdigit() and word not in changed)
         if words[0] in ELSEWHERE or "--ray" in words or line in done:
             continue
         done.add(line)
@@ -99,4 +100,4 @@ def test_every_command_does_what_it_says(tmp_path: Path) -> None:
             timeout=300,
         )  # fmt: skip
         assert found.returncode == 0, f"{typed}: {found.stderr}"
-    assert len(done) >= 12
+    assert len(done) >= 10

@@ -10,6 +10,7 @@ from typing import Any
 from werkzeug.serving import BaseWSGIServer, make_server
 
 from busi_search.home import quiet_mlflow
+from tests.ports import free_port
 
 Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
@@ -37,7 +38,7 @@ class TrackingServer:
         self.hang_seconds = 6.0
         self.num_requests = 0
         self._server: BaseWSGIServer | None = None
-        self._port = 0
+        self._port = free_port()
         self.start()
 
     @property
@@ -58,8 +59,15 @@ class TrackingServer:
         return self._app(environ, start_response)
 
     def start(self) -> None:
-        self._server = make_server("127.0.0.1", self._port, self._serve, threaded=True)
-        self._port = self._server.server_port
+        """Listen, always on the same port.
+
+        Raises:
+            OSError: the port is taken.
+        """
+        try:
+            self._server = make_server("127.0.0.1", self._port, self._serve, threaded=True)
+        except SystemExit:  # which would end pytest's own clearing up, too
+            raise OSError(f"port {self._port} is taken") from None
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def stop(self) -> None:

@@ -19,7 +19,7 @@ import busi_search as bs
 from busi_search.errors import InputError
 from busi_search.release.predict import load_champion
 from busi_search.release.run import StudyResult
-from tests.topology.postgres import free_port
+from tests.ports import free_port
 
 BINARIES = Path(sys.executable).parent
 

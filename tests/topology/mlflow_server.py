@@ -8,7 +8,7 @@ import urllib.request
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 
-from tests.topology.postgres import free_port
+from tests.ports import free_port
 
 # What the container runs.
 SCRIPT = Path(__file__).parents[2] / "docker/mlflow-server.sh"

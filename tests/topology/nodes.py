@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.topology.postgres import free_port
+from tests.ports import free_port
 
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 # Ray listens to every network; without a token anybody there could run programs.

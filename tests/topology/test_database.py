@@ -17,7 +17,8 @@ from busi_search.search.liveness import heartbeat, put_back_lost, this_worker
 from busi_search.search.locks import only_driver
 from busi_search.search.records import WORKER
 from busi_search.search.storage import claim_lock, claim_trial, open_storage
-from tests.topology.postgres import Postgres, free_port
+from tests.ports import free_port
+from tests.topology.postgres import Postgres
 
 pytestmark = pytest.mark.usefixtures("_short_grace")
 

@@ -19,7 +19,7 @@ import numpy as np
 import optuna
 
 from busi_search.home import open_home
-from busi_search.release.run import plan_study
+from busi_search.release.plan import plan_study
 from busi_search.search import objective as objective_module
 from busi_search.search.driver import run_search
 from busi_search.search.executors import InlineExecutor

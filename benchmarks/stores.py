@@ -19,7 +19,7 @@ import optuna
 
 from benchmarks.overhead import no_training
 from busi_search.home import open_home
-from busi_search.release.run import plan_study
+from busi_search.release.plan import plan_study
 from busi_search.search import objective as objective_module
 from busi_search.search.context import StudyContext
 from busi_search.search.faults import check_versions

@@ -2,7 +2,6 @@
 
 import difflib
 import json
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -192,7 +191,7 @@ class Hyperparameters(_Strict):
     @classmethod
     def _known_architecture(cls, name: str) -> str:
         if name not in ARCHITECTURES:
-            raise ValueError(f"{_nearest(name, list(ARCHITECTURES))}")
+            raise ValueError(f"{nearest(name, list(ARCHITECTURES))}")
         return name
 
 
@@ -287,7 +286,8 @@ def _check_hyperparameters(values: dict[str, Any], where: str) -> Hyperparameter
         raise ValueError(f"{where}: {_first_problem(error, Hyperparameters)}") from None
 
 
-def _nearest(word: str, known: list[str]) -> str:
+def nearest(word: str, known: list[str]) -> str:
+    """Return what a mistyped word may have meant, as the end of a sentence."""
     match = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"did you mean '{match[0]}'?" if match else f"known keys: {', '.join(sorted(known))}"
 
@@ -313,7 +313,7 @@ def _first_problem(error: ValidationError, model: type[BaseModel]) -> str:
     location = tuple(problem["loc"])
     place = ".".join(str(part) for part in location if part not in ("Range", "Choice")) or "file"
     if problem["type"] == "extra_forbidden":
-        return f"unknown key '{place}'; {_nearest(str(location[-1]), _known_keys(location, model))}"
+        return f"unknown key '{place}'; {nearest(str(location[-1]), _known_keys(location, model))}"
     message = str(problem["msg"]).removeprefix("Value error, ")
     if location == ():
         return message
@@ -329,7 +329,7 @@ def _normalise_space(raw: dict[str, Any]) -> dict[str, Any]:
     for name in space:
         if name not in Hyperparameters.model_fields:
             known = list(Hyperparameters.model_fields)
-            raise InputError(f"unknown key 'space.{name}'; {_nearest(name, known)}")
+            raise InputError(f"unknown key 'space.{name}'; {nearest(name, known)}")
     short = {
         name: {"choices": value} if isinstance(value, list) else value
         for name, value in space.items()
@@ -362,21 +362,6 @@ def parse_spec(raw: dict[str, Any], *, origin: str) -> StudySpec:
         ) from None
 
 
-def bundled_studies() -> Path:
-    """Return the folder of the study files that come with the package."""
-    package = Path(__file__).resolve().parent
-    installed = package / "studies"
-    return installed if installed.is_dir() else package.parent / "studies"
-
-
-def list_bundled() -> list[str]:
-    """Return the names of the bundled studies, recipes included as ``recipes/NAME``."""
-    root = bundled_studies()
-    return sorted(
-        path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.toml")
-    )
-
-
 def user_path(written: str | Path) -> Path:
     """Return a path as a user wrote it, with ``~`` resolved; it need not exist.
 
@@ -390,121 +375,6 @@ def user_path(written: str | Path) -> Path:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"{str(written)[:100]!r}: not a usable path ({reason}).") from None
     return path
-
-
-def find_study_file(name_or_path: str) -> Path:
-    """Return the file of a bundled study name or of a path to a TOML file.
-
-    Raises:
-        InputError: neither exists; the sentence names the nearest bundled study.
-    """
-    path = user_path(name_or_path)
-    bundled = user_path(bundled_studies() / f"{name_or_path.removesuffix('.toml')}.toml")
-    if bundled.is_file() and not path.is_absolute():
-        return bundled
-    if path.is_file():
-        return path
-    hint = _nearest(name_or_path, list_bundled()).replace("known keys", "bundled studies")
-    raise InputError(f"No study '{name_or_path}': it is neither a bundled name nor a file; {hint}")
-
-
-def load_spec(name_or_path: str, overrides: tuple[str, ...] = ()) -> tuple[StudySpec, str]:
-    """Read and check a study file.
-
-    Args:
-        name_or_path: a bundled name such as ``busi`` or the path of a TOML file.
-        overrides: ``key=value`` strings, each replacing one value of the file; the key may stand
-            alone (``epochs=5``) or with its section (``dataset.num_folds=3``).
-
-    Returns:
-        The checked study and the text of the file, verbatim, overrides appended as comments.
-
-    Raises:
-        InputError: the file is missing, is not TOML or breaks the schema.
-    """
-    path = find_study_file(name_or_path)
-    try:
-        text = path.read_text(encoding="utf-8")
-        raw = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a valid TOML file ({error}).") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}).") from None
-    for override in overrides:
-        _apply_override(raw, override)
-        text += f"\n# --set {override}"
-    _read_recipes(raw, str(path))
-    return parse_spec(raw, origin=str(path)), text
-
-
-def _read_recipes(raw: dict[str, Any], origin: str) -> None:
-    """Put the configurations of the named recipe files before the file's own recipes.
-
-    What the study itself fixes (epochs, weights, image size …) holds for them too.
-    """
-    section: Any = raw.get("study")
-    names = section.get("recipes", []) if isinstance(section, dict) else []
-    if not isinstance(names, list) or not names:
-        return
-    limit = section.get("recipe_epochs")
-    fixed = set(raw.get("hyperparameters", {})) | {"image_size_pixels"}
-    entries = []
-    for name in names:
-        path = find_study_file(str(name))
-        try:
-            recipe = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InputError(f"{origin}: recipe {name} cannot be read ({error}).") from None
-        parse_spec(recipe, origin=str(path))
-        settings = dict(recipe.get("hyperparameters", {}))
-        kept = {key: value for key, value in settings.items() if key not in fixed}
-        if isinstance(limit, int):
-            own = settings.get("epochs", limit)
-            kept["epochs"] = min(limit, own) if isinstance(own, int) else limit
-        reported = recipe.get("study", {}).get("reported", "")
-        entries.append({"name": path.stem, "reported": reported, **kept})
-    own = raw.get("recipe", [])
-    raw["recipe"] = [*entries, *own] if isinstance(own, list) else own
-
-
-def _apply_override(raw: dict[str, Any], override: str) -> None:
-    """Replace one value in the decoded file; a fixed value takes a searched one's place."""
-    key, separator, written = override.partition("=")
-    key, written = key.strip(), written.strip()
-    if not separator or not key or not written:
-        raise InputError(f"--set {override}: expected key=value, for example --set epochs=5.")
-    try:
-        value = tomllib.loads(f"value = {written}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = written
-    section, _, name = key.rpartition(".")
-    if not section:
-        section = _section_of(name)
-    if section == "hyperparameters" and isinstance(value, dict | list):
-        section = "space"
-    if section not in ("study", "dataset", "hyperparameters", "space", "gate"):
-        raise InputError(f"--set {override}: unknown section '{section}' in '{key}'.")
-    if section in ("hyperparameters", "space"):
-        if name not in Hyperparameters.model_fields:
-            known = list(Hyperparameters.model_fields)
-            raise InputError(f"--set {override}: unknown key '{name}'; {_nearest(name, known)}")
-        for other in ("hyperparameters", "space"):
-            raw.get(other, {}).pop(name, None)
-    raw.setdefault(section, {})[name] = value
-
-
-def _section_of(name: str) -> str:
-    if name in Hyperparameters.model_fields:
-        return "hyperparameters"
-    for section, model in (("study", StudySection), ("dataset", DatasetSection)):
-        if name in model.model_fields:
-            return section
-    known = [
-        *Hyperparameters.model_fields,
-        *StudySection.model_fields,
-        *DatasetSection.model_fields,
-    ]
-    raise InputError(f"--set {name}: unknown key; {_nearest(name, known)}")
 
 
 def spec_json(spec: StudySpec) -> str:

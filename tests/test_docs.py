@@ -12,7 +12,8 @@ import pytest
 from nbclient import NotebookClient
 
 import busi_search
-from busi_search.spec import Hyperparameters, StudySection, list_bundled
+from busi_search.spec import Hyperparameters, StudySection
+from busi_search.study_files import list_bundled
 from tests.test_cli import _commands
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -136,7 +137,7 @@ def test_an_installed_wheel_brings_the_studies(tmp_path: Path) -> None:
     code = (
         "import sys; sys.path.insert(0, 'site')\n"
         "import busi_search\n"
-        "from busi_search.spec import bundled_studies, list_bundled, load_spec\n"
+        "from busi_search.study_files import bundled_studies, list_bundled, load_spec\n"
         "assert 'site' in busi_search.__file__, busi_search.__file__\n"
         "assert 'site' in str(bundled_studies())\n"
         "print(' '.join(load_spec(n)[1][:0] + n for n in list_bundled()))"

@@ -4,7 +4,8 @@ import pytest
 
 from busi_search.errors import InputError
 from busi_search.search.space import recipe_trials
-from busi_search.spec import Hyperparameters, list_bundled, load_spec
+from busi_search.spec import Hyperparameters
+from busi_search.study_files import list_bundled, load_spec
 
 RECIPES = [name for name in list_bundled() if name.startswith("recipes/")]
 

@@ -104,7 +104,7 @@ def complete_study(ctx: click.Context, _parameter: click.Parameter, begun: str) 
 
 def complete_bundled(_ctx: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
     """Complete the name of a bundled study."""
-    from busi_search.spec import list_bundled
+    from busi_search.study_files import list_bundled
 
     return [name for name in list_bundled() if name.startswith(begun)]
 

@@ -88,13 +88,8 @@ def run(
     known = {"name": name or study or "the study"}
     on_stop(lambda: f"Interrupted; {known['name']} is saved. Resume: busi-search {_words_typed()}")
     from busi_search import terminal
-    from busi_search.release.run import (
-        RaySettings,
-        StudyResult,
-        default_workers,
-        plan_study,
-        search_and_release,
-    )
+    from busi_search.release.plan import default_workers, plan_study
+    from busi_search.release.run import RaySettings, StudyResult, search_and_release
 
     context = plan_study(
         study,
@@ -165,7 +160,8 @@ def worker(
     """
     on_stop(lambda: f"Interrupted; study '{name}' goes on without this worker.")
     from busi_search import terminal
-    from busi_search.release.run import default_workers, help_study, resolve_device
+    from busi_search.release.plan import default_workers, resolve_device
+    from busi_search.release.run import help_study
 
     chosen_device = resolve_device(device)
     helping = help_study(
@@ -195,7 +191,7 @@ def studies(ctx: click.Context, as_json: bool) -> None:
       busi-search studies
     """
     from busi_search.search.status import list_studies
-    from busi_search.spec import list_bundled
+    from busi_search.study_files import list_bundled
 
     run_here = list_studies(home_of(ctx))
     if as_json:
@@ -290,8 +286,8 @@ def replay(ctx: click.Context, name: str, trial: int, device: str, as_json: bool
     Example:
       busi-search replay busi 12
     """
+    from busi_search.release.plan import resolve_device
     from busi_search.release.replay import replay_trial
-    from busi_search.release.run import resolve_device
 
     found = replay_trial(home_of(ctx), name, trial, device=resolve_device(device))
     if as_json:
@@ -324,8 +320,8 @@ def leak_gap(ctx: click.Context, name: str, trial: int | None, device: str, as_j
     Example:
       busi-search leak-gap busi
     """
+    from busi_search.release.plan import resolve_device
     from busi_search.release.replay import measure_leak_gap
-    from busi_search.release.run import resolve_device
 
     gap = measure_leak_gap(home_of(ctx), name, trial, device=resolve_device(device))
     if as_json:

@@ -14,10 +14,11 @@ from optuna.trial import FrozenTrial, TrialState
 from busi_search.errors import InputError
 from busi_search.home import Home, open_home, write_file
 from busi_search.release.predict import load_champion
+from busi_search.release.rebuild import calibrate, estimate_scores
 from busi_search.release.registry import MODEL_NAME, RELEASED
 from busi_search.release.report import render_report, report_figures
 from busi_search.release.selection import Estimate, select_trial
-from busi_search.release.winner import calibrate, estimate_scores, model_card
+from busi_search.release.winner import model_card
 from busi_search.search.context import StudyContext, reopen_study
 from busi_search.search.records import (
     HYPERPARAMETERS,

@@ -19,8 +19,9 @@ from busi_search.data.partition import find_groups
 from busi_search.errors import BusiSearchError
 from busi_search.home import Home, damage_of, open_home, write_atomically
 from busi_search.release.doctor import examine
+from busi_search.release.plan import plan_study
 from busi_search.release.predict import load_champion
-from busi_search.release.run import StudyResult, plan_study
+from busi_search.release.run import StudyResult
 from busi_search.release.sync import sync_studies
 from busi_search.search.driver import run_search
 from busi_search.search.executors import InlineExecutor

@@ -11,7 +11,8 @@ from mlflow import MlflowClient
 from busi_search.errors import BusiSearchError, TrackingAway
 from busi_search.home import open_home
 from busi_search.release.doctor import examine
-from busi_search.release.run import StudyResult, plan_study, search_and_release
+from busi_search.release.plan import plan_study
+from busi_search.release.run import StudyResult, search_and_release
 from busi_search.release.sync import sync_studies
 from busi_search.search import outages
 from busi_search.search.context import StudyContext

@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.home import Home, open_home
 from busi_search.release.doctor import examine
-from busi_search.release.run import plan_study
+from busi_search.release.plan import plan_study
 from busi_search.search import faults
 from busi_search.search.context import StudyContext
 from busi_search.search.driver import run_search

@@ -14,10 +14,10 @@ from busi_search.errors import BusiSearchError, GateRefused, InputError
 from busi_search.home import Home, open_home
 from busi_search.release import gate, registry
 from busi_search.release.predict import find_images, load_champion
+from busi_search.release.rebuild import rebuild_ensemble
 from busi_search.release.run import StudyResult
 from busi_search.release.study_view import load_study
 from busi_search.release.ui import leaderboard_url
-from busi_search.release.winner import rebuild_ensemble
 from busi_search.search.storage import find_study
 
 

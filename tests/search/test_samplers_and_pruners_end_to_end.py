@@ -9,9 +9,10 @@ from optuna.trial import TrialState
 
 from busi_search.errors import InputError
 from busi_search.home import Home
-from busi_search.release.run import StudyResult, plan_study, run_study
+from busi_search.release.plan import plan_study
+from busi_search.release.run import StudyResult, run_study
 from busi_search.search.storage import find_study
-from busi_search.spec import load_spec
+from busi_search.study_files import load_spec
 from tests.conftest import TINY
 
 FINITE = "learning_rate=[0.001,0.01]", "dropout=0.0", "weight_decay=0.0", "batch_size=16"

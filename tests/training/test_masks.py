@@ -12,7 +12,8 @@ from busi_search.data.image_cache import load_masks
 from busi_search.data.phantom import simulate_phantom, write_phantom
 from busi_search.errors import InputError
 from busi_search.home import Home
-from busi_search.release.run import plan_study, run_study
+from busi_search.release.plan import plan_study
+from busi_search.release.run import run_study
 from busi_search.search.storage import find_study
 from busi_search.seeding import seed_everything
 from busi_search.training.augment import augment_batch

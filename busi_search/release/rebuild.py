@@ -1,0 +1,119 @@
+"""What a trial's stored predictions say of it, and its models trained again from their seeds."""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from optuna.trial import FrozenTrial, TrialState
+
+from busi_search.errors import BusiSearchError
+from busi_search.release.calibration import (
+    Calibration,
+    apply_temperature,
+    choose_operating_point,
+    fit_temperature,
+)
+from busi_search.release.registry import FoldEnsemble
+from busi_search.release.selection import Estimate, bias_corrected_estimates, choice_rule
+from busi_search.search.context import StudyContext, masks_for
+from busi_search.search.cross_validation import cross_validate
+from busi_search.search.fold_result import gather_out_of_fold
+from busi_search.search.records import stored_folds, trial_hyperparameters
+from busi_search.spec import METRICS
+from busi_search.training.metrics import softmax
+
+# On one kind of CPU a trial comes out the same to the last bit; elsewhere by rounding.
+REBUILD_TOLERANCE = 0.05
+
+
+def estimate_scores(context: StudyContext, trials: Sequence[FrozenTrial]) -> dict[str, Estimate]:
+    """Return the winner's figures, corrected for the choice among complete trials.
+
+    Pruned trials have no predictions for all images; they were given up because they were worse
+    than the best, so they would hardly ever be chosen in a resample.
+    """
+    folds = context.partition.folds
+    complete = [t for t in trials if t.state == TrialState.COMPLETE]
+    gathered = [
+        gather_out_of_fold(list(stored_folds(trial, len(folds)).values()), folds)
+        for trial in complete
+    ]
+    costs, tolerance = choice_rule(complete, context.spec.study)
+    return bias_corrected_estimates(
+        context.development.labels,
+        np.stack([softmax(rows.log_probabilities) for rows in gathered]),
+        groups=context.groups,
+        folds=gathered[0].fold_of,
+        metrics=METRICS,
+        select_by=context.spec.study.metric,
+        costs=costs,
+        tolerance=tolerance,
+        positive=context.development.positive,
+        seed=context.spec.study.seed,
+    )
+
+
+def calibrate(context: StudyContext, trial: FrozenTrial) -> Calibration:
+    """Fit temperature and operating point on a trial's out-of-fold predictions."""
+    folds = context.partition.folds
+    rows = gather_out_of_fold(list(stored_folds(trial, len(folds)).values()), folds)
+    labels = context.development.labels
+    temperature = fit_temperature(rows.log_probabilities, labels)
+    probabilities = apply_temperature(rows.log_probabilities, temperature)
+    positive = context.development.positive
+    point = choose_operating_point(probabilities[:, positive], labels == positive)
+    return Calibration(temperature, point)
+
+
+def predictions_digest(context: StudyContext, trial: FrozenTrial) -> str:
+    """16 hexadecimal digits of a trial's out-of-fold predictions: which result a version is of."""
+    folds = stored_folds(trial, len(context.partition.folds))
+    content = b"".join(folds[index].log_probabilities.tobytes() for index in sorted(folds))
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def rebuild_ensemble(context: StudyContext, trial: FrozenTrial) -> tuple[FoldEnsemble, float]:
+    """Train a trial's fold models again and compare their predictions with the stored ones.
+
+    Returns:
+        The ensemble, on the CPU in evaluation mode, and the largest difference of a probability.
+
+    Raises:
+        BusiSearchError: on a CPU, they differ by more than ``REBUILD_TOLERANCE``.
+    """
+    torch.set_num_threads(1)
+    hyperparameters = trial_hyperparameters(trial)
+    stored = stored_folds(trial, len(context.partition.folds))
+    results = list(
+        cross_validate(
+            context.images(hyperparameters.image_size_pixels),
+            context.development.labels,
+            context.groups,
+            context.partition.folds,
+            hyperparameters,
+            num_classes=len(context.development.class_names),
+            positive=context.development.positive,
+            study_seed=context.spec.study.seed,
+            trial_number=trial.number,
+            device=context.device,
+            cache=context.home.cache,
+            masks=masks_for(context, hyperparameters),
+        )
+    )
+    differences = [
+        float(
+            np.abs(softmax(r.log_probabilities) - softmax(stored[r.fold].log_probabilities)).max()
+        )
+        for r in results
+    ]
+    difference = max(differences)
+    if difference > REBUILD_TOLERANCE and context.device == "cpu":
+        raise BusiSearchError(
+            f"Trial {trial.number} was trained again and its predictions differ by up to "
+            f"{difference:.3f} from those that were scored; versions or hardware changed since. "
+            "Begin a study with --name NEW."
+        )
+    models = [result.model for result in results if result.model is not None]
+    temperature = calibrate(context, trial).temperature
+    return FoldEnsemble([model.cpu().eval() for model in models], temperature).eval(), difference

@@ -82,7 +82,7 @@ def files_of(context: StudyContext, folder: Path, data: str) -> list[Path]:
     development = context.development
     if (Path(data) / development.paths[0]).is_file():
         return [Path(data) / path for path in development.paths]
-    images = load_images(development, context.spec.dataset.image_size_pixels, None)
+    images = context.images(context.spec.dataset.image_size_pixels)
     paths = [folder / f"{index}.png" for index in range(len(images))]
     for path, image in zip(paths, images, strict=True):
         Image.fromarray(image).save(path)

@@ -12,20 +12,8 @@ import pytest
 from PIL import Image
 
 from busi_search.cli import main
+from tests.command import BUSI_SEARCH, call, call_here
 from tests.conftest import TINY
-
-BUSI_SEARCH = [sys.executable, "-c", "from busi_search.cli import main; main()"]
-
-
-def call(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*BUSI_SEARCH, *map(str, words)],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        cwd=cwd,
-    )
 
 
 def _commands(group: click.Group = main, prefix: str = "") -> list[tuple[str, click.Command]]:
@@ -92,7 +80,7 @@ def test_help_is_instant() -> None:
 def test_wrong_use_gives_one_sentence_and_exit_code_2(
     words: list[str], sentence: str, tmp_path: Path
 ) -> None:
-    done = call("--home", tmp_path / "home", *words, cwd=tmp_path)
+    done = call_here("--home", tmp_path / "home", *words, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
@@ -109,7 +97,7 @@ def test_damaged_images_are_named_before_the_search(busi_folder: Path, tmp_path:
     broken = busi_folder / "Dataset_BUSI_with_GT" / "normal" / "normal (3).png"
     broken.write_bytes(broken.read_bytes()[:90])
     words = ["run", "busi", "--data", busi_folder, "--weights", "none"]
-    done = call("--home", tmp_path / "home", *words)
+    done = call_here("--home", tmp_path / "home", *words)
     assert done.returncode == 2
     assert "normal (3).png" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
@@ -119,9 +107,9 @@ def test_damaged_images_are_named_before_the_search(busi_folder: Path, tmp_path:
 def test_data_phantom_and_check_speak_of_the_same_images(tmp_path: Path) -> None:
     home = ["--home", tmp_path / "home"]
     words = ["--to", tmp_path / "p", "--num-images", 100, "--size", 64]
-    assert call(*home, "data", "phantom", *words).returncode == 0
-    assert call(*home, "data", "phantom", *words).returncode == 2
-    done = call(*home, "data", "check", tmp_path / "p", "--json")
+    assert call_here(*home, "data", "phantom", *words).returncode == 0
+    assert call_here(*home, "data", "phantom", *words).returncode == 2
+    done = call_here(*home, "data", "check", tmp_path / "p", "--json")
     found = json.loads(done.stdout)
     assert found["num_images"] == 100
     assert set(found["classes"]) == {"benign", "malignant", "normal"}
@@ -129,11 +117,11 @@ def test_data_phantom_and_check_speak_of_the_same_images(tmp_path: Path) -> None
     assert all(len(group) > 1 for group in found["groups"])
     assert 1 <= len(found["conflicts"]) <= len(found["groups"])
     page = tmp_path / "data.html"
-    assert call(*home, "data", "describe", tmp_path / "p", "--to", page).returncode == 0
+    assert call_here(*home, "data", "describe", tmp_path / "p", "--to", page).returncode == 0
     text = page.read_text()
     assert text.count("<img") >= sum(map(len, found["groups"]))
     assert all(path in text for group in found["groups"] for path in group)
-    assert call(*home, "data", "describe", tmp_path / "p", "--to", tmp_path).returncode == 2
+    assert call_here(*home, "data", "describe", tmp_path / "p", "--to", tmp_path).returncode == 2
     for path in found["groups"][0]:
         assert (tmp_path / "p" / "Dataset_BUSI_with_GT" / path).is_file()
 
@@ -165,10 +153,10 @@ def test_from_a_folder_of_images_to_a_prediction(busi_folder: Path, tmp_path: Pa
     assert "is complete" in again.stderr
 
     image = busi_folder / "Dataset_BUSI_with_GT" / "benign" / "benign (1).png"
-    assert call(*home, "predict", image).returncode == 2  # no champion yet
-    promoted = json.loads(call(*home, "promote", "--json").stdout)
+    assert call_here(*home, "predict", image).returncode == 2  # no champion yet
+    promoted = json.loads(call_here(*home, "promote", "--json").stdout)
     assert promoted["decision"] == "promoted"
-    answer = json.loads(call(*home, "predict", image, "--json").stdout)
+    answer = json.loads(call_here(*home, "predict", image, "--json").stdout)
     (prediction,) = answer["predictions"]
     assert answer["model"]["version"] == "1"
     assert prediction["path"] == str(image)
@@ -178,9 +166,9 @@ def test_from_a_folder_of_images_to_a_prediction(busi_folder: Path, tmp_path: Pa
     )
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"")
-    assert call(*home, "predict", bad).returncode == 2
-    assert "busi: " in call(*home, "studies").stdout
-    assert call(*home, "models").stdout.startswith("busi-classifier 1 (candidate, champion)")
+    assert call_here(*home, "predict", bad).returncode == 2
+    assert "busi: " in call_here(*home, "studies").stdout
+    assert call_here(*home, "models").stdout.startswith("busi-classifier 1 (candidate, champion)")
     assert call(*home, "report", "busi", "--to", tmp_path / "r.html").returncode == 0
 
 
@@ -254,12 +242,12 @@ def test_real_images_are_accepted(real_data: Path, tmp_path: Path) -> None:
     medmnist = ["run", "breastmnist", "--data", real_data / "breastmnist.npz", *common]
     with np.load(real_data / "breastmnist.npz") as arrays:
         num_test = len(arrays["test_labels"])
-    result = json.loads(call(*home, *medmnist).stdout)
+    result = json.loads(call_here(*home, *medmnist).stdout)
     assert result["dataset"]["num_test"] == num_test
 
 
 def test_an_image_can_be_any_mode(tmp_path: Path) -> None:
     Image.new("RGBA", (30, 30)).save(tmp_path / "a.png")
-    done = call("--home", os.fspath(tmp_path / "home"), "predict", tmp_path / "a.png")
+    done = call_here("--home", os.fspath(tmp_path / "home"), "predict", tmp_path / "a.png")
     assert done.returncode == 2
     assert "registered" in done.stderr

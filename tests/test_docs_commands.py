@@ -3,8 +3,6 @@
 import re
 import shlex
 import shutil
-import signal
-import sys
 from pathlib import Path
 
 import click
@@ -13,6 +11,7 @@ import pytest
 
 from busi_search.cli import main
 from busi_search.data.phantom import simulate_phantom, write_phantom
+from tests.command import call_here
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -64,12 +63,8 @@ def test_every_command_is_understood(words: list[str]) -> None:
 
 
 @pytest.mark.slow
-def test_every_command_does_what_it_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_command_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    # Commands answer Ctrl-C in their own way; the tests keep theirs.
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
     phantom = simulate_phantom(90, size_pixels=64, seed=3)
     files = write_phantom(tmp_path / "Dataset_BUSI_with_GT", phantom)
     shutil.copytree(tmp_path / "Dataset_BUSI_with_GT", tmp_path / "busi")
@@ -100,8 +95,6 @@ def test_every_command_does_what_it_says(
             first = "Dataset_BUSI_with_GT" in words and not known
             typed += ["--name", "busi" if first else f"study{len(done)}"]
         # In this process: a new one takes seconds to import what it needs.
-        monkeypatch.setattr(sys, "argv", ["busi-search", *typed])
-        with pytest.raises(SystemExit) as ended:
-            main(typed, prog_name="busi-search")
-        assert ended.value.code == 0, f"{typed}: {capsys.readouterr().err}"
+        answer = call_here(*typed)
+        assert answer.returncode == 0, f"{typed}: {answer.stderr}"
     assert len(done) >= 10

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,31 @@ from busi_search.data.busi import is_busi_folder, load_busi
 from busi_search.data.dataset import ImageDataset, positive_class
 from busi_search.data.images import GreyImage
 from busi_search.data.medmnist import load_medmnist
-from busi_search.data.phantom import simulate_phantom
+from busi_search.data.phantom import Phantom, simulate_phantom
 from busi_search.errors import InputError
 from busi_search.spec import DatasetSection, user_path
+
+# A set that takes less is kept: reading an image here and there would simulate all of them anew.
+_KEPT_PIXELS = 50_000_000
+
+
+def _simulate(num_images: int, size_pixels: int, seed: int) -> Phantom:
+    if num_images * size_pixels**2 > _KEPT_PIXELS:
+        return simulate_phantom(num_images, size_pixels=size_pixels, seed=seed)
+    return _last_simulated(num_images, size_pixels, seed)
+
+
+@lru_cache(maxsize=1)
+def _last_simulated(num_images: int, size_pixels: int, seed: int) -> Phantom:
+    phantom = simulate_phantom(num_images, size_pixels=size_pixels, seed=seed)
+    for array in (phantom.images, phantom.masks, phantom.labels):
+        array.setflags(write=False)
+    return phantom
 
 
 @dataclass(frozen=True)
 class PhantomReader:
-    """Simulates the images anew: they are a function of three numbers."""
+    """Simulates the images: they are a function of three numbers."""
 
     num_images: int
     size_pixels: int
@@ -26,13 +44,13 @@ class PhantomReader:
 
     def read(self, indices: Sequence[int]) -> Iterator[GreyImage]:
         """Yield the (H, W) uint8 image of each index."""
-        phantom = simulate_phantom(self.num_images, size_pixels=self.size_pixels, seed=self.seed)
+        phantom = _simulate(self.num_images, self.size_pixels, self.seed)
         for index in indices:
             yield phantom.images[index]
 
     def read_masks(self, indices: Sequence[int]) -> Iterator[GreyImage | None]:
         """Yield the (H, W) uint8 lesion mask of each index."""
-        phantom = simulate_phantom(self.num_images, size_pixels=self.size_pixels, seed=self.seed)
+        phantom = _simulate(self.num_images, self.size_pixels, self.seed)
         for index in indices:
             yield phantom.masks[index].astype(np.uint8) * 255
 
@@ -89,7 +107,7 @@ def load_dataset(section: DatasetSection) -> ImageDataset:
 def _load_phantom(section: DatasetSection) -> ImageDataset:
     num_images, seed = section.phantom_num_images, section.phantom_seed
     size = max(64, section.image_size_pixels)
-    phantom = simulate_phantom(num_images, size_pixels=size, seed=seed)
+    phantom = _simulate(num_images, size, seed)
     return ImageDataset(
         name="phantom",
         class_names=phantom.class_names,

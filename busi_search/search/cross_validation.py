@@ -122,7 +122,10 @@ def cross_validate(
             epochs.append(epoch)
             last = epoch.stopped or epoch.epoch == hyperparameters.epochs
             if last or epoch.epoch % every == 0:
-                log_probabilities = predict_log_probabilities(model, inputs, fold.validation)
+                # On the way the image alone: averaging over views takes up to 18 times as long.
+                log_probabilities = predict_log_probabilities(
+                    model, inputs, fold.validation, views=last
+                )
                 val_epochs.append(epoch.epoch)
                 val_auc.append(metrics.auc(log_probabilities, truth, positive=positive))
         model.mask_head = None
@@ -152,6 +155,7 @@ def _make_model(hyperparameters: Hyperparameters, num_classes: int) -> ImageClas
         dropout=hyperparameters.dropout,
         normalisation=_normalisation(hyperparameters),
         test_time_flip=hyperparameters.test_time_flip,
+        test_time_shift=hyperparameters.test_time_shift,
     )
     load_weights(model, hyperparameters.architecture, hyperparameters.weights)
     # A searched depth may exceed the stages of a small architecture: only its head learns then.

@@ -23,7 +23,7 @@ Features = npt.NDArray[np.float16]
 # Older files go when the folder grows beyond this.
 MAX_CACHE_BYTES = 8 * 2**30
 _BATCH = 64
-_FORMAT = 1
+_FORMAT = 2
 
 
 def load_features(
@@ -51,8 +51,8 @@ def load_features(
         folder: of the cache; None: nothing is kept.
 
     Returns:
-        (num_views + 1, N, …) float16, the last view being the image as it is, or
-        (num_views + 2, N, …) with the mirror image after it where the model flips at test time.
+        (num_views + V, N, …) float16: the augmented views, then the model's V test-time views, of
+        which the first is the image as it is.
 
     Raises:
         BusiSearchError: the disk has no room for it.
@@ -86,6 +86,7 @@ def _digest(
         "depth": depth,
         "views": num_views,
         "flip": model.test_time_flip,
+        "shift": model.test_time_shift,
         "mean": model.mean.flatten().tolist(),
         "std": model.std.flatten().tolist(),
         "size": list(images.shape),
@@ -102,8 +103,7 @@ def _frozen(model: ImageClassifier, pixels: Tensor, depth: int) -> Tensor:
 def _shape(model: ImageClassifier, images: Tensor, depth: int, num_views: int) -> tuple[int, ...]:
     model.eval()
     one = _frozen(model, images[:1].to(model.mean.device).to(torch.float32), depth)
-    plain = 2 if model.test_time_flip else 1
-    return (num_views + plain, len(images), *one.shape[1:])
+    return (num_views + model.num_test_views, len(images), *one.shape[1:])
 
 
 def _compute(
@@ -117,15 +117,14 @@ def _compute(
     """Yield view after view, some images at a time."""
     model.eval()
     generator = torch.Generator().manual_seed(seed)
-    plain = 2 if model.test_time_flip else 1
     largest = float(np.finfo(np.float16).max)
-    for view in range(num_views + plain):
+    for view in range(num_views + model.num_test_views):
         for start in range(0, len(images), _BATCH):
             pixels = images[start : start + _BATCH].to(model.mean.device).to(torch.float32)
             if view < num_views:
                 pixels = augment(pixels, generator)
-            elif view > num_views:
-                pixels = pixels.flip(-1)
+            else:
+                pixels = model.test_views(pixels)[view - num_views]
             with torch.inference_mode():
                 rows = _frozen(model, pixels, depth).clamp(-largest, largest)
             yield rows.to(torch.float16).cpu().numpy()

@@ -251,7 +251,12 @@ def _batches(order: Tensor, batch_size: int) -> Iterator[Tensor]:
 
 @torch.inference_mode()
 def predict_log_probabilities(
-    model: ImageClassifier, inputs: Inputs, indices: Indices, *, batch_size: int = 256
+    model: ImageClassifier,
+    inputs: Inputs,
+    indices: Indices,
+    *,
+    batch_size: int = 256,
+    views: bool = True,
 ) -> npt.NDArray[np.float32]:
     """Return (len(indices), C) float32 log-probabilities of the images, in evaluation mode.
 
@@ -259,19 +264,24 @@ def predict_log_probabilities(
         model: the network.
         inputs: where images come from.
         indices: which images.
-        batch_size: images per forward pass; halved where memory is short.
+        batch_size: images per forward pass, each in all its views; halved where memory is short.
+        views: average over the model's test-time views; False: the image as it is.
     """
     model.eval()
     rows = []
+    at_once = max(1, batch_size // model.num_test_views) if views else batch_size
     try:
-        for batch in torch.split(torch.from_numpy(indices), batch_size):
-            rows.append(torch.log_softmax(inputs.evaluate(model, batch).float(), dim=1))
+        for batch in torch.split(torch.from_numpy(indices), at_once):
+            logits = inputs.evaluate(model, batch, views=views)
+            rows.append(torch.log_softmax(logits.float(), dim=1))
     except torch.OutOfMemoryError:
         if batch_size == 1:
             raise
         rows = []
     if not rows:
-        return predict_log_probabilities(model, inputs, indices, batch_size=batch_size // 2)
+        return predict_log_probabilities(
+            model, inputs, indices, batch_size=batch_size // 2, views=views
+        )
     result: npt.NDArray[np.float32] = torch.cat(rows).cpu().numpy()
     return result
 
@@ -302,6 +312,6 @@ def predict_probabilities(
 
 
 def _mean_loss(model: ImageClassifier, inputs: Inputs, labels: Tensor, indices: Indices) -> float:
-    log_probabilities = predict_log_probabilities(model, inputs, indices)
+    log_probabilities = predict_log_probabilities(model, inputs, indices, views=False)
     truth = labels.cpu().numpy()[indices]
     return float(-log_probabilities[np.arange(len(indices)), truth].mean())

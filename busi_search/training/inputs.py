@@ -29,8 +29,11 @@ class Inputs(Protocol):
         """Map such inputs to (B, C) logits and, for an auxiliary task, (B,) further losses."""
         ...
 
-    def evaluate(self, model: ImageClassifier, indices: Tensor) -> Tensor:
-        """Return the (B, C) logits of these images as they are, in evaluation mode."""
+    def evaluate(self, model: ImageClassifier, indices: Tensor, *, views: bool = True) -> Tensor:
+        """Return the (B, C) logits of these images as they are, in evaluation mode.
+
+        ``views``: averaged over the model's test-time views, or else of the image alone.
+        """
         ...
 
 
@@ -85,9 +88,10 @@ class PixelInputs:
         """See :class:`Inputs`."""
         return model(inputs), None
 
-    def evaluate(self, model: ImageClassifier, indices: Tensor) -> Tensor:
+    def evaluate(self, model: ImageClassifier, indices: Tensor, *, views: bool = True) -> Tensor:
         """See :class:`Inputs`."""
-        result: Tensor = model(self._take(self._images, indices))
+        pixels = self._take(self._images, indices)
+        result: Tensor = model(pixels) if views else model.classify(pixels)
         return result
 
 
@@ -137,8 +141,8 @@ class FeatureInputs:
         """Take the output of the first ``depth`` stages.
 
         Args:
-            features: (num_views + K, N, …); first the augmented views, then the K plain ones whose
-                predictions are averaged (the image, and with test-time flips its mirror image).
+            features: (num_views + V, N, …); first the augmented views, then the V test-time views,
+                whose predictions are averaged; the first of these is the image as it is.
             depth: number of frozen stages.
             num_views: augmented views.
             mix: of features, targets and a generator: Mixup, one stage later than on pixels.
@@ -166,10 +170,11 @@ class FeatureInputs:
         """See :class:`Inputs`."""
         return model.head(model.features(inputs, start=self._depth)), None
 
-    def evaluate(self, model: ImageClassifier, indices: Tensor) -> Tensor:
+    def evaluate(self, model: ImageClassifier, indices: Tensor, *, views: bool = True) -> Tensor:
         """See :class:`Inputs`."""
+        first = self._num_views
         rows = []
-        for plain in range(self._num_views, len(self._features)):
-            views = torch.full((len(indices),), plain)
-            rows.append(self.forward(model, self._take(views, indices))[0])
-        return average_views(rows)
+        for plain in range(first, len(self._features) if views else first + 1):
+            taken = torch.full((len(indices),), plain)
+            rows.append(self.forward(model, self._take(taken, indices))[0])
+        return average_views(torch.stack(rows))

@@ -1,7 +1,5 @@
 """From the name of an architecture to a network that takes grey pixels and gives logits."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,9 +18,9 @@ NORMALISATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 }
 
 
-def average_views(views: Sequence[Tensor]) -> Tensor:
-    """Return (N, C) logits whose softmax is the mean of the softmax of each view's logits."""
-    return torch.logsumexp(torch.log_softmax(torch.stack(list(views)), dim=2), dim=0)
+def average_views(logits: Tensor) -> Tensor:
+    """Map the (V, N, C) logits of V views to (N, C), whose softmax is the mean of theirs."""
+    return torch.logsumexp(torch.log_softmax(logits, dim=2), dim=0)
 
 
 class ImageClassifier(nn.Module):
@@ -41,9 +39,11 @@ class ImageClassifier(nn.Module):
         mean: tuple[float, ...],
         std: tuple[float, ...],
         test_time_flip: bool = False,
+        test_time_shift: int = 0,
     ) -> None:
         super().__init__()
         self.test_time_flip = test_time_flip
+        self.test_time_shift = test_time_shift
         self.mask_head: nn.Module | None = None
         self.stages = nn.ModuleList(stages)
         self.head = head
@@ -55,12 +55,33 @@ class ImageClassifier(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """Map (N, 1, S, S) grey levels in [0, 255] to (N, C) logits.
 
-        With ``test_time_flip``, evaluation averages the probabilities of an image and its mirror.
+        Evaluation averages the probabilities of the :meth:`test_views`.
         """
-        logits = self.classify(pixels)
-        if self.training or not self.test_time_flip:
-            return logits
-        return average_views([logits, self.classify(pixels.flip(-1))])
+        if self.training or self.num_test_views == 1:
+            return self.classify(pixels)
+        logits = self.classify(torch.cat(self.test_views(pixels)))
+        return average_views(logits.view(self.num_test_views, -1, logits.shape[-1]))
+
+    @property
+    def num_test_views(self) -> int:
+        """V: from how many views of an image it is predicted."""
+        return (9 if self.test_time_shift else 1) * (2 if self.test_time_flip else 1)
+
+    def test_views(self, pixels: Tensor) -> list[Tensor]:
+        """Return V times (N, 1, S, S): the images, moved by some pixels, and all mirrored.
+
+        With ``test_time_shift`` they are moved by as many pixels in each of eight directions; what
+        comes in at the border is reflected.
+        """
+        views, shift, size = [pixels], self.test_time_shift, pixels.shape[-1]
+        if shift > 0:
+            padded = F.pad(pixels, (shift, shift, shift, shift), mode="reflect")
+            steps = (0, shift, 2 * shift)
+            corners = [(y, x) for y in steps for x in steps if (y, x) != (shift, shift)]
+            views += [padded[..., y : y + size, x : x + size] for y, x in corners]
+        if self.test_time_flip:
+            views += [view.flip(-1) for view in views]
+        return views
 
     def classify(self, pixels: Tensor) -> Tensor:
         """Map (N, 1, S, S) grey levels in [0, 255] to the (N, C) logits of one view."""
@@ -133,6 +154,7 @@ def build_model(
     dropout: float = 0.0,
     normalisation: str = "scratch",
     test_time_flip: bool = False,
+    test_time_shift: int = 0,
 ) -> ImageClassifier:
     """Build a classifier with random weights, drawn from PyTorch's global generator.
 
@@ -145,6 +167,8 @@ def build_model(
         dropout: probability in [0, 1).
         normalisation: a key of ``NORMALISATIONS``; on one channel, the mean over its channels.
         test_time_flip: predict with the average over an image and its mirror image.
+        test_time_shift: predict with the average over an image and the same moved by this many
+            pixels in eight directions; 0: not.
 
     Raises:
         InputError: no such architecture.
@@ -166,6 +190,7 @@ def build_model(
         mean=mean,
         std=std,
         test_time_flip=test_time_flip,
+        test_time_shift=test_time_shift,
     )
     # Twice as fast on a CPU for small networks, and what tensor cores want on a GPU.
     return model.to(memory_format=torch.channels_last)

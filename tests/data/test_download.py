@@ -12,7 +12,7 @@ import pytest
 from busi_search.data import download
 from busi_search.data.download import SOURCES, download_dataset
 from busi_search.errors import BusiSearchError, InputError
-from tests.test_cli import call
+from tests.command import call_here
 
 CONTENT = b"images" * 30_000
 
@@ -138,7 +138,7 @@ def test_the_published_address_and_checksum() -> None:
 
 @pytest.mark.parametrize(("name", "words"), [("busi", "by hand"), ("mnist", "breastmnist")])
 def test_the_command_says_what_it_cannot_fetch(name: str, words: str, tmp_path: Path) -> None:
-    done = call("--home", tmp_path / "home", "data", "download", name, "--to", tmp_path / "d")
+    done = call_here("--home", tmp_path / "home", "data", "download", name, "--to", tmp_path / "d")
     assert done.returncode == 2
     assert words in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

@@ -27,8 +27,8 @@ from busi_search.search.driver import run_search
 from busi_search.search.executors import InlineExecutor
 from busi_search.search.storage import find_study
 from busi_search.search.tracking import Tracker
+from tests.command import call_here, one_sentence
 from tests.faults.checks import check_copy, check_storage
-from tests.faults.command import call_here, one_sentence
 
 TINY = ("epochs=1", "phantom_num_images=60", "num_folds=2", "architecture='small_cnn'",
         "image_size_pixels=28", "pruner='none'", "sampler='random'")  # fmt: skip
@@ -130,7 +130,7 @@ def test_a_read_only_home_is_one_sentence(small_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     for line in (words(small_disk / "home", 2), ["--home", small_disk / "home", "doctor"]):
         answer = call_here(*line)
-        assert answer.code == 2
+        assert answer.returncode == 2
         assert one_sentence(answer)
         assert "--home DIR" in answer.stderr
 
@@ -213,11 +213,11 @@ def test_a_damaged_storage_is_refused_with_the_way_out(
     before = database.read_bytes()
     for line in (words(searched.root, 6), ["--home", searched.root, "status", NAME]):
         answer = call_here(*line)
-        assert answer.code == 1
+        assert answer.returncode == 1
         assert one_sentence(answer), answer.stderr
     assert database.read_bytes() == before
     answer = call_here("--home", searched.root, "doctor")
-    assert answer.code == 1
+    assert answer.returncode == 1
     assert "restore it from a backup" in answer.stdout
     for suffix in ("", "-wal", "-shm"):
         Path(f"{database}{suffix}").unlink(missing_ok=True)

@@ -44,8 +44,8 @@ from busi_search.spec import (
     parse_spec,
 )
 from busi_search.training.weights import check_weights
+from tests.command import call_here
 from tests.conftest import smooth_image
-from tests.faults.command import call_here
 
 T = TypeVar("T")
 
@@ -438,7 +438,7 @@ def test_command_lines(words: list[str]) -> None:
         words = [*words, "--device", "cuda:99"]
     with tempfile.TemporaryDirectory() as folder:
         answer = call_here("--home", Path(folder) / "home", *words)
-        assert answer.code in (0, 1, 2), answer
+        assert answer.returncode in (0, 1, 2), answer
         assert "Traceback" not in answer.stderr
         assert "Unexpected" not in answer.stderr, answer.stderr
         assert not (Path(folder) / "home" / "studies").exists()

@@ -12,7 +12,7 @@ from busi_search.data.phantom import simulate_phantom, write_phantom
 from busi_search.errors import InputError
 from busi_search.release.predict import predictions_csv
 from busi_search.release.run import StudyResult
-from tests.test_cli import call
+from tests.command import call_here
 
 
 def test_importing_the_package_is_instant() -> None:
@@ -67,7 +67,7 @@ def test_an_exported_table_reads_back(
 ) -> None:
     name, home = tiny_result.context.name, tiny_result.context.home.root
     target = tmp_path / f"trials{suffix}"
-    done = call("--home", home, "export", name, "--to", target)
+    done = call_here("--home", home, "export", name, "--to", target)
     assert done.returncode == 0, done.stderr
     back = pd.read_csv(target) if suffix == ".csv" else pd.read_parquet(target)
     frame = bs.load_study(name, home=home).trials_dataframe()
@@ -115,13 +115,13 @@ def test_predict_writes_a_table_whole_or_not_at_all(
     words = ["--home", tiny_result.context.home.root, "predict", tmp_path / "p"]
     words += ["--model-uri", "models:/busi-classifier@candidate", "--to"]
     target = tmp_path / "a.csv"
-    done = call(*words, target)
+    done = call_here(*words, target)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
     assert len(pd.read_csv(target)) == 30
-    assert call(*words, tmp_path / "a.txt").returncode == 2
+    assert call_here(*words, tmp_path / "a.txt").returncode == 2
     before = target.read_bytes()
     next((tmp_path / "p").rglob("benign (1).png")).write_bytes(b"damaged")
-    assert call(*words, target).returncode == 2
+    assert call_here(*words, target).returncode == 2
     assert target.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "p"]

@@ -131,7 +131,7 @@ def test_without_augmentation_cached_training_is_the_same_as_uncached(tmp_path: 
         settings = Hyperparameters(
             architecture="resnet18", weights=str(weights), freeze_depth=depth, epochs=3,
             batch_size=8, augmentation_strength=0.0, image_size_pixels=32, dropout=0.0,
-            test_time_flip=True,
+            test_time_flip=True, test_time_shift=1,
         )  # fmt: skip
         plain = list(run(settings))
         cached = list(run(settings.model_copy(update={"augmentation_views": 1})))

@@ -23,7 +23,6 @@ from optuna.trial import TrialState
 from PIL import Image
 
 from benchmarks import plain
-from busi_search.data.image_cache import load_images
 from busi_search.home import open_home
 from busi_search.release.plan import plan_study
 from busi_search.search.context import StudyContext

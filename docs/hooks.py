@@ -40,9 +40,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def _moved_links(text: str) -> str:
-    """Turn links as seen from the root into links as seen from docs/."""
+    """Turn links to files outside docs/ into links to their pages."""
     for source, page in ELSEWHERE.items():
         text = text.replace(f"]({source})", f"]({page})")
+        text = text.replace(f"](../../{source})", f"](../{page})")
     return text.replace("](docs/", "](").replace("tutorial.ipynb)", "tutorial.md)")
 
 

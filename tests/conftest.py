@@ -1,6 +1,7 @@
 """Fixtures: every image is generated; real ones are only measured on where they are at hand."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from busi_search.home import Home, open_home
+from busi_search.home import Home, create_tracking_store, open_home
 from busi_search.seeding import seed_everything
 
 if TYPE_CHECKING:
@@ -26,9 +27,21 @@ def _no_settings_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.fixture(scope="session")
+def tracking_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty tracking database: making its tables takes seconds, copying it does not."""
+    home = open_home(tmp_path_factory.mktemp("tables"))
+    create_tracking_store(home)
+    assert home.tracking_database is not None
+    return home.tracking_database
+
+
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return open_home(tmp_path / "home")
+def home(tmp_path: Path, tracking_tables: Path) -> Home:
+    made = open_home(tmp_path / "home")
+    assert made.tracking_database is not None
+    shutil.copy(tracking_tables, made.tracking_database)
+    return made
 
 
 @pytest.fixture

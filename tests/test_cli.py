@@ -185,7 +185,7 @@ def test_a_stopped_search_says_how_to_resume_and_resumes(
     )
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        status = call("--home", tmp_path / "home", "status", "quickstart-phantom", "--json")
+        status = call_here("--home", tmp_path / "home", "status", "quickstart-phantom", "--json")
         if status.returncode == 0 and json.loads(status.stdout)["states"]["complete"] >= 1:
             break
         time.sleep(0.2)
@@ -198,7 +198,7 @@ def test_a_stopped_search_says_how_to_resume_and_resumes(
     assert "Resume: busi-search" in last
     assert "Traceback" not in stderr
     status = json.loads(
-        call("--home", tmp_path / "home", "status", "quickstart-phantom", "--json").stdout
+        call_here("--home", tmp_path / "home", "status", "quickstart-phantom", "--json").stdout
     )
     assert status["states"]["running"] == 0
     finished = status["states"]["complete"] + status["states"]["pruned"]

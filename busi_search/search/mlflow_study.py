@@ -15,23 +15,22 @@ from optuna.trial import FrozenTrial, TrialState
 from busi_search.errors import BusiSearchError
 from busi_search.home import create_tracking_store, quiet_mlflow
 from busi_search.search.context import StudyContext
-from busi_search.search.fold_result import FoldResult, gather_out_of_fold
+from busi_search.search.mlflow_trial import (
+    milliseconds,
+    trial_metrics,
+    trial_tags,
+    write_trial_files,
+)
 from busi_search.search.records import (
-    ERROR,
-    PRUNE_REASON,
-    WORKER,
-    cv_metrics,
     main_value,
     stored_folds,
     trial_hyperparameters,
 )
-from busi_search.spec import COSTS
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Run
 
-STATES = {TrialState.COMPLETE: "COMPLETE", TrialState.PRUNED: "PRUNED", TrialState.FAIL: "FAIL"}
 LEADERBOARD_KEY = "leaderboard"
 # MLflow's tag of a run that holds all it shall hold.
 LOGGED = "busi.logged"
@@ -225,75 +224,26 @@ class MlflowStudy:
         """Write a finished trial that is not there yet; its mark comes last."""
         folds = stored_folds(trial, len(self._context.partition.folds))
         results = [folds[index] for index in sorted(folds)]
-        tags = {
-            "mlflow.runName": f"trial-{trial.number:04d}",
-            "mlflow.parentRunId": self.run_id,
-            "busi.kind": "trial",
-            "busi.study": self._context.name,
-            "optuna.state": STATES[trial.state],
-            "optuna.number": str(trial.number),
-            "busi.worker": str(trial.user_attrs.get(WORKER, "")),
-            "mlflow.note.content": self._describe_trial(trial, results),
-        }
-        if "recipe" in trial.user_attrs:
-            tags["busi.recipe"] = str(trial.user_attrs["recipe"])
-        if PRUNE_REASON in trial.user_attrs:
-            tags["busi.prune_reason"] = str(trial.user_attrs[PRUNE_REASON])
+        tags = {**trial_tags(self._context, trial, results), "mlflow.parentRunId": self.run_id}
         run = self._client.create_run(
-            self.experiment_id, start_time=_milliseconds(trial.datetime_start), tags=tags
+            self.experiment_id, start_time=milliseconds(trial.datetime_start), tags=tags
         )
         run_id = self._half_written = run.info.run_id
         params = {}
         if "hyperparameters" in trial.user_attrs:
             params = trial_hyperparameters(trial).model_dump()
-        self._log_batch(run_id, params=params, metrics=_trial_metrics(trial, results))
-        self._log_trial_files(run_id, trial, results)
+        self._log_batch(run_id, params=params, metrics=trial_metrics(trial, results))
+        with tempfile.TemporaryDirectory() as folder:
+            if write_trial_files(Path(folder), self._context, trial, results):
+                self._client.log_artifacts(run_id, folder)
         status = "FAILED" if trial.state == TrialState.FAIL else "FINISHED"
         self._client.set_terminated(
-            run_id, status=status, end_time=_milliseconds(trial.datetime_complete)
+            run_id, status=status, end_time=milliseconds(trial.datetime_complete)
         )
         self._log_best(trial)
         self._client.set_tag(run_id, LOGGED, "yes")
         self._half_written = None
         self.logged.add(trial.number)
-
-    def _describe_trial(self, trial: FrozenTrial, results: list[FoldResult]) -> str:
-        """What became of a trial, as the first lines of its page."""
-        num_folds = len(self._context.partition.folds)
-        if trial.state == TrialState.COMPLETE:
-            text = (
-                f"Evaluated on all {num_folds} folds: {self._context.spec.study.objective} "
-                f"**{main_value(trial):.4f}**, as found. The parent run has the winner's figures "
-                "corrected for the choice, the report and the registered model."
-            )
-        elif trial.state == TrialState.PRUNED:
-            reason = trial.user_attrs.get(PRUNE_REASON, "no reason noted")
-            text = (
-                f"Given up after {len(results)} of {num_folds} folds ({reason}); it has no `cv_` "
-                "figures, so that it cannot lead the leaderboard."
-            )
-        else:
-            text = "Failed; the artifact `traceback.txt` says why."
-        simulated = self._context.development.simulated
-        return f"Simulated phantoms, nothing for patients. {text}" if simulated else text
-
-    def _log_trial_files(self, run_id: str, trial: FrozenTrial, results: list[FoldResult]) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            if trial.state == TrialState.COMPLETE:
-                out_of_fold = gather_out_of_fold(results, self._context.partition.folds)
-                np.savez_compressed(
-                    Path(folder) / "out_of_fold.npz",
-                    log_probabilities=out_of_fold.log_probabilities,
-                    fold_of=out_of_fold.fold_of,
-                    labels=self._context.development.labels,
-                    paths=np.asarray(self._context.development.paths),
-                )
-            elif trial.state == TrialState.FAIL:
-                error = str(trial.user_attrs.get(ERROR, "no traceback"))
-                (Path(folder) / "traceback.txt").write_text(error, encoding="utf-8")
-            else:
-                return
-            self._client.log_artifacts(run_id, folder)
 
     def _log_best(self, trial: FrozenTrial) -> None:
         value = main_value(trial)
@@ -377,30 +327,6 @@ def search_all(client: "MlflowClient", experiment_id: str, condition: str) -> "l
         token = page.token
         if not token:
             return found
-
-
-def _trial_metrics(trial: FrozenTrial, results: list[FoldResult]) -> "list[Metric]":
-    """Curves of every fold; means over folds only where all folds were evaluated."""
-    from mlflow.entities import Metric
-
-    now = _milliseconds(trial.datetime_complete) or 0
-    rows = []
-    for result in results:
-        pairs = zip(result.val_epochs, result.val_auc, strict=True)
-        rows += [Metric(f"val_auc/fold{result.fold}", v, now, epoch) for epoch, v in pairs]
-        losses = enumerate(result.train_loss, start=1)
-        rows += [Metric(f"train_loss/fold{result.fold}", v, now, epoch) for epoch, v in losses]
-    if trial.state == TrialState.COMPLETE:
-        rows += [Metric(key, value, now, 0) for key, value in cv_metrics(results).items()]
-    costs = {key: trial.user_attrs[key] for key in COSTS if key in trial.user_attrs}
-    rows += [Metric(key, float(value), now, 0) for key, value in costs.items()]
-    rows.append(Metric("seconds", sum(result.seconds for result in results), now, 0))
-    rows.append(Metric("num_folds", len(results), now, 0))
-    return [row for row in rows if np.isfinite(row.value)]
-
-
-def _milliseconds(moment: Any) -> int | None:
-    return None if moment is None else int(moment.timestamp() * 1000)
 
 
 def git_commit() -> dict[str, str]:

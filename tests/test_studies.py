@@ -64,7 +64,8 @@ def test_a_recipe_has_its_sources_settings(name: str) -> None:
 
 
 def test_what_a_study_fixes_holds_for_its_recipes() -> None:
-    spec, _ = load_spec("breastmnist")
+    named = 'recipes=["recipes/000-frozen-resnet18","recipes/004-balanced-resnet50"]'
+    spec, _ = load_spec("breastmnist", (named,))
     trials = {a["recipe"]: Hyperparameters(**a["recipe_settings"]) for _, a in recipe_trials(spec)}
     balanced = trials["004-balanced-resnet50"]
     assert (balanced.architecture, balanced.balanced_sampling) == ("resnet50", True)
@@ -76,7 +77,8 @@ def test_what_a_study_fixes_holds_for_its_recipes() -> None:
 
 
 def test_recipes_may_be_bounded_on_their_own() -> None:
-    spec, _ = load_spec("breastmnist", ("epochs=99", "study.recipe_epochs=28"))
+    named = 'recipes=["recipes/003a-custom-cnn","recipes/004-balanced-resnet50"]'
+    spec, _ = load_spec("breastmnist", ("epochs=99", "study.recipe_epochs=28", named))
     epochs = {a["recipe"]: a["recipe_settings"]["epochs"] for _, a in recipe_trials(spec)}
     assert epochs["003a-custom-cnn"] == 25
     assert epochs["004-balanced-resnet50"] == 28

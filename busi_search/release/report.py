@@ -46,8 +46,8 @@ CAPTIONS = {
     "slices": "The score of complete trials over one hyperparameter each, on the scale it was "
     "drawn from.",
     "learning_curves": "Training loss (nats per image) and AUC on the held-out fold (0 to 1) over "
-    "epochs. The AUC is looked at, never acted on; where predictions are averaged over several views "
-    "of an image, only its last point is.",
+    "epochs. The AUC is looked at, never acted on; where predictions are averaged over several "
+    "views of an image, only its last point is.",
     "roc": "Sensitivity over the share of false alarms as the threshold falls, all folds pooled. "
     "Every image is judged by a model that saw neither it nor a near-duplicate.",
     "precision_recall": "Of the images called positive, which share is (precision), over the share "

@@ -146,7 +146,17 @@ def register_version(
             f"The model registry at {without_password(home.tracking_uri)} refused the model: "
             f"{str(error).splitlines()[0]}"
         ) from error
-    return find_version(home, str(created.version), name=name)
+    return find_version(home, _first_of_its_kind(client, created), name=name)
+
+
+def _first_of_its_kind(client: Any, created: Any) -> str:
+    """Return the number of a version just made; a lost answer may have made it twice."""
+    found = client.search_model_versions(f"name = '{created.name}'")
+    same = {int(version.version) for version in found if version.source == created.source}
+    first = min(same | {int(created.version)})
+    for number in sorted(same - {first}):
+        client.delete_model_version(created.name, str(number))
+    return str(first)
 
 
 def _create_model(client: Any, name: str) -> None:

@@ -15,10 +15,11 @@ from busi_search.home import Home, open_home
 from busi_search.release import gate, registry
 from busi_search.release.predict import find_images, load_champion
 from busi_search.release.rebuild import rebuild_ensemble
-from busi_search.release.run import StudyResult
+from busi_search.release.run import StudyResult, run_study
 from busi_search.release.study_view import load_study
 from busi_search.release.ui import leaderboard_url
 from busi_search.search.storage import find_study
+from tests.conftest import TINY
 
 
 @pytest.fixture
@@ -199,3 +200,22 @@ def test_the_leaderboard_has_an_address(tiny_result: StudyResult, home: Home) ->
     assert f"/experiments/{tiny_result.experiment_id}/runs" in url
     with pytest.raises(InputError, match="busi-search run"):
         leaderboard_url(home, "http://127.0.0.1:5000")
+
+
+def test_a_version_made_twice_by_a_lost_answer_is_there_once(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = MlflowClient.create_model_version
+
+    def sent_again(*arguments: object, **options: object) -> object:
+        create(*arguments, **options)
+        return create(*arguments, **options)
+
+    monkeypatch.setattr(MlflowClient, "create_model_version", sent_again)
+    result = run_study(
+        "quickstart", trials=1, home=home.root, overrides=TINY, device="cpu", inline=True
+    )
+    assert result.release is not None
+    assert result.release.version.version == "1"
+    versions = MlflowClient(home.tracking_uri).search_model_versions("name='busi-classifier'")
+    assert [str(version.version) for version in versions] == ["1"]

@@ -10,7 +10,6 @@ imports and the reading of images count. A score is the mean AUC of a trial that
 
 import argparse
 import datetime as dt
-import os
 import statistics
 import subprocess
 import sys
@@ -114,7 +113,7 @@ def search_here(study: Path, folder: Path, options: argparse.Namespace) -> Curve
     words = ["--home", str(folder), "run", str(study), "--name", "race", "--quiet"]
     words += ["--trials", str(options.trials), "--workers", "2"]
     begun = dt.datetime.now()
-    subprocess.run([*COMMAND, *words], check=True, env=dict(os.environ), capture_output=True)
+    subprocess.run([*COMMAND, *words], check=True, capture_output=True)
     trials = find_study(open_home(folder), "race").get_trials(deepcopy=False)
     complete = [t for t in trials if t.state == TrialState.COMPLETE]
     curve, best = Curve(), 0.0

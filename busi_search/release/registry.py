@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.home import Home, create_tracking_store, quiet_mlflow, without_password
+from busi_search.search.outages import brief_calls
 from busi_search.training.zoo import ImageClassifier
 
 MODEL_NAME = "busi-classifier"
@@ -23,6 +25,10 @@ CHAMPION = "champion"
 PREVIOUS_CHAMPION = "previous_champion"
 # Attribute of an Optuna study that names the version it registered.
 RELEASED = "released"
+# What may pass by itself, how long to wait for it, and for one answer.
+PASSING_ERRORS = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
+REGISTRY_PAUSES_SECONDS = (0, 1, 2, 4, 8, 16, 32)
+REGISTRY_CALL_SECONDS = 120
 TEST_TAGS = ("auc", "aupr", "accuracy", "f1", "log_loss", "ece", "sensitivity", "specificity")
 
 
@@ -133,7 +139,8 @@ def register_version(
                 serialization_format="pt2",
             )
         _create_model(client, name)
-        created = client.create_model_version(
+        number = _create_version(
+            client,
             name,
             source=info.model_uri,
             run_id=run_id,
@@ -146,17 +153,41 @@ def register_version(
             f"The model registry at {without_password(home.tracking_uri)} refused the model: "
             f"{str(error).splitlines()[0]}"
         ) from error
-    return find_version(home, _first_of_its_kind(client, created), name=name)
+    return find_version(home, number, name=name)
 
 
-def _first_of_its_kind(client: Any, created: Any) -> str:
-    """Return the number of a version just made; a lost answer may have made it twice."""
-    found = client.search_model_versions(f"name = '{created.name}'")
-    same = {int(version.version) for version in found if version.source == created.source}
-    first = min(same | {int(created.version)})
-    for number in sorted(same - {first}):
-        client.delete_model_version(created.name, str(number))
-    return str(first)
+def _create_version(client: Any, name: str, *, source: str, **options: Any) -> str:
+    """Create a version of a source and return its number; there is one, whatever answers are lost.
+
+    MLflow's client would repeat a call whose answer is lost, or that failed after the version was
+    made, and make a second. Here the registry is asked what there is before anything is repeated.
+    """
+    from mlflow.exceptions import MlflowException
+
+    problem: MlflowException | None = None
+    for pause in REGISTRY_PAUSES_SECONDS:
+        time.sleep(pause)
+        if not _versions_of(client, name, source):
+            try:
+                with brief_calls(REGISTRY_CALL_SECONDS):
+                    client.create_model_version(name, source=source, **options)
+            except MlflowException as error:
+                if error.error_code not in PASSING_ERRORS:
+                    raise
+                problem = error
+        found = _versions_of(client, name, source)
+        # A call that was given up may have been answered late.
+        for number in found[1:]:
+            client.delete_model_version(name, str(number))
+        if found:
+            return str(found[0])
+    assert problem is not None
+    raise problem
+
+
+def _versions_of(client: Any, name: str, source: str) -> list[int]:
+    found = client.search_model_versions(f"name = '{name}'")
+    return sorted(int(version.version) for version in found if version.source == source)
 
 
 def _create_model(client: Any, name: str) -> None:

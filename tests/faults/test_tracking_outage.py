@@ -10,6 +10,7 @@ from mlflow import MlflowClient
 
 from busi_search.errors import BusiSearchError, TrackingAway
 from busi_search.home import open_home
+from busi_search.release import registry
 from busi_search.release.doctor import examine
 from busi_search.release.plan import plan_study
 from busi_search.release.run import StudyResult, search_and_release
@@ -196,3 +197,23 @@ def test_a_trial_that_raised_shows_its_traceback(
     path = client.download_artifacts(failed.info.run_id, "traceback.txt")
     assert "CUDA out of memory" in Path(path).read_text()
     assert failed.data.tags["optuna.state"] == "FAIL"
+
+
+def test_a_version_whose_answer_is_lost_is_made_once(
+    server: TrackingServer, context: StudyContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "REGISTRY_CALL_SECONDS", 2)
+    path = "/api/2.0/mlflow/model-versions/create"
+    before = server.num_calls[path]
+    server.lose_once = path
+    *_, result = search_and_release(context, num_trials=1, inline=True)
+    assert isinstance(result, StudyResult)
+    assert result.release is not None
+    assert server.num_calls[path] == before + 1
+    client = MlflowClient(context.home.tracking_uri)
+    mine = [
+        version
+        for version in client.search_model_versions("name='busi-classifier'")
+        if version.tags["busi.study"] == context.name
+    ]
+    assert [str(version.version) for version in mine] == [result.release.version.version]

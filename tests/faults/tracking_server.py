@@ -1,8 +1,10 @@
 """An MLflow server in this process that breaks on command, over real HTTP."""
 
 import os
+import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,8 @@ class TrackingServer:
 
     Modes: ``ok``; ``error`` (503, nothing done); ``lost`` (done, but the answer never arrives);
     ``hang`` (nothing is done and nothing answered for ``hang_seconds``). ``stop`` refuses
-    connections, as a server that is not there.
+    connections, as a server that is not there. The next answer to a path that ends with
+    ``lose_once`` is lost; ``num_calls`` counts the calls of every path.
     """
 
     def __init__(self, root: Path) -> None:
@@ -36,7 +39,8 @@ class TrackingServer:
         self._app: Application = app.wsgi_app
         self.mode = "ok"
         self.hang_seconds = 6.0
-        self.num_requests = 0
+        self.lose_once = ""
+        self.num_calls: Counter[str] = Counter()
         self._server: BaseWSGIServer | None = None
         self._port = free_port()
         self.start()
@@ -46,8 +50,10 @@ class TrackingServer:
         return f"http://127.0.0.1:{self._port}"
 
     def _serve(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        self.num_requests += 1
-        mode = self.mode
+        path, mode = environ["PATH_INFO"], self.mode
+        self.num_calls[path] += 1
+        if self.lose_once and path.endswith(self.lose_once):
+            self.lose_once, mode = "", "lost"
         if mode == "hang":
             time.sleep(self.hang_seconds)
         if mode in ("error", "hang"):
@@ -62,12 +68,16 @@ class TrackingServer:
         """Listen, always on the same port.
 
         Raises:
-            OSError: the port is taken.
+            OSError: the port is taken, and stays so.
         """
-        try:
-            self._server = make_server("127.0.0.1", self._port, self._serve, threaded=True)
-        except SystemExit:  # which would end pytest's own clearing up, too
-            raise OSError(f"port {self._port} is taken") from None
+        for last in (False,) * 50 + (True,):
+            try:
+                self._server = make_server("127.0.0.1", self._port, self._serve, threaded=True)
+                break
+            except SystemExit:  # which would end pytest's own clearing up, too
+                if last:
+                    raise OSError(f"port {self._port} is taken: {who_has(self._port)}") from None
+                time.sleep(0.2)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def stop(self) -> None:
@@ -75,3 +85,12 @@ class TrackingServer:
             self._server.shutdown()
             self._server.server_close()
             self._server = None
+
+
+def who_has(port: int) -> str:
+    """What Linux knows of a port's sockets, for a test's message."""
+    line = ["ss", "-tanp", f"( sport = :{port} or dport = :{port} )"]
+    try:
+        return subprocess.run(line, capture_output=True, text=True, check=False).stdout
+    except OSError as error:
+        return str(error)

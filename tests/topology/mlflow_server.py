@@ -61,6 +61,11 @@ class MlflowServer:
         except (URLError, OSError):
             return 0
 
+    def lines_about(self, *words: str) -> list[str]:
+        """Return the lines of the log that hold one of the words."""
+        lines = Path(self._log.name).read_text().splitlines()
+        return [line for line in lines if any(word in line for word in words)]
+
     def stop(self) -> None:
         # With its workers, which it started in its own session.
         os.killpg(self._process.pid, 15)

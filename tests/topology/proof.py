@@ -189,8 +189,11 @@ def check(topology: Topology, home: Home, figures: Figures) -> None:
     assert figures.unauthenticated_status == 401
     from mlflow import MlflowClient
 
-    (version,) = MlflowClient(home.tracking_uri).search_model_versions("name='busi-classifier'")
-    assert str(version.version) == "1"
+    found = MlflowClient(home.tracking_uri).search_model_versions("name='busi-classifier'")
+    assert [str(version.version) for version in found] == ["1"], (
+        [vars(version) for version in found],
+        topology.server.lines_about("model-versions/create", "logged-models"),
+    )
 
 
 def main() -> None:

@@ -1,116 +1,157 @@
 """What each pruning rule would have saved, and lost, on searches that were run without pruning.
 
-Run a study with ``--set pruner=none`` first; its stored folds are then replayed in the order of the
-trials, and in shuffled orders, under every rule:
+Run studies with ``--set pruner=none`` first; their stored folds are then replayed in the order of
+the trials, and in shuffled orders, under every rule, Optuna's own pruners among them:
 
-    uv run busi-search run --trials 60 --set pruner=none --name unpruned
-    uv run python benchmarks/pruning.py unpruned
+    uv run busi-search run --trials 60 --set pruner=none --name unpruned0
+    uv run busi-search run --trials 60 --set pruner=none --set seed=1 --name unpruned1
+    uv run python -m benchmarks.pruning unpruned0 unpruned1
 
-Printed: folds trained per trial, how often the best trial of all was the one found, and the mean
-and worst loss of cv_auc against it.
+Printed: how many times fewer folds were trained (and so epochs), how often the best trial of all
+was the one found, and the mean and worst loss of cv_auc against it. The sampler of the recorded
+search saw every fold: what a rule does to its later proposals is not in these figures.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy.stats import wilcoxon
+import optuna
 
-from busi_search.home import open_home
+from busi_search.home import Home, open_home
 from busi_search.search.context import StudyContext, reopen_study
-from busi_search.search.fold_result import FoldResult
-from busi_search.search.pruning import paired_evidence
+from busi_search.search.pruning import Evidence, make_pruner, paired_evidence
 from busi_search.search.records import stored_folds
 from busi_search.search.storage import find_study
+from busi_search.spec import StudySection
 
-Rule = Callable[[list[FoldResult], list[FoldResult], list[list[float]]], bool]
-
-
-def evidence(context: StudyContext, alpha: float) -> Rule:
-    def rule(done: list[FoldResult], best: list[FoldResult], _: list[list[float]]) -> bool:
-        held = [context.partition.folds[fold.fold].validation for fold in done]
-        found = paired_evidence(
-            done,
-            best[: len(done)],
-            [context.development.labels[indices] for indices in held],
-            [context.groups[indices] for indices in held],
-            metric="auc",
-            positive=context.development.positive,
-        )
-        return found.p_value < alpha
-
-    return rule
+# What a rule spends on trials in an order, and the score of the one it finds best.
+Replay = Callable[[Sequence[int]], tuple[int, float]]
 
 
-def median(done: list[FoldResult], _: list[FoldResult], seen: list[list[float]]) -> bool:
-    """Optuna's MedianPruner on the running mean, after ten trials."""
-    others = [np.mean(row[: len(done)]) for row in seen if len(row) >= len(done)]
-    if len(others) < 10:
-        return False
-    return bool(np.mean([fold.metrics["auc"] for fold in done]) < np.median(others))
+class Recording:
+    """The fully evaluated trials of a study."""
 
+    def __init__(self, home: Home, name: str) -> None:
+        study = find_study(home, name)
+        self.context: StudyContext = reopen_study(study, home=home)
+        self.num_folds = len(self.context.partition.folds)
+        found = [stored_folds(t, self.num_folds) for t in study.get_trials(deepcopy=False)]
+        self.trials = [
+            [f[i] for i in range(self.num_folds)] for f in found if len(f) == self.num_folds
+        ]
+        self.scores = np.array([[f.metrics["auc"] for f in folds] for folds in self.trials])
+        held = [fold.validation for fold in self.context.partition.folds]
+        self._labels = [self.context.development.labels[indices] for indices in held]
+        self._groups = [self.context.groups[indices] for indices in held]
+        self._known: dict[tuple[int, int, int], Evidence] = {}
 
-def fold_wilcoxon(done: list[FoldResult], best: list[FoldResult], _: list[list[float]]) -> bool:
-    """Optuna's WilcoxonPruner: a signed-rank test over the folds' scores, p < .26."""
-    if len(done) < 2:
-        return False
-    gaps = [b.metrics["auc"] - d.metrics["auc"] for d, b in zip(done, best, strict=False)]
-    return sum(gaps) > 0 and wilcoxon(gaps, alternative="greater").pvalue < 0.26
+    def evidence(self, trial: int, best: int, num_done: int) -> Evidence:
+        """Compare the first folds of two trials."""
+        key = (trial, best, num_done)
+        if key not in self._known:
+            self._known[key] = paired_evidence(
+                self.trials[trial][:num_done],
+                self.trials[best][:num_done],
+                self._labels[:num_done],
+                self._groups[:num_done],
+                metric="auc",
+                positive=self.context.development.positive,
+                num_folds=self.num_folds,
+            )
+        return self._known[key]
 
+    def by_evidence(self, given_up: Callable[[Evidence], bool]) -> Replay:
+        """Give a trial up by its evidence against the best one so far."""
 
-def replay(trials: list[list[FoldResult]], rule: Rule | None) -> tuple[int, float]:
-    """Return how many folds were trained and the mean score of the trial found best."""
-    folds_used, best, best_score = 0, None, -1.0
-    seen: list[list[float]] = []
-    for results in trials:
-        done: list[FoldResult] = []
-        for result in results:
-            done.append(result)
-            folds_used += 1
-            last = len(done) == len(results)
-            if rule and best and not last and rule(done, best, seen):
-                break
-        else:
-            score = float(np.mean([fold.metrics["auc"] for fold in results]))
-            if score > best_score:
-                best, best_score = results, score
-        seen.append([fold.metrics["auc"] for fold in done])
-    return folds_used, best_score
+        def replay(order: Sequence[int]) -> tuple[int, float]:
+            best, used = None, 0
+            for trial in order:
+                for num_done in range(1, self.num_folds + 1):
+                    used += 1
+                    if best is None or num_done == self.num_folds:
+                        continue
+                    if given_up(self.evidence(trial, best, num_done)):
+                        break
+                else:
+                    if best is None or self.scores[trial].mean() > self.scores[best].mean():
+                        best = trial
+            assert best is not None
+            return used, float(self.scores[best].mean())
+
+        return replay
+
+    def by_optuna(self, pruner: str) -> Replay:
+        """Ask one of Optuna's pruners, as a search with ``pruner`` does."""
+        section = StudySection.model_validate({"pruner": pruner})
+
+        def replay(order: Sequence[int]) -> tuple[int, float]:
+            rule = make_pruner(section, self.num_folds)
+            study = optuna.create_study(direction="maximize", pruner=rule)
+            used = 0
+            for number in order:
+                trial, scores = study.ask(), self.scores[number]
+                for fold, score in enumerate(scores):
+                    used += 1
+                    value = score if pruner == "wilcoxon" else scores[: fold + 1].mean()
+                    trial.report(float(value), fold)
+                    if fold < self.num_folds - 1 and trial.should_prune():
+                        study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+                        break
+                else:
+                    study.tell(trial, float(scores.mean()))
+            return used, study.best_value
+
+        return replay
+
+    def rules(self) -> dict[str, Replay]:
+        """Every rule of the table."""
+        found = {name: self.by_optuna(name) for name in ("none", "median", "hyperband", "wilcoxon")}
+        for alpha in (0.1, 0.2, 0.3):
+            found[f"p < {alpha}"] = self.by_evidence(lambda e, a=alpha: e.p_value < a)  # type: ignore[misc]
+        for chance in (0.1, 0.2, 0.25, 0.3, 0.35):
+            found[f"chance < {chance}"] = self.by_evidence(lambda e, c=chance: e.chance < c)  # type: ignore[misc]
+        return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("study")
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("studies", nargs="+")
     parser.add_argument("--home", default="mlruns")
-    parser.add_argument("--orders", type=int, default=20)
+    parser.add_argument("--orders", type=int, default=20, help="shuffled orders of every study")
     options = parser.parse_args()
-    home = open_home(options.home)
-    study = find_study(home, options.study)
-    context = reopen_study(study, home=home)
-    num_folds = len(context.partition.folds)
-    trials = [
-        list(folds.values())
-        for trial in study.get_trials(deepcopy=False)
-        if len(folds := stored_folds(trial, num_folds)) == num_folds
-    ]
-    truth = max(float(np.mean([f.metrics["auc"] for f in folds])) for folds in trials)
-    rules: dict[str, Rule | None] = {"none": None, "median": median, "wilcoxon": fold_wilcoxon}
-    rules |= {f"evidence {a}": evidence(context, a) for a in (0.2, 0.1, 0.05, 0.02, 0.01)}
-    rng = np.random.default_rng(0)
-    orders = [np.arange(len(trials))]
-    orders += [rng.permutation(len(trials)) for _ in range(options.orders - 1)]
-    print(f"{len(trials)} trials, {options.orders} orders; best cv_auc of all {truth:.4f}")
-    print("rule            folds/trial  found the best  mean loss  worst loss")
-    for name, rule in rules.items():
-        outcomes = [replay([trials[i] for i in order], rule) for order in orders]
-        used = np.mean([folds for folds, _ in outcomes]) / len(trials)
-        losses = truth - np.array([score for _, score in outcomes])
-        found = np.mean(losses < 1e-9)
-        print(
-            f"{name:15s} {used:11.2f}  {100 * found:12.0f} %  {losses.mean():9.4f}  "
-            f"{losses.max():10.4f}",
-            flush=True,
-        )
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    recordings = [Recording(open_home(options.home), name) for name in options.studies]
+    for name, recording in zip(options.studies, recordings, strict=True):
+        best = recording.scores.mean(axis=1).max()
+        print(f"{name}: {len(recording.trials)} trials, best cv_auc {best:.4f}")
+    print(f"{'':14s}  {'as searched':^33s}  {f'{options.orders} shuffled orders of each':^33s}")
+    heads = f"{'fewer':>6s} {'found':>6s} {'loss':>8s} {'worst':>8s}  "
+    print(f"{'rule':14s}  {heads}  {heads}")
+    for rule in recordings[0].rules():
+        cells = []
+        for shuffled in (False, True):
+            rng = np.random.default_rng(0)
+            savings, losses = [], []
+            for recording in recordings:
+                num_trials = len(recording.trials)
+                orders = (
+                    [rng.permutation(num_trials).tolist() for _ in range(options.orders)]
+                    if shuffled
+                    else [list(range(num_trials))]
+                )
+                replay = recording.rules()[rule]
+                outcomes = [replay(order) for order in orders]
+                total = num_trials * recording.num_folds
+                savings += [total / used for used, _ in outcomes]
+                truth = recording.scores.mean(axis=1).max()
+                losses += [truth - score for _, score in outcomes]
+            found = 100 * np.mean(np.array(losses) < 1e-9)
+            cells.append(
+                f"{np.mean(savings):5.2f}x {found:4.0f} % {np.mean(losses):8.4f} "
+                f"{np.max(losses):8.4f}  "
+            )
+        print(f"{rule:14s}  {cells[0]}  {cells[1]}", flush=True)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,12 @@
 
 Simulated searches whose truth is known: each trial's score for an image is a signal, a difficulty
 all trials share, and luck of its own. Printed per scenario: the mean of (estimate - truth of the
-chosen trial) for the naive and the corrected figure, and how often the 95 % interval covers it.
+chosen trial) for the naive and the corrected figure, and how often the 95 % interval covers it;
+with ``--pruned``, after a race by evidence in five folds, also when only the trials that went
+through all of them are looked at.
 
-    uv run python benchmarks/selection_bias.py --searches 200
+    uv run python -m benchmarks.selection_bias --searches 200
+    uv run python -m benchmarks.selection_bias --searches 60 --pruned
 """
 
 import argparse
@@ -14,8 +17,13 @@ import numpy as np
 from scipy.stats import norm
 
 from busi_search.release.selection import bias_corrected_estimate
+from busi_search.search.fold_result import FoldResult
+from busi_search.search.pruning import paired_evidence
+from busi_search.training.metrics import binary_auc
 
 SHARED, OWN = 1.0, 0.7
+NUM_FOLDS = 5
+RACES = ((500, 100, 0.0), (500, 100, 0.1), (500, 100, 0.3), (150, 100, 0.2))
 
 
 def simulate(
@@ -32,12 +40,90 @@ def simulate(
     return labels, np.stack([1 - positive, positive], axis=2), truth
 
 
+def race(
+    labels: np.ndarray, probabilities: np.ndarray, folds: np.ndarray, chance: float
+) -> tuple[np.ndarray, int]:
+    """Prune as the ``evidence`` rule does, trial after trial; 0 never prunes.
+
+    Returns:
+        (T,) how many folds each trial went through, and the best of those that went through all.
+    """
+    rows = [np.flatnonzero(folds == fold) for fold in range(NUM_FOLDS)]
+    results = [
+        [
+            FoldResult(fold, np.log(own[held]), {"auc": _auc(own[held, 1], labels[held])},
+                       (), (), (), 0, 0.0)
+            for fold, held in enumerate(rows)
+        ]
+        for own in probabilities
+    ]  # fmt: skip
+    scores = np.array([[fold.metrics["auc"] for fold in own] for own in results])
+    done, best = np.zeros(len(results), dtype=int), None
+    for trial, own in enumerate(results):
+        for num_done in range(1, NUM_FOLDS + 1):
+            done[trial] = num_done
+            if best is None or num_done == NUM_FOLDS:
+                continue
+            evidence = paired_evidence(
+                own[:num_done], results[best][:num_done],
+                [labels[held] for held in rows[:num_done]],
+                [np.arange(len(held)) for held in rows[:num_done]],
+                metric="auc", positive=1, num_folds=NUM_FOLDS,
+            )  # fmt: skip
+            if evidence.chance < chance:
+                break
+        else:
+            if best is None or scores[trial].mean() > scores[best].mean():
+                best = trial
+    assert best is not None
+    return done, best
+
+
+def after_races(searches: int, bootstraps: int, seed: int) -> None:
+    """Print the bias of the winner's score, corrected among those that finished, and among all."""
+    heads = ("images", "trials", "spread", "chance", "fewer", "true", "found", "finished", "all")
+    print("".join(f"{head:>9s}" for head in heads) + "  coverage")
+    for num_images, num_trials, spread in RACES:
+        for chance in (0.0, 0.1, 0.2, 0.3):
+            rows = []
+            for index in range(searches):
+                rng = np.random.default_rng([seed, index])
+                labels, probabilities, truth = simulate(
+                    rng, num_images=num_images, num_trials=num_trials, spread=spread
+                )
+                folds = np.empty(num_images, dtype=int)
+                folds[np.argsort(labels, kind="stable")] = np.arange(num_images) % NUM_FOLDS
+                done, best = race(labels, probabilities, folds, chance)
+                seen = np.where((folds < done[:, None])[:, :, None], probabilities, np.nan)
+                estimates = [
+                    bias_corrected_estimate(
+                        labels, known, folds=folds, num_bootstraps=bootstraps, seed=index
+                    )
+                    for known in (probabilities[done == NUM_FOLDS], seen)
+                ]
+                naive, corrected = (e.value - truth[best] for e in estimates)
+                covered = estimates[1].low <= truth[best] <= estimates[1].high
+                fewer = NUM_FOLDS * num_trials / done.sum()
+                found = estimates[0].naive - truth[best]
+                rows.append((fewer, truth[best], found, naive, corrected, covered))
+            fewer, true, found, naive, corrected, covered = np.mean(rows, axis=0)
+            print(
+                f"{num_images:9d}{num_trials:9d}{spread:9.1f}{chance:9.1f}{fewer:8.2f}x{true:9.4f}"
+                f"{found:+9.4f}{naive:+9.4f}{corrected:+9.4f}{100 * covered:8.1f} %",
+                flush=True,
+            )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--searches", type=int, default=200)
     parser.add_argument("--bootstraps", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--pruned", action="store_true")
     options = parser.parse_args()
+    if options.pruned:
+        after_races(options.searches, options.bootstraps, options.seed)
+        return
     print("images trials spread |  naive bias  corrected bias  coverage of 95 %  width")
     for num_images, num_trials, spread in (
         (150, 20, 0.0),
@@ -79,8 +165,6 @@ def main() -> None:
 
 
 def _auc(scores: np.ndarray, labels: np.ndarray) -> float:
-    from busi_search.training.metrics import binary_auc
-
     return binary_auc(scores, labels == 1)
 
 

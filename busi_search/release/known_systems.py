@@ -62,6 +62,7 @@ def known_systems(
             [context.groups[folds[index].validation] for index in order],
             metric=context.spec.study.metric,
             positive=context.development.positive,
+            num_folds=len(folds),
         )
         name = str(trial.user_attrs["recipe"])
         systems.append(

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from optuna.trial import FrozenTrial, TrialState
 
+from busi_search.release.pruned_trials import fill_pruned
 from busi_search.search.records import STANDARD_ERROR, main_value
 from busi_search.spec import COSTS, MINIMISED_METRICS, StudySection
 from busi_search.training.weighted_metrics import fold_mean_metric, group_weights
@@ -95,7 +96,9 @@ def bias_corrected_estimates(
 
     Args:
         labels: (N,) integers.
-        probabilities: (T, N, C) out-of-fold predictions of T finished trials.
+        probabilities: (T, N, C) out-of-fold predictions of T trials; NaN for the images of folds
+            that a pruned trial never saw, which are lent by others (:func:`fill_pruned`). Only a
+            trial that has all can be the winner.
         metrics: names of the figures.
         select_by: the figure that the choice follows.
         groups: (N,) groups of images; None for independent images.
@@ -108,11 +111,22 @@ def bias_corrected_estimates(
         seed: of the resampling.
 
     Raises:
-        ValueError: the shapes disagree.
+        ValueError: the shapes disagree, or no trial has all predictions.
     """
     num_trials, num_images, _ = probabilities.shape
     if labels.shape != (num_images,):
         raise ValueError(f"labels have shape {labels.shape}, expected ({num_images},)")
+    complete = np.isfinite(probabilities[:, :, 0]).all(axis=1)
+    if not complete.any():
+        raise ValueError("no trial has predictions for all images")
+    if not complete.all():
+        if folds is None:
+            raise ValueError("trials with missing predictions need the folds of the images")
+        # Not the generator of the resamples: these stay what they are without pruned trials.
+        chance = np.random.default_rng([seed, 1])
+        probabilities = fill_pruned(
+            probabilities, labels, folds, metric=select_by, positive=positive, rng=chance
+        )
     rng = np.random.default_rng(seed)
     own_group = np.arange(num_images) if groups is None else groups
     # The first row is the data as it is: its best trial is the one the search reports.
@@ -139,7 +153,9 @@ def bias_corrected_estimates(
     every = range(num_trials)
     inside = scores(select_by, np.concatenate([as_it_is, drawn]), every)
     sign = -1.0 if select_by in MINIMISED_METRICS else 1.0
-    chosen = choose_trial(sign * inside, costs, tolerance)
+    inside *= sign
+    inside[~complete, 0] = -np.inf
+    chosen = choose_trial(inside, costs, tolerance)
     winner, left_out = int(chosen[0]), (drawn == 0).astype(np.float64)
     estimates = {}
     for metric in metrics:
@@ -172,20 +188,24 @@ def select_trial(trials: Sequence[FrozenTrial], section: StudySection) -> Frozen
 
 
 def choice_rule(
-    complete: Sequence[FrozenTrial], section: StudySection
+    trials: Sequence[FrozenTrial], section: StudySection
 ) -> tuple[npt.NDArray[np.float64] | None, float]:
-    """Return the costs of the trials and how much worse than the best the choice may be."""
+    """Return the costs of the trials and how much worse than the best the choice may be.
+
+    Pruned trials have costs, too; at least one trial is complete.
+    """
     if section.winner == "best":
         return None, 0.0
     index = 1 if section.further_objectives else None
     sign = 1.0 if index is None or section.directions[index] == "minimize" else -1.0
+    name = section.objectives[index] if index else COSTS[0]
     costs = [
-        sign * (trial.values[index] if index else float(trial.user_attrs[COSTS[0]]))
-        for trial in complete
+        sign * (trial.user_attrs[name] if name in COSTS else trial.values[1]) for trial in trials
     ]
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     better = max if section.direction == "maximize" else min
     best = better(complete, key=lambda trial: trial.values[0])
-    return np.array(costs), float(best.user_attrs[STANDARD_ERROR])
+    return np.array(costs, dtype=np.float64), float(best.user_attrs[STANDARD_ERROR])
 
 
 def pareto_front(trials: Sequence[FrozenTrial], section: StudySection) -> list[FrozenTrial]:

@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 from busi_search.search.context import StudyContext, masks_for
 from busi_search.search.cross_validation import TrainingDiverged, cross_validate
 from busi_search.search.fold_result import FoldResult
-from busi_search.search.pruning import EVIDENCE_ALPHA, paired_evidence
+from busi_search.search.pruning import LEAST_CHANCE, paired_evidence
 from busi_search.search.records import (
     HYPERPARAMETERS,
     PRUNE_REASON,
@@ -133,13 +133,14 @@ class Objective:
             [context.groups[indices] for indices in held_out],
             metric=context.spec.study.metric,
             positive=context.development.positive,
+            num_folds=len(context.partition.folds),
         )
-        if evidence.p_value < EVIDENCE_ALPHA:
+        if evidence.chance < LEAST_CHANCE:
             raise self._pruned(
                 trial,
                 f"after {len(results)} fold(s) {evidence.difference:+.3f} ± "
                 f"{evidence.standard_error:.3f} against trial {incumbent[0]}, "
-                f"p = {evidence.p_value:.1g}",
+                f"a chance of {evidence.chance:.1g} to end above it",
             )
 
     def _best_folds(self, trial: optuna.Trial) -> tuple[int, list[FoldResult]] | None:

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from busi_search.release.pruned_trials import fill_pruned
 from busi_search.release.selection import (
     bias_corrected_estimate,
     bias_corrected_estimates,
@@ -101,3 +102,81 @@ def test_the_cheapest_within_the_tolerance_is_chosen() -> None:
     assert choose_trial(scores, costs, 0.02).tolist() == [1, 2]
     assert choose_trial(scores, costs, 0.2).tolist() == [2, 2]
     assert choose_trial(scores, np.array([5.0, 5.0, 9.0]), 0.02).tolist() == [0, 2]
+
+
+def test_a_pruned_trial_borrows_from_one_of_the_five_nearest() -> None:
+    labels, probabilities = _search(9, 100, 1.0, 0)
+    folds = np.arange(100) // 2 % 5
+    auc = [
+        [compute_metrics(rows[folds == f], labels[folds == f])["auc"] for f in (0, 1)]
+        for rows in probabilities
+    ]
+    known = probabilities.copy()
+    known[8, folds > 1] = np.nan
+    gaps = [abs(np.mean(auc[trial]) - np.mean(auc[8])) for trial in range(8)]
+    lenders = set()
+    for seed in range(40):
+        filled = fill_pruned(
+            known, labels, folds, metric="auc", positive=1, rng=np.random.default_rng(seed)
+        )
+        np.testing.assert_array_equal(filled[8, folds <= 1], probabilities[8, folds <= 1])
+        np.testing.assert_array_equal(filled[:8], probabilities[:8])
+        same = [
+            np.array_equal(filled[8, folds > 1], probabilities[trial, folds > 1])
+            for trial in range(8)
+        ]
+        assert sum(same) == 1
+        lenders.add(same.index(True))
+    assert lenders == set(np.argsort(gaps)[:5].tolist())
+
+
+def test_a_pruned_trial_never_wins_however_lucky_its_first_fold() -> None:
+    labels, probabilities = _search(3, 100, 1.0, 0)
+    folds = np.arange(100) // 2 % 5
+    known = probabilities.copy()
+    known[2, :, 1] = labels
+    known[2, :, 0] = 1 - labels
+    known[2, folds > 0] = np.nan
+    estimate = bias_corrected_estimate(labels, known, folds=folds, num_bootstraps=20)
+    alone = bias_corrected_estimate(labels, probabilities[:2], folds=folds, num_bootstraps=20)
+    assert estimate.naive == alone.naive
+
+
+def test_trials_without_an_end_are_refused() -> None:
+    labels, probabilities = _search(2, 50, 1.0, 0)
+    folds = np.arange(50) // 2 % 5
+    probabilities[:, folds == 4] = np.nan
+    with pytest.raises(ValueError, match="no trial"):
+        bias_corrected_estimate(labels, probabilities, folds=folds)
+    probabilities[0] = 0.5
+    with pytest.raises(ValueError, match="need the folds"):
+        bias_corrected_estimate(labels, probabilities)
+
+
+def test_the_luck_of_a_race_is_corrected_too() -> None:
+    """Equal trials, most given up after one fold: the survivors alone do not know how many."""
+    survivors, everyone = [], []
+    for seed in range(40):
+        labels, probabilities = _search(40, 150, 1.5, seed)
+        folds = np.arange(150) // 2 % 5
+        first = [
+            compute_metrics(rows[folds == 0], labels[folds == 0])["auc"] for rows in probabilities
+        ]
+        kept = np.argsort(first)[-5:]
+        known = probabilities.copy()
+        pruned = np.setdiff1d(np.arange(40), kept)
+        known[np.ix_(pruned, np.flatnonzero(folds > 0))] = np.nan
+        honest = np.mean(
+            [
+                np.mean([compute_metrics(r[folds == f], labels[folds == f])["auc"]
+                         for f in range(5)])
+                for r in probabilities
+            ]
+        )  # fmt: skip
+        for found, rows in ((survivors, probabilities[kept]), (everyone, known)):
+            estimate = bias_corrected_estimate(
+                labels, rows, folds=folds, num_bootstraps=100, seed=seed
+            )
+            found.append(estimate.value - honest)
+    assert np.mean(survivors) > 0.015
+    assert abs(np.mean(everyone)) < 0.01

@@ -43,7 +43,7 @@ def _searches(shift: float, seed: int, num_folds: int, metric: str) -> float:
         labels.append(truth)
         groups.append(np.arange(60))
     return paired_evidence(
-        trial, incumbent, labels, groups, metric=metric, positive=1
+        trial, incumbent, labels, groups, metric=metric, positive=1, num_folds=5
     ).p_value  # fmt: skip
 
 
@@ -63,7 +63,7 @@ def test_twins_count_once() -> None:
     one, other = rng.normal(size=(2, 40, 2))
     one[np.arange(40), truth] += 0.3
     other[np.arange(40), truth] += 1.0
-    args = {"metric": "auc", "positive": 1}
+    args = {"metric": "auc", "positive": 1, "num_folds": 5}
     single = paired_evidence(
         [_fold(one, truth)], [_fold(other, truth)], [truth], [np.arange(40)], **args
     )
@@ -79,5 +79,7 @@ def test_twins_count_once() -> None:
 def test_identical_predictions_are_no_evidence() -> None:
     truth = np.arange(30) % 3
     fold = _fold(np.random.default_rng(0).normal(size=(30, 3)), truth)
-    evidence = paired_evidence([fold], [fold], [truth], [np.arange(30)], metric="auc", positive=1)
-    assert evidence.p_value == 1.0
+    evidence = paired_evidence(
+        [fold], [fold], [truth], [np.arange(30)], metric="auc", positive=1, num_folds=5
+    )
+    assert evidence.p_value == evidence.chance == 1.0

@@ -17,8 +17,7 @@ import numpy as np
 from scipy.stats import norm
 
 from busi_search.release.selection import bias_corrected_estimate
-from busi_search.search.fold_result import FoldResult
-from busi_search.search.pruning import paired_evidence
+from busi_search.search.pruning import auc_influence
 from busi_search.training.metrics import binary_auc
 
 SHARED, OWN = 1.0, 0.7
@@ -48,32 +47,28 @@ def race(
     Returns:
         (T,) how many folds each trial went through, and the best of those that went through all.
     """
-    rows = [np.flatnonzero(folds == fold) for fold in range(NUM_FOLDS)]
-    results = [
-        [
-            FoldResult(fold, np.log(own[held]), {"auc": _auc(own[held, 1], labels[held])},
-                       (), (), (), 0, 0.0)
-            for fold, held in enumerate(rows)
-        ]
-        for own in probabilities
-    ]  # fmt: skip
-    scores = np.array([[fold.metrics["auc"] for fold in own] for own in results])
-    done, best = np.zeros(len(results), dtype=int), None
-    for trial, own in enumerate(results):
+    held = [np.flatnonzero(folds == fold) for fold in range(NUM_FOLDS)]
+    scores = np.array(
+        [[_auc(own[rows, 1], labels[rows]) for rows in held] for own in probabilities]
+    )
+    # Once per trial and fold: what `paired_evidence` computes at every look.
+    influences = [
+        [auc_influence(own[rows, 1], labels[rows] == 1) for rows in held] for own in probabilities
+    ]
+    done, best = np.zeros(len(scores), dtype=int), None
+    for trial, own in enumerate(scores):
         for num_done in range(1, NUM_FOLDS + 1):
             done[trial] = num_done
             if best is None or num_done == NUM_FOLDS:
                 continue
-            evidence = paired_evidence(
-                own[:num_done], results[best][:num_done],
-                [labels[held] for held in rows[:num_done]],
-                [np.arange(len(held)) for held in rows[:num_done]],
-                metric="auc", positive=1, num_folds=NUM_FOLDS,
-            )  # fmt: skip
-            if evidence.chance < chance:
+            difference = np.mean(own[:num_done] - scores[best, :num_done])
+            pairs = zip(influences[trial][:num_done], influences[best][:num_done], strict=True)
+            variance = sum(np.sum((a - b) ** 2) / len(a) ** 2 for a, b in pairs) / num_done**2
+            error = np.sqrt(variance * (1 - num_done / NUM_FOLDS))
+            if norm.cdf(difference / max(error, 1e-12)) < chance:
                 break
         else:
-            if best is None or scores[trial].mean() > scores[best].mean():
+            if best is None or own.mean() > scores[best].mean():
                 best = trial
     assert best is not None
     return done, best

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
@@ -40,6 +40,9 @@ from busi_search.training.zoo import ImageClassifier, build_model
 
 Indices = npt.NDArray[np.int64]
 
+# Called with a fold, an epoch and the validation AUC after it.
+Watch = Callable[[int, int, float], None]
+
 NUM_CURVE_POINTS = 8
 INNER_FOLDS = 6
 VIEW_STRENGTHS = 4
@@ -64,6 +67,7 @@ def cross_validate(
     finished: Mapping[int, FoldResult] | None = None,
     cache: Path | None = None,
     masks: npt.NDArray[np.uint8] | None = None,
+    watch: Watch | None = None,
 ) -> Iterator[FoldResult]:
     """Train and judge a configuration fold by fold; stop iterating to prune.
 
@@ -84,6 +88,8 @@ def cross_validate(
         finished: folds that are already known and are passed through, not trained again.
         masks: (N, S, S) uint8 lesion masks, needed where ``mask_weight`` is not 0.
         cache: folder for what frozen stages give; None keeps it for this call only.
+        watch: told of every look at the validation images before the last epoch; what it raises
+            gives the configuration up.
 
     Raises:
         TrainingDiverged: the loss is not finite.
@@ -128,6 +134,8 @@ def cross_validate(
                 )
                 val_epochs.append(epoch.epoch)
                 val_auc.append(metrics.auc(log_probabilities, truth, positive=positive))
+                if watch is not None and not last:
+                    watch(index, epoch.epoch, val_auc[-1])
         model.mask_head = None
         if not np.isfinite(log_probabilities).all():
             raise TrainingDiverged(f"the predictions of fold {index} are not finite")

@@ -23,7 +23,7 @@ class FoldResult:
         log_probabilities: (V, C) float32, one row per validation image of the fold.
         metrics: :func:`busi_search.training.metrics.compute_metrics` of these.
         train_loss: one value per epoch.
-        val_epochs: epochs at which the validation AUC was looked at (never acted on).
+        val_epochs: epochs at which the validation AUC was looked at (no epoch is chosen by it).
         val_auc: its values there.
         image_passes: images that went forward and backward.
         seconds: wall time.

@@ -1,6 +1,7 @@
 """One trial: sample, cross-validate, report every fold, prune, return."""
 
 import math
+from functools import partial
 
 import numpy as np
 import optuna
@@ -9,17 +10,19 @@ from optuna.trial import FrozenTrial, TrialState
 from busi_search.search.context import StudyContext, masks_for
 from busi_search.search.cross_validation import TrainingDiverged, cross_validate
 from busi_search.search.fold_result import FoldResult
-from busi_search.search.pruning import LEAST_CHANCE, paired_evidence
+from busi_search.search.pruning import LEAST_CHANCE, least_auc, paired_evidence
 from busi_search.search.records import (
     HYPERPARAMETERS,
     PRUNE_REASON,
     STANDARD_ERROR,
+    UNFINISHED_EPOCHS,
     WORKER,
     best_trial,
     encode_fold,
     fold_key,
     objective_value,
     stored_folds,
+    trial_hyperparameters,
 )
 from busi_search.search.space import suggest_hyperparameters
 from busi_search.spec import COSTS
@@ -37,7 +40,7 @@ class Objective:
     def __init__(self, context: StudyContext, study: optuna.Study) -> None:
         self._context = context
         self._study = study
-        self._incumbent: tuple[int, list[FoldResult]] | None = None
+        self._incumbent: tuple[int, list[FoldResult], int] | None = None
 
     def __call__(self, trial: optuna.Trial) -> list[float]:
         """Return the value of every objective: means over folds, and what the model costs.
@@ -70,6 +73,7 @@ class Objective:
             finished=finished,
             cache=context.home.cache,
             masks=masks_for(context, hyperparameters),
+            watch=partial(self._watch, trial, owner, hyperparameters.epochs),
         )
         try:
             for result in fits:
@@ -118,6 +122,42 @@ class Objective:
             raise self._pruned(trial, f"{section.pruner} pruner after fold {step}")
         self._weigh_evidence(trial, results)
 
+    def _watch(
+        self,
+        trial: optuna.Trial,
+        owner: str | None,
+        epochs: int,
+        fold: int,
+        epoch: int,
+        auc: float,
+    ) -> None:
+        """Give up within the first fold what is far behind the best trial at the same point."""
+        context, section = self._context, self._context.spec.study
+        by_auc = section.pruner == "evidence" and section.objectives == ("cv_auc",)
+        # A known system is shown beside the winner: it gets a whole fold.
+        if fold > 0 or not by_auc or "recipe" in trial.user_attrs:
+            return
+        incumbent = self._best_folds(trial)
+        if incumbent is None:
+            return
+        number, folds, best_epochs = incumbent
+        least = least_auc(
+            folds[0],
+            epoch / epochs,
+            context.development.labels[context.partition.folds[0].validation],
+            epochs=best_epochs,
+            positive=context.development.positive,
+        )
+        if least is not None and auc < least:
+            if self._frozen(trial).user_attrs.get(WORKER) != owner:
+                raise TrialTaken(str(trial.number))
+            trial.set_user_attr(UNFINISHED_EPOCHS, epoch)
+            raise self._pruned(
+                trial,
+                f"in epoch {epoch} of {epochs} of the first fold, AUC {auc:.3f}: more than a "
+                f"standard error behind trial {number} at that point",
+            )
+
     def _weigh_evidence(self, trial: optuna.Trial, results: list[FoldResult]) -> None:
         if self._context.spec.study.pruner != "evidence":
             return
@@ -143,8 +183,8 @@ class Objective:
                 f"a chance of {evidence.chance:.1g} to end above it",
             )
 
-    def _best_folds(self, trial: optuna.Trial) -> tuple[int, list[FoldResult]] | None:
-        """Return the best finished trial that costs no more, and what its folds gave."""
+    def _best_folds(self, trial: optuna.Trial) -> tuple[int, list[FoldResult], int] | None:
+        """Return the best finished trial that costs no more, what its folds gave, its epochs."""
         section = self._context.spec.study
         complete = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         costs = [name for name in section.further_objectives if name in COSTS]
@@ -158,7 +198,8 @@ class Objective:
             return None
         if self._incumbent is None or self._incumbent[0] != best.number:
             folds = stored_folds(best, len(self._context.partition.folds))
-            self._incumbent = (best.number, [folds[index] for index in sorted(folds)])
+            epochs = trial_hyperparameters(best).epochs
+            self._incumbent = (best.number, [folds[index] for index in sorted(folds)], epochs)
         return self._incumbent
 
     def _pruned(self, trial: optuna.Trial, reason: str) -> optuna.TrialPruned:

@@ -20,6 +20,9 @@ Influence = npt.NDArray[np.float64]
 # A trial is given up when its chance of ending above the best one is smaller. Chosen on replays of
 # unpruned searches (benchmarks/pruning.py).
 LEAST_CHANCE = 0.2
+# From this share of the epochs of the first fold on, a trial is given up when its validation AUC is
+# more than one standard error of the best trial's AUC below what that trial had at the same share.
+FIRST_LOOK = 0.25
 
 
 def make_pruner(section: StudySection, num_folds: int) -> optuna.pruners.BasePruner:
@@ -146,3 +149,31 @@ def _chance_above_zero(mean: float, error: float) -> float:
     if error == 0.0:
         return 0.0 if mean < 0 else 1.0
     return float(norm.cdf(mean / error))
+
+
+def least_auc(
+    best: FoldResult,
+    share: float,
+    labels: Indices,
+    *,
+    epochs: int,
+    positive: int,
+) -> float | None:
+    """Return the validation AUC below which a trial is given up within its first fold.
+
+    Args:
+        best: the same fold of the best finished trial.
+        share: of the epochs that the trial in question has behind it.
+        labels: (V,) of the fold's validation images.
+        epochs: that the best trial was meant to be trained for.
+        positive: the class that binary figures are about.
+
+    Returns:
+        The AUC; None while it is too early to say.
+    """
+    if share < FIRST_LOOK or not best.val_epochs:
+        return None
+    _, influence = _metric_influence(best.log_probabilities, labels, "auc", positive)
+    error = math.sqrt(float(np.mean(influence**2)) / len(labels))
+    shares = np.array(best.val_epochs) / epochs
+    return float(np.interp(share, shares, best.val_auc)) - error

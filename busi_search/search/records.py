@@ -14,6 +14,8 @@ from busi_search.spec import Hyperparameters
 
 HYPERPARAMETERS = "hyperparameters"
 PRUNE_REASON = "prune_reason"
+# Epochs of a first fold that was not trained to its end.
+UNFINISHED_EPOCHS = "unfinished_epochs"
 ERROR = "error"
 WORKER = "worker"
 # Standard error over the folds of the first objective.

@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from busi_search.search.fold_result import FoldResult
-from busi_search.search.pruning import auc_influence, paired_evidence
+from busi_search.search.pruning import auc_influence, least_auc, paired_evidence
 from busi_search.training.metrics import binary_auc, compute_metrics, softmax
 
 
@@ -83,3 +86,43 @@ def test_identical_predictions_are_no_evidence() -> None:
         [fold], [fold], [truth], [np.arange(30)], metric="auc", positive=1, num_folds=5
     )
     assert evidence.p_value == evidence.chance == 1.0
+
+
+def test_a_chance_is_forgiving_after_one_fold_and_decisive_when_one_is_left() -> None:
+    """The same shortfall, in standard errors, weighs more the fewer folds can make up for it."""
+    rng = np.random.default_rng(0)
+    truth = rng.permutation(np.arange(80) % 2)
+    one, other = rng.normal(size=(2, 80, 2))
+    one[np.arange(80), truth] += 0.9
+    other[np.arange(80), truth] += 1.0
+    folds = [_fold(one, truth, index) for index in range(4)]
+    best = [_fold(other, truth, index) for index in range(4)]
+    found = [
+        paired_evidence(
+            folds[:k], best[:k], [truth] * k, [np.arange(80)] * k,
+            metric="auc", positive=1, num_folds=5,
+        )
+        for k in (1, 4)
+    ]  # fmt: skip
+    for done, evidence in zip((1, 4), found, strict=True):
+        assert evidence.difference < 0
+        z = evidence.difference / evidence.standard_error
+        assert evidence.p_value == pytest.approx(norm.cdf(z))
+        assert evidence.chance == pytest.approx(norm.cdf(z / np.sqrt(1 - done / 5)))
+    assert found[1].chance < found[0].chance < 0.5
+
+
+def test_the_first_look_forgives_one_standard_error() -> None:
+    rng = np.random.default_rng(2)
+    truth = np.arange(100) % 2
+    logits = rng.normal(size=(100, 2))
+    logits[np.arange(100), truth] += 1.0
+    fold = _fold(logits, truth)
+    best = replace(fold, val_epochs=(2, 4, 6, 8), val_auc=(0.6, 0.7, 0.8, 0.85))
+    influence = auc_influence(best.log_probabilities[:, 1], truth == 1)
+    error = np.sqrt(np.mean(influence**2) / 100)
+    half = least_auc(best, 0.5, truth, epochs=8, positive=1)
+    assert half == pytest.approx(0.7 - error)
+    between = least_auc(best, 0.625, truth, epochs=8, positive=1)
+    assert between == pytest.approx(0.75 - error)
+    assert least_auc(best, 0.2, truth, epochs=8, positive=1) is None

@@ -11,6 +11,7 @@ from busi_search.errors import InputError
 from busi_search.home import Home
 from busi_search.release.plan import plan_study
 from busi_search.release.run import StudyResult, run_study
+from busi_search.search.records import PRUNE_REASON, UNFINISHED_EPOCHS, stored_folds
 from busi_search.search.storage import find_study
 from busi_search.study_files import load_spec
 from tests.conftest import TINY
@@ -61,6 +62,39 @@ def test_pruners(pruner: str, home: Home) -> None:
         if trial.state == TrialState.PRUNED:
             assert trial.user_attrs["prune_reason"]
             assert 1 <= sum(key.startswith("fold") for key in trial.user_attrs) < 3
+
+
+def test_the_hopeless_are_given_up_in_their_first_fold_but_never_a_known_system(
+    home: Home,
+) -> None:
+    result = _run(
+        home,
+        "epochs=8",
+        "phantom_num_images=160",
+        "sampler='random'",
+        "learning_rate=[1e-8,0.01]",
+        "augmentation_strength=0.0",
+        "recipes=['recipes/004-balanced-resnet50']",
+        "recipe_epochs=8",
+        trials=7,
+    )
+    study = find_study(home, "quickstart-phantom")
+    early = [t for t in study.get_trials() if UNFINISHED_EPOCHS in t.user_attrs]
+    assert early
+    for trial in early:
+        assert trial.state == TrialState.PRUNED
+        assert trial.params["learning_rate"] == 1e-8
+        assert not stored_folds(trial, 3)
+        assert 2 <= trial.user_attrs[UNFINISHED_EPOCHS] < 8
+        assert "of the first fold" in trial.user_attrs[PRUNE_REASON]
+    (known,) = [t for t in study.get_trials() if "recipe" in t.user_attrs]
+    assert stored_folds(known, 3)
+    assert result.cost["epochs"] == sum(
+        t.user_attrs.get(UNFINISHED_EPOCHS, 0)
+        + sum(len(fold.train_loss) for fold in stored_folds(t, 3).values())
+        for t in study.get_trials()
+    )
+    assert result.cost["epochs"] < 8 * 3 * 7
 
 
 def test_several_objectives_give_a_front_and_a_stated_winner(home: Home) -> None:

@@ -7,7 +7,7 @@ the trials, and in shuffled orders, under every rule, Optuna's own pruners among
     uv run busi-search run --trials 60 --set pruner=none --set seed=1 --name unpruned1
     uv run python -m benchmarks.pruning unpruned0 unpruned1
 
-Printed: how many times fewer folds were trained (and so epochs), how often the best trial of all
+Printed: how many times fewer epochs were trained, how often the best trial of all
 was the one found, and the mean and worst loss of cv_auc against it. The sampler of the recorded
 search saw every fold: what a rule does to its later proposals is not in these figures.
 """
@@ -20,13 +20,19 @@ import optuna
 
 from busi_search.home import Home, open_home
 from busi_search.search.context import StudyContext, reopen_study
-from busi_search.search.pruning import Evidence, make_pruner, paired_evidence
+from busi_search.search.pruning import (
+    LEAST_CHANCE,
+    Evidence,
+    least_auc,
+    make_pruner,
+    paired_evidence,
+)
 from busi_search.search.records import stored_folds
 from busi_search.search.storage import find_study
 from busi_search.spec import StudySection
 
 # What a rule spends on trials in an order, and the score of the one it finds best.
-Replay = Callable[[Sequence[int]], tuple[int, float]]
+Replay = Callable[[Sequence[int]], tuple[float, float]]
 
 
 class Recording:
@@ -61,12 +67,37 @@ class Recording:
             )
         return self._known[key]
 
-    def by_evidence(self, given_up: Callable[[Evidence], bool]) -> Replay:
-        """Give a trial up by its evidence against the best one so far."""
+    def first_look(self, trial: int, best: int) -> float | None:
+        """Return the share of its first fold after which a trial is given up; None if it is not."""
+        own, rival = self.trials[trial][0], self.trials[best][0]
+        epochs = len(own.train_loss)
+        for epoch, auc in zip(own.val_epochs, own.val_auc, strict=True):
+            least = least_auc(
+                rival,
+                epoch / epochs,
+                self._labels[0],
+                epochs=len(rival.train_loss),
+                positive=self.context.development.positive,
+            )
+            if epoch < epochs and least is not None and auc < least:
+                return epoch / epochs
+        return None
 
-        def replay(order: Sequence[int]) -> tuple[int, float]:
-            best, used = None, 0
+    def by_evidence(self, given_up: Callable[[Evidence], bool], *, looks: bool = False) -> Replay:
+        """Give a trial up by its evidence against the best one so far.
+
+        Args:
+            given_up: whether to, after a fold.
+            looks: whether also within the first fold, as the pruner does.
+        """
+
+        def replay(order: Sequence[int]) -> tuple[float, float]:
+            best, used = None, 0.0
             for trial in order:
+                share = self.first_look(trial, best) if looks and best is not None else None
+                if share is not None:
+                    used += share
+                    continue
                 for num_done in range(1, self.num_folds + 1):
                     used += 1
                     if best is None or num_done == self.num_folds:
@@ -85,7 +116,7 @@ class Recording:
         """Ask one of Optuna's pruners, as a search with ``pruner`` does."""
         section = StudySection.model_validate({"pruner": pruner})
 
-        def replay(order: Sequence[int]) -> tuple[int, float]:
+        def replay(order: Sequence[int]) -> tuple[float, float]:
             rule = make_pruner(section, self.num_folds)
             study = optuna.create_study(direction="maximize", pruner=rule)
             used = 0
@@ -111,6 +142,7 @@ class Recording:
             found[f"p < {alpha}"] = self.by_evidence(lambda e, a=alpha: e.p_value < a)  # type: ignore[misc]
         for chance in (0.1, 0.2, 0.25, 0.3, 0.35):
             found[f"chance < {chance}"] = self.by_evidence(lambda e, c=chance: e.chance < c)  # type: ignore[misc]
+        found["evidence"] = self.by_evidence(lambda e: e.chance < LEAST_CHANCE, looks=True)
         return found
 
 

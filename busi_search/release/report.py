@@ -27,7 +27,13 @@ from busi_search.release.model_card import Card
 from busi_search.release.selection import Estimate, pareto_front
 from busi_search.search.context import StudyContext
 from busi_search.search.fold_result import FoldResult, gather_out_of_fold
-from busi_search.search.records import cv_metrics, main_value, stored_folds, trial_hyperparameters
+from busi_search.search.records import (
+    cv_metrics,
+    folds_begun,
+    main_value,
+    stored_folds,
+    trial_hyperparameters,
+)
 from busi_search.training.metrics import softmax
 
 PHANTOM_WARNING = "Simulated phantoms: these scores mean nothing for patients."
@@ -46,7 +52,7 @@ CAPTIONS = {
     "slices": "The score of complete trials over one hyperparameter each, on the scale it was "
     "drawn from.",
     "learning_curves": "Training loss (nats per image) and AUC on the held-out fold (0 to 1) over "
-    "epochs. The AUC is looked at, never acted on; where predictions are averaged over several "
+    "epochs. No epoch is chosen by it; where predictions are averaged over several "
     "views of an image, only its last point is.",
     "roc": "Sensitivity over the share of false alarms as the threshold falls, all folds pooled. "
     "Every image is judged by a model that saw neither it nor a near-duplicate.",
@@ -179,7 +185,7 @@ def report_figures(
     section, development = context.spec.study, context.development
     objective, direction = section.objective, section.direction
     finished = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
-    trained = {t.number: len(stored_folds(t, num_folds)) for t in finished}
+    trained = {t.number: folds_begun(t, num_folds) for t in finished}
     figures = {
         "history": search_charts.history_figure(trials, objective, direction),
         "savings": search_charts.savings_figure(trained, num_folds),
@@ -279,7 +285,7 @@ def _summary(
     counts = context.counts
     count = {state: sum(t.state == state for t in trials) for state in TrialState}
     objective = context.spec.study.objective
-    trained = sum(len(stored_folds(t, len(context.partition.folds))) for t in trials)
+    trained = sum(folds_begun(trial, len(context.partition.folds)) for trial in trials)
     possible = len(context.partition.folds) * (
         count[TrialState.COMPLETE] + count[TrialState.PRUNED]
     )

@@ -252,7 +252,7 @@ def _total_cost(
     first_fold = len(context.partition.folds[0].train)
     return {
         "seconds": total["seconds"],
-        "fold_trainings": len(results),
+        "fold_trainings": progress.folds_trained,
         "epochs": broken_off + sum(len(fold.train_loss) for fold in results),
         "image_passes": broken_off * first_fold + sum(fold.image_passes for fold in results),
         "tracking_seconds": total["tracking_seconds"],

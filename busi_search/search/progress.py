@@ -7,7 +7,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from busi_search.search.context import StudyContext
-from busi_search.search.records import best_trial, fold_key
+from busi_search.search.records import best_trial, folds_begun
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class SearchProgress:
         target: finished trials asked for.
         before: finished trials when this run began.
         complete, pruned, failed, running: number of trials in each state.
-        folds_trained: folds finished by this study so far, of any trial.
+        folds_trained: folds this study trained so far, of any trial, some not to their end.
         folds_saved: folds that pruning made unnecessary.
         best: the best finished trial, or None.
         elapsed_seconds: since this run began.
@@ -50,9 +50,8 @@ class SearchProgress:
 
 
 def count_folds(trials: list[FrozenTrial], context: StudyContext) -> int:
-    """Return how many folds of these trials were trained."""
-    keys = [fold_key(fold) for fold in range(len(context.partition.folds))]
-    return sum(key in trial.user_attrs for trial in trials for key in keys)
+    """Return how many folds of these trials were trained, some not to their end."""
+    return sum(folds_begun(trial, len(context.partition.folds)) for trial in trials)
 
 
 def measure_progress(

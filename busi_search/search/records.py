@@ -75,6 +75,12 @@ def stored_folds(trial: FrozenTrial, num_folds: int) -> dict[int, FoldResult]:
     }
 
 
+def folds_begun(trial: FrozenTrial, num_folds: int) -> int:
+    """Return how many folds of a trial were trained, one that was broken off included."""
+    finished = sum(fold_key(fold) in trial.user_attrs for fold in range(num_folds))
+    return finished + (UNFINISHED_EPOCHS in trial.user_attrs)
+
+
 def trial_hyperparameters(trial: FrozenTrial) -> Hyperparameters:
     """Return the full configuration of a trial that has started."""
     return Hyperparameters(**trial.user_attrs[HYPERPARAMETERS])

@@ -71,7 +71,9 @@ class Recording:
         """Return the share of its first fold after which a trial is given up; None if it is not."""
         own, rival = self.trials[trial][0], self.trials[best][0]
         epochs = len(own.train_loss)
+        shown = 0.0
         for epoch, auc in zip(own.val_epochs, own.val_auc, strict=True):
+            shown = max(shown, auc)
             least = least_auc(
                 rival,
                 epoch / epochs,
@@ -79,7 +81,7 @@ class Recording:
                 epochs=len(rival.train_loss),
                 positive=self.context.development.positive,
             )
-            if epoch < epochs and least is not None and auc < least:
+            if epoch < epochs and least is not None and shown < least:
                 return epoch / epochs
         return None
 

@@ -40,8 +40,8 @@ from busi_search.training.zoo import ImageClassifier, build_model
 
 Indices = npt.NDArray[np.int64]
 
-# Called with a fold, an epoch and the validation AUC after it.
-Watch = Callable[[int, int, float], None]
+# Called with a fold, an epoch and the validation AUC at every look until then.
+Watch = Callable[[int, int, Sequence[float]], None]
 
 NUM_CURVE_POINTS = 8
 INNER_FOLDS = 6
@@ -135,7 +135,7 @@ def cross_validate(
                 val_epochs.append(epoch.epoch)
                 val_auc.append(metrics.auc(log_probabilities, truth, positive=positive))
                 if watch is not None and not last:
-                    watch(index, epoch.epoch, val_auc[-1])
+                    watch(index, epoch.epoch, val_auc)
         model.mask_head = None
         if not np.isfinite(log_probabilities).all():
             raise TrainingDiverged(f"the predictions of fold {index} are not finite")

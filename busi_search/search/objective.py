@@ -1,6 +1,7 @@
 """One trial: sample, cross-validate, report every fold, prune, return."""
 
 import math
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -129,7 +130,7 @@ class Objective:
         epochs: int,
         fold: int,
         epoch: int,
-        auc: float,
+        val_auc: Sequence[float],
     ) -> None:
         """Give up within the first fold what is far behind the best trial at the same point."""
         context, section = self._context, self._context.spec.study
@@ -148,14 +149,14 @@ class Objective:
             epochs=best_epochs,
             positive=context.development.positive,
         )
-        if least is not None and auc < least:
+        if least is not None and max(val_auc) < least:
             if self._frozen(trial).user_attrs.get(WORKER) != owner:
                 raise TrialTaken(str(trial.number))
             trial.set_user_attr(UNFINISHED_EPOCHS, epoch)
             raise self._pruned(
                 trial,
-                f"in epoch {epoch} of {epochs} of the first fold, AUC {auc:.3f}: more than a "
-                f"standard error behind trial {number} at that point",
+                f"in epoch {epoch} of {epochs} of the first fold, AUC {max(val_auc):.3f} at best: more "
+                f"than a standard error below trial {number} from there on",
             )
 
     def _weigh_evidence(self, trial: optuna.Trial, results: list[FoldResult]) -> None:

@@ -2,9 +2,10 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from busi_search.errors import InputError
-from busi_search.search.samplers import make_sampler, num_possible_trials
+from busi_search.search.samplers import expect_values, make_sampler, num_possible_trials
 from busi_search.search.space import grid_points, recipe_trials, suggest_hyperparameters
 from busi_search.spec import StudySpec, parse_spec
 
@@ -120,3 +121,70 @@ def test_a_grid_repeats_nothing_where_hyperparameters_are_conditional() -> None:
     seen = [tuple(sorted(trial.params.items())) for trial in study.trials]
     assert len(set(seen)) == 4
     assert sum(trial.params["loss"] == "focal" for trial in study.trials) == 3
+
+
+def _trial(means: list[float], value: float | None = None) -> FrozenTrial:
+    return create_trial(
+        state=TrialState.PRUNED if value is None else TrialState.COMPLETE,
+        value=value,
+        intermediate_values=dict(enumerate(means)),
+    )
+
+
+def _numbered(*trials: FrozenTrial) -> list[FrozenTrial]:
+    for number, trial in enumerate(trials):
+        trial.number = number
+    return list(trials)
+
+
+def test_pruned_trials_count_at_the_value_to_be_expected_of_them() -> None:
+    """The first fold is the easy one: both finished trials fell by .1 after it."""
+    trials = _numbered(
+        _trial([0.8, 0.75, 0.7], 0.7),
+        _trial([0.9, 0.85, 0.8], 0.8),
+        _trial([0.85]),
+        _trial([0.9, 0.9]),
+        _trial([]),
+    )
+    seen = expect_values(trials, minimise=False)
+    assert [t.state for t in seen] == [TrialState.COMPLETE] * 5
+    assert [t.value for t in seen] == pytest.approx([0.7, 0.8, 0.75, 0.85, 0.7])
+    assert [t.value for t in expect_values(trials, minimise=True)][4] == pytest.approx(0.85)
+    assert trials[2].state == TrialState.PRUNED
+    assert trials[2].values is None
+    # As the Wilcoxon pruner is told: .9 and .9 are the folds, not the means.
+    single = expect_values(
+        _numbered(_trial([0.9, 0.7, 0.5], 0.7), _trial([1.0, 0.8])),
+        minimise=False,
+        single_folds=True,
+    )
+    assert single[1].value == pytest.approx(0.9 + (0.7 - 0.8))
+
+
+def test_the_sampler_learns_from_pruned_trials() -> None:
+    """Six bad trials are finished, all later ones pruned: Optuna's TPE stays with the six."""
+    far: dict[bool, list[float]] = {True: [], False: []}
+    spec = _spec(
+        study={"sampler": "tpe", "startup_trials": 6},
+        space={"dropout": {"low": 0.0, "high": 0.9}},
+    )
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    for seed in range(4):
+        for ours in (True, False):
+            plain = optuna.samplers.TPESampler(seed=seed, n_startup_trials=6)
+            study = optuna.create_study(
+                direction="maximize", sampler=make_sampler(spec) if ours else plain
+            )
+            for number in range(50):
+                if number < 6:
+                    study.enqueue_trial({"dropout": 0.5 + 0.06 * number + 0.01 * seed})
+                trial = study.ask()
+                off = abs(trial.suggest_float("dropout", 0.0, 0.9) - 0.2)
+                trial.report(1.0 - off, 0)
+                if number < 6:
+                    study.tell(trial, 1.0 - off)
+                else:
+                    study.tell(trial, state=TrialState.PRUNED)
+                if number >= 20:
+                    far[ours].append(off)
+    assert sum(far[True]) < 0.5 * sum(far[False])

@@ -155,8 +155,8 @@ class Objective:
             trial.set_user_attr(UNFINISHED_EPOCHS, epoch)
             raise self._pruned(
                 trial,
-                f"in epoch {epoch} of {epochs} of the first fold, AUC {max(val_auc):.3f} at best: more "
-                f"than a standard error below trial {number} from there on",
+                f"in epoch {epoch} of {epochs} of the first fold, AUC {max(val_auc):.3f} at best: "
+                f"more than a standard error below trial {number} from there on",
             )
 
     def _weigh_evidence(self, trial: optuna.Trial, results: list[FoldResult]) -> None:

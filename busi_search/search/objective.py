@@ -13,6 +13,7 @@ from busi_search.search.cross_validation import TrainingDiverged, cross_validate
 from busi_search.search.fold_result import FoldResult
 from busi_search.search.pruning import LEAST_CHANCE, least_auc, paired_evidence
 from busi_search.search.records import (
+    EXPECTED_VALUE,
     HYPERPARAMETERS,
     PRUNE_REASON,
     STANDARD_ERROR,
@@ -33,6 +34,10 @@ from busi_search.training.zoo import ImageClassifier
 
 class TrialTaken(Exception):
     """Another worker has taken the trial over, for this one was not heard of for too long."""
+
+
+def _mean_auc(folds: Sequence[FoldResult]) -> float:
+    return float(np.mean([fold.metrics["auc"] for fold in folds]))
 
 
 class Objective:
@@ -152,6 +157,8 @@ class Objective:
         if least is not None and max(val_auc) < least:
             if self._frozen(trial).user_attrs.get(WORKER) != owner:
                 raise TrialTaken(str(trial.number))
+            # As far below the best trial in the end as it is below what was asked for.
+            trial.set_user_attr(EXPECTED_VALUE, _mean_auc(folds) - (least - max(val_auc)))
             trial.set_user_attr(UNFINISHED_EPOCHS, epoch)
             raise self._pruned(
                 trial,

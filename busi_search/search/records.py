@@ -16,6 +16,8 @@ HYPERPARAMETERS = "hyperparameters"
 PRUNE_REASON = "prune_reason"
 # Epochs of a first fold that was not trained to its end.
 UNFINISHED_EPOCHS = "unfinished_epochs"
+# What its score would have been, as far as these epochs say.
+EXPECTED_VALUE = "expected_value"
 ERROR = "error"
 WORKER = "worker"
 # Standard error over the folds of the first objective.

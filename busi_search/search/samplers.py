@@ -11,6 +11,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from busi_search.search.records import EXPECTED_VALUE
 from busi_search.search.space import grid_points
 from busi_search.search.storage import FINISHED
 from busi_search.seeding import derive_seed
@@ -33,8 +34,8 @@ def expect_values(
 
     Returns:
         The same trials; a pruned one has its running mean, moved by what the mean of finished
-        trials changed by from that fold to the last. One that has none, because it was given up
-        within its first fold, has the worst value of all.
+        trials changed by from that fold to the last. One that was given up within its first fold
+        has what was expected of it then; one of which nothing is known the worst value of all.
     """
     values = {t.number: t.values[0] for t in trials if t.state == TrialState.COMPLETE and t.values}
     means = {trial.number: _running_means(trial, single_folds) for trial in trials}
@@ -46,6 +47,8 @@ def expect_values(
         if trial.state == TrialState.PRUNED and means[trial.number]:
             fold, mean = max(means[trial.number].items())
             values[trial.number] = mean + float(np.mean(changes.get(fold, [0.0])))
+        elif trial.state == TrialState.PRUNED and EXPECTED_VALUE in trial.user_attrs:
+            values[trial.number] = float(trial.user_attrs[EXPECTED_VALUE])
     if not values:
         return list(trials)
     worst = (max if minimise else min)(values.values())

@@ -11,7 +11,7 @@ from busi_search.errors import InputError
 from busi_search.home import Home
 from busi_search.release.plan import plan_study
 from busi_search.release.run import StudyResult, run_study
-from busi_search.search.records import PRUNE_REASON, UNFINISHED_EPOCHS, stored_folds
+from busi_search.search.records import EXPECTED_VALUE, PRUNE_REASON, UNFINISHED_EPOCHS, stored_folds
 from busi_search.search.storage import find_study
 from busi_search.study_files import load_spec
 from tests.conftest import TINY
@@ -86,6 +86,7 @@ def test_the_hopeless_are_given_up_in_their_first_fold_but_never_a_known_system(
         assert trial.params["learning_rate"] == 1e-8
         assert not stored_folds(trial, 3)
         assert 2 <= trial.user_attrs[UNFINISHED_EPOCHS] < 8
+        assert trial.user_attrs[EXPECTED_VALUE] < study.best_value
         assert "of the first fold" in trial.user_attrs[PRUNE_REASON]
     (known,) = [t for t in study.get_trials() if "recipe" in t.user_attrs]
     assert stored_folds(known, 3)

@@ -5,6 +5,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from busi_search.errors import InputError
+from busi_search.search.records import EXPECTED_VALUE
 from busi_search.search.samplers import expect_values, make_sampler, num_possible_trials
 from busi_search.search.space import grid_points, recipe_trials, suggest_hyperparameters
 from busi_search.spec import StudySpec, parse_spec
@@ -150,6 +151,8 @@ def test_pruned_trials_count_at_the_value_to_be_expected_of_them() -> None:
     assert [t.state for t in seen] == [TrialState.COMPLETE] * 5
     assert [t.value for t in seen] == pytest.approx([0.7, 0.8, 0.75, 0.85, 0.7])
     assert [t.value for t in expect_values(trials, minimise=True)][4] == pytest.approx(0.85)
+    trials[4].user_attrs[EXPECTED_VALUE] = 0.72
+    assert expect_values(trials, minimise=False)[4].value == 0.72
     assert trials[2].state == TrialState.PRUNED
     assert trials[2].values is None
     # As the Wilcoxon pruner is told: .9 and .9 are the folds, not the means.

@@ -157,8 +157,10 @@ class Objective:
         if least is not None and max(val_auc) < least:
             if self._frozen(trial).user_attrs.get(WORKER) != owner:
                 raise TrialTaken(str(trial.number))
-            # As far below the best trial in the end as it is below what was asked for.
-            trial.set_user_attr(EXPECTED_VALUE, _mean_auc(folds) - (least - max(val_auc)))
+            # As far below the best trial as it is now below what that had after this fold: too
+            # low, for it might have learned more, but in the right order among its like.
+            behind = folds[0].metrics["auc"] - max(val_auc)
+            trial.set_user_attr(EXPECTED_VALUE, _mean_auc(folds) - behind)
             trial.set_user_attr(UNFINISHED_EPOCHS, epoch)
             raise self._pruned(
                 trial,

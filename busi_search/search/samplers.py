@@ -76,8 +76,10 @@ class _Expectations(Study):
     _seen: list[FrozenTrial] | None = None
 
     @classmethod
-    def of(cls, study: Study, *, single_folds: bool) -> "_Expectations":
-        """Return such a view of a study with one objective."""
+    def of(cls, study: Study, *, single_folds: bool) -> Study:
+        """Return such a view of a study with one objective, or Hyperband's own view as it is."""
+        if type(study) is not Study:
+            return study
         view = copy.copy(study)
         view.__class__ = cls
         assert isinstance(view, cls)

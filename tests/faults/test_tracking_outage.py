@@ -210,7 +210,7 @@ def test_a_version_whose_answer_is_lost_is_made_once(
     assert isinstance(result, StudyResult)
     assert result.release is not None
     assert server.num_calls[path] == before + 1
-    client = MlflowClient(context.home.tracking_uri)
+    client = registry.open_registry(context.home)
     mine = [
         version
         for version in client.search_model_versions("name='busi-classifier'")

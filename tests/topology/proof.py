@@ -25,6 +25,7 @@ from optuna.trial import TrialState
 
 from busi_search.errors import InputError
 from busi_search.home import Home, open_home
+from busi_search.release.registry import open_registry
 from busi_search.search.database import persistently
 from busi_search.search.liveness import workers_of
 from busi_search.search.storage import FINISHED, find_study
@@ -187,9 +188,8 @@ def check(topology: Topology, home: Home, figures: Figures) -> None:
     path = "/api/2.0/mlflow/experiments/search?max_results=1"
     figures.unauthenticated_status = topology.server.status_of(path)
     assert figures.unauthenticated_status == 401
-    from mlflow import MlflowClient
-
-    found = MlflowClient(home.tracking_uri).search_model_versions("name='busi-classifier'")
+    # A client that is told of the runs only asks the registry that was last set in this process.
+    found = open_registry(home).search_model_versions("name='busi-classifier'")
     assert [str(version.version) for version in found] == ["1"], (
         [vars(version) for version in found],
         topology.server.lines_about("model-versions/create", "logged-models"),

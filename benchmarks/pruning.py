@@ -50,26 +50,26 @@ class Recording:
         held = [fold.validation for fold in self.context.partition.folds]
         self._labels = [self.context.development.labels[indices] for indices in held]
         self._groups = [self.context.groups[indices] for indices in held]
-        self._known: dict[tuple[int, int, int], Evidence] = {}
+        self._known: dict[tuple[int, int, tuple[int, ...]], Evidence] = {}
 
-    def evidence(self, trial: int, best: int, num_done: int) -> Evidence:
-        """Compare the first folds of two trials."""
-        key = (trial, best, num_done)
+    def evidence(self, trial: int, best: int, done: tuple[int, ...]) -> Evidence:
+        """Compare two trials on some folds."""
+        key = (trial, best, done)
         if key not in self._known:
             self._known[key] = paired_evidence(
-                self.trials[trial][:num_done],
-                self.trials[best][:num_done],
-                self._labels[:num_done],
-                self._groups[:num_done],
+                [self.trials[trial][fold] for fold in done],
+                [self.trials[best][fold] for fold in done],
+                [self._labels[fold] for fold in done],
+                [self._groups[fold] for fold in done],
                 metric="auc",
                 positive=self.context.development.positive,
                 num_folds=self.num_folds,
             )
         return self._known[key]
 
-    def first_look(self, trial: int, best: int) -> float | None:
+    def first_look(self, trial: int, best: int, fold: int) -> float | None:
         """Return the share of its first fold after which a trial is given up; None if it is not."""
-        own, rival = self.trials[trial][0], self.trials[best][0]
+        own, rival = self.trials[trial][fold], self.trials[best][fold]
         epochs = len(own.train_loss)
         shown = 0.0
         for epoch, auc in zip(own.val_epochs, own.val_auc, strict=True):
@@ -77,7 +77,7 @@ class Recording:
             least = least_auc(
                 rival,
                 epoch / epochs,
-                self._labels[0],
+                self._labels[fold],
                 epochs=len(rival.train_loss),
                 positive=self.context.development.positive,
             )
@@ -85,26 +85,33 @@ class Recording:
                 return epoch / epochs
         return None
 
-    def by_evidence(self, given_up: Callable[[Evidence], bool], *, looks: bool = False) -> Replay:
+    def by_evidence(
+        self, given_up: Callable[[Evidence], bool], *, looks: bool = False, in_turn: bool = True
+    ) -> Replay:
         """Give a trial up by its evidence against the best one so far.
 
         Args:
             given_up: whether to, after a fold.
             looks: whether also within the first fold, as the pruner does.
+            in_turn: whether each trial begins with the fold after its predecessor's, as the pruner
+                has it, or all with the same.
         """
 
         def replay(order: Sequence[int]) -> tuple[float, float]:
             best, used = None, 0.0
-            for trial in order:
-                share = self.first_look(trial, best) if looks and best is not None else None
-                if share is not None:
-                    used += share
-                    continue
+            for number, trial in enumerate(order):
+                start = number if in_turn else 0
+                folds = [(start + turn) % self.num_folds for turn in range(self.num_folds)]
+                if looks and best is not None:
+                    share = self.first_look(trial, best, folds[0])
+                    if share is not None:
+                        used += share
+                        continue
                 for num_done in range(1, self.num_folds + 1):
                     used += 1
                     if best is None or num_done == self.num_folds:
                         continue
-                    if given_up(self.evidence(trial, best, num_done)):
+                    if given_up(self.evidence(trial, best, tuple(folds[:num_done]))):
                         break
                 else:
                     if best is None or self.scores[trial].mean() > self.scores[best].mean():
@@ -144,6 +151,14 @@ class Recording:
             found[f"p < {alpha}"] = self.by_evidence(lambda e, a=alpha: e.p_value < a)  # type: ignore[misc]
         for chance in (0.1, 0.2, 0.25, 0.3, 0.35):
             found[f"chance < {chance}"] = self.by_evidence(lambda e, c=chance: e.chance < c)  # type: ignore[misc]
+            found[f"{chance}, same fold"] = self.by_evidence(
+                lambda e, c=chance: e.chance < c,  # type: ignore[misc]
+                in_turn=False,
+            )
+            found[f"{chance}, looks"] = self.by_evidence(
+                lambda e, c=chance: e.chance < c,  # type: ignore[misc]
+                looks=True,
+            )
         found["evidence"] = self.by_evidence(lambda e: e.chance < LEAST_CHANCE, looks=True)
         return found
 
@@ -159,9 +174,9 @@ def main() -> None:
     for name, recording in zip(options.studies, recordings, strict=True):
         best = recording.scores.mean(axis=1).max()
         print(f"{name}: {len(recording.trials)} trials, best cv_auc {best:.4f}")
-    print(f"{'':14s}  {'as searched':^33s}  {f'{options.orders} shuffled orders of each':^33s}")
+    print(f"{'':18s}  {'as searched':^33s}  {f'{options.orders} shuffled orders of each':^33s}")
     heads = f"{'fewer':>6s} {'found':>6s} {'loss':>8s} {'worst':>8s}  "
-    print(f"{'rule':14s}  {heads}  {heads}")
+    print(f"{'rule':18s}  {heads}  {heads}")
     for rule in recordings[0].rules():
         cells = []
         for shuffled in (False, True):
@@ -185,7 +200,7 @@ def main() -> None:
                 f"{np.mean(savings):5.2f}x {found:4.0f} % {np.mean(losses):8.4f} "
                 f"{np.max(losses):8.4f}  "
             )
-        print(f"{rule:14s}  {cells[0]}  {cells[1]}", flush=True)
+        print(f"{rule:18s}  {cells[0]}  {cells[1]}", flush=True)
 
 
 if __name__ == "__main__":

@@ -88,6 +88,11 @@ class StudySection(_Strict):
         return self
 
     @property
+    def reports_running_means(self) -> bool:
+        """Whether Optuna is told the mean over the folds so far, and not each fold's score."""
+        return self.pruner in ("median", "hyperband")
+
+    @property
     def objectives(self) -> tuple[str, ...]:
         """Names of all objectives, the metric that trials are judged by first."""
         return (self.objective, *self.further_objectives)

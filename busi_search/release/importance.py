@@ -12,11 +12,11 @@ from plotly.subplots import make_subplots
 from busi_search.release.charts import COLOURS
 from busi_search.search.records import main_value
 
-# Below this many complete trials a forest of trees says nothing.
+# Below this many trials a forest of trees says nothing.
 MIN_TRIALS = 10
 NO_IMPORTANCES = (
-    f"Which hyperparameters the score depended on is not shown: fewer than {MIN_TRIALS} trials are "
-    "complete, or their scores or hyperparameters do not vary."
+    f"Which hyperparameters the score depended on is not shown: fewer than {MIN_TRIALS} trials "
+    "have a score, or their scores or hyperparameters do not vary."
 )
 COLUMNS = 3
 
@@ -27,24 +27,24 @@ def parameter_importances(
     """Return which share of the objective's variance each searched hyperparameter explains.
 
     Args:
-        trials: of a study; the complete ones count.
+        trials: of a study; those with a value count.
         direction: ``maximize`` or ``minimize``.
 
     Returns:
-        Shares that sum to 1, largest first; empty with fewer than 10 complete trials or where
+        Shares that sum to 1, largest first; empty with fewer than 10 such trials or where
         nothing varies. Hyperparameters that only some trials have are left out.
 
     Source: Hutter et al. 2014, "An efficient approach for assessing hyperparameter importance".
     """
-    complete = [t for t in trials if t.state == TrialState.COMPLETE]
-    if len(complete) < MIN_TRIALS or len({main_value(t) for t in complete}) < 2:
+    scored = [t for t in trials if t.values]
+    if len(scored) < MIN_TRIALS or len({main_value(t) for t in scored}) < 2:
         return {}
-    shared = set.intersection(*(set(t.params) for t in complete))
-    varied = sorted(name for name in shared if len({t.params[name] for t in complete}) > 1)
+    shared = set.intersection(*(set(t.params) for t in scored))
+    varied = sorted(name for name in shared if len({t.params[name] for t in scored}) > 1)
     if not varied:
         return {}
     study = optuna.create_study(direction=direction)
-    for trial in complete:
+    for trial in scored:
         study.add_trial(
             optuna.trial.create_trial(
                 params=trial.params, distributions=trial.distributions, value=main_value(trial)
@@ -66,7 +66,7 @@ def importance_figure(shares: dict[str, float]) -> go.Figure:
         go.Bar(x=[shares[n] for n in names], y=names, orientation="h", marker_color=COLOURS[0])
     )
     figure.update_layout(
-        title="What the score depended on (fANOVA, complete trials)",
+        title="What the score depended on (fANOVA)",
         xaxis_title="share of the variance of the score",
         template="simple_white",
         margin={"l": 170, "r": 20, "t": 50, "b": 50},
@@ -76,9 +76,14 @@ def importance_figure(shares: dict[str, float]) -> go.Figure:
 
 
 def slice_figure(trials: Sequence[FrozenTrial], objective: str) -> go.Figure | None:
-    """Return the score of complete trials over every searched hyperparameter; None without any."""
-    complete = [t for t in trials if t.state == TrialState.COMPLETE]
-    names = sorted({name for trial in complete for name in trial.params})
+    """Return the scores of trials over every searched hyperparameter; None without any.
+
+    Args:
+        trials: of a study; those with a value are drawn, pruned ones in grey.
+        objective: name of the score.
+    """
+    scored = [t for t in trials if t.values]
+    names = sorted({name for trial in scored for name in trial.params})
     if not names:
         return None
     num_rows = -(-len(names) // COLUMNS)
@@ -91,25 +96,29 @@ def slice_figure(trials: Sequence[FrozenTrial], objective: str) -> go.Figure | N
     )
     for index, name in enumerate(names):
         place: dict[str, Any] = {"row": index // COLUMNS + 1, "col": index % COLUMNS + 1}
-        with_it = [trial for trial in complete if name in trial.params]
+        with_it = [trial for trial in scored if name in trial.params]
         numbers = isinstance(with_it[0].params[name], float | int)
         plain = numbers and not isinstance(with_it[0].params[name], bool)
         figure.add_scatter(
             x=[t.params[name] if plain else str(t.params[name]) for t in with_it],
             y=[main_value(t) for t in with_it],
-            text=[f"trial {t.number}" for t in with_it],
+            text=[f"trial {t.number}, {t.state.name.lower()}" for t in with_it],
             mode="markers",
-            marker={"color": COLOURS[0], "opacity": 0.6},
+            marker={"color": [_colour(t) for t in with_it], "opacity": 0.6},
             **place,
         )
         if getattr(with_it[0].distributions[name], "log", False):
             figure.update_xaxes(type="log", **place)
         figure.update_yaxes(title_text=objective if place["col"] == 1 else None, **place)
     figure.update_layout(
-        title="Score over each hyperparameter (complete trials)",
+        title="Score over each hyperparameter",
         template="simple_white",
         showlegend=False,
         margin={"l": 60, "r": 20, "t": 80, "b": 50},
         height=120 + 220 * num_rows,
     )
     return figure
+
+
+def _colour(trial: FrozenTrial) -> str:
+    return COLOURS[0] if trial.state == TrialState.COMPLETE else "#999999"

@@ -1,5 +1,6 @@
 """The study as one page that opens anywhere, without a network."""
 
+import copy
 import html
 import re
 import shlex
@@ -34,23 +35,26 @@ from busi_search.search.records import (
     stored_folds,
     trial_hyperparameters,
 )
+from busi_search.search.samplers import expected_values
 from busi_search.training.metrics import softmax
 
 PHANTOM_WARNING = "Simulated phantoms: these scores mean nothing for patients."
 # What each figure shows and in which unit, by its name; wide ones are scrolled on a phone.
 CAPTIONS = {
     "history": "Every finished trial: its score (no unit), in the order of the trials. A cross is "
-    "a trial that was given up; its score is of the folds it was trained on.",
+    "a trial that was given up; its score is the one to be expected of it from what it had shown.",
     "savings": "Folds trained (blue) and spared (grey) of each finished trial. A fold is one "
     "training of a model.",
     "pareto": "Complete trials by two objectives; no trial is better in both than one on the "
     "front.",
-    "parallel": "A line is a complete trial; the darker, the better its score, which stands on the "
-    "last axis. Lowest and highest value of each hyperparameter stand at its axis.",
+    "parallel": "A line is a trial; the darker, the better its score (of one given up: the one to "
+    "be expected), which stands on the last axis. Lowest and highest value of each hyperparameter "
+    "stand at its axis.",
     "importances": "Share of the variance of the score (0 to 1) that a hyperparameter explains, "
-    "estimated from complete trials: what mattered in this search, not what matters in general.",
-    "slices": "The score of complete trials over one hyperparameter each, on the scale it was "
-    "drawn from.",
+    "trials given up at the score to be expected of them: what mattered in this search, not what "
+    "matters in general.",
+    "slices": "The score over one hyperparameter each, on the scale it was drawn from. Grey: "
+    "trials given up, at the score to be expected of them.",
     "learning_curves": "Training loss (nats per image) and AUC on the held-out fold (0 to 1) over "
     "epochs. No epoch is chosen by it; where predictions are averaged over several "
     "views of an image, only its last point is.",
@@ -186,23 +190,36 @@ def report_figures(
     objective, direction = section.objective, section.direction
     finished = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     trained = {t.number: folds_begun(t, num_folds) for t in finished}
+    scored = _with_expected_values(trials, running_means=section.reports_running_means)
     figures = {
-        "history": search_charts.history_figure(trials, objective, direction),
+        "history": search_charts.history_figure(scored, objective, direction),
         "savings": search_charts.savings_figure(trained, num_folds),
     }
     if section.further_objectives:
         front = pareto_front(trials, section)
         figures["pareto"] = search_charts.pareto_figure(trials, front, section.objectives)
-    parallel = search_charts.parallel_figure(trials, objective, direction)
+    parallel = search_charts.parallel_figure(scored, objective, direction)
     if parallel is not None:
         figures["parallel"] = parallel
-    shares = parameter_importances(trials, direction)
+    shares = parameter_importances(scored, direction)
     if shares:
         figures["importances"] = importance_figure(shares)
-    slices = slice_figure(trials, objective)
+    slices = slice_figure(scored, objective)
     if slices is not None:
         figures["slices"] = slices
     return figures | _winner_figures(context, results, calibration, development.class_names)
+
+
+def _with_expected_values(
+    trials: Sequence[FrozenTrial], *, running_means: bool
+) -> list[FrozenTrial]:
+    values = expected_values(trials, running_means=running_means)
+    scored = list(trials)
+    for index, trial in enumerate(trials):
+        if trial.state == TrialState.PRUNED and trial.number in values:
+            scored[index] = copy.copy(trial)
+            scored[index].values = [values[trial.number]]
+    return scored
 
 
 def _winner_figures(

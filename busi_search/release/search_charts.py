@@ -23,7 +23,7 @@ def history_figure(trials: Sequence[FrozenTrial], objective: str, direction: str
     pruned = [t for t in trials if t.state == TrialState.PRUNED and t.values]
     for name, chosen, symbol, colour in (
         ("complete", complete, "circle", COLOURS[0]),
-        ("pruned (folds so far)", pruned, "x-thin-open", "#999999"),
+        ("pruned (to be expected)", pruned, "x-thin-open", "#999999"),
     ):
         figure.add_scatter(
             x=[t.number for t in chosen],
@@ -85,26 +85,26 @@ def savings_figure(num_trained: Mapping[int, int], num_folds: int) -> go.Figure:
 def parallel_figure(
     trials: Sequence[FrozenTrial], objective: str, direction: str
 ) -> go.Figure | None:
-    """Return complete trials as lines through their hyperparameters, dark where the score is good.
+    """Return trials as lines through their hyperparameters, dark where the score is good.
 
     Drawn with ordinary lines rather than Plotly's parallel coordinates, which need WebGL and are
     not printed. Hyperparameters that never varied, or that only some trials have, are left out.
 
     Args:
-        trials: of a study.
+        trials: of a study; those with a value are drawn.
         objective: its name; the last axis.
         direction: ``maximize`` or ``minimize``.
 
     Returns:
-        The figure; None with fewer than two complete trials or where nothing varied.
+        The figure; None with fewer than two such trials or where nothing varied.
     """
-    complete = [t for t in trials if t.state == TrialState.COMPLETE]
-    shared = set.intersection(*(set(t.params) for t in complete)) if complete else set()
-    names = sorted(name for name in shared if len({str(t.params[name]) for t in complete}) > 1)
-    if len(complete) < 2 or not names:
+    scored = [t for t in trials if t.values]
+    shared = set.intersection(*(set(t.params) for t in scored)) if scored else set()
+    names = sorted(name for name in shared if len({str(t.params[name]) for t in scored}) > 1)
+    if len(scored) < 2 or not names:
         return None
-    scores = np.asarray([main_value(t) for t in complete], dtype=float)
-    axes = [_axis([t.params[n] for t in complete], complete[0].distributions[n]) for n in names]
+    scores = np.asarray([main_value(t) for t in scored], dtype=float)
+    axes = [_axis([t.params[n] for t in scored], scored[0].distributions[n]) for n in names]
     axes.append(_scale(scores, logarithmic=False))
     names.append(objective)
     heights = np.stack([axis[0] for axis in axes], axis=1)
@@ -118,7 +118,7 @@ def parallel_figure(
         (colour,) = sample_colorscale("Blues", [0.2 + 0.8 * shade / (NUM_SHADES - 1)])
         xs, ys, texts = [], [], []
         for index in chosen:
-            text = f"trial {complete[index].number}: {objective} {scores[index]:.4f}"
+            text = f"trial {scored[index].number}: {objective} {scores[index]:.4f}"
             xs += [*range(len(names)), None]
             ys += [*heights[index], None]
             texts += [text] * (len(names) + 1)
@@ -133,7 +133,7 @@ def parallel_figure(
                 x=place, y=height, text=label, showarrow=False, xshift=4, xanchor="left",
                 font={"size": 11}, bgcolor="rgba(255,255,255,0.75)",
             )  # fmt: skip
-    layout(figure, "Complete trials through their hyperparameters", "", "")
+    layout(figure, "Trials through their hyperparameters", "", "")
     figure.update_layout(showlegend=False)
     figure.update_xaxes(
         tickvals=list(range(len(names))),

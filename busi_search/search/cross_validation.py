@@ -68,6 +68,7 @@ def cross_validate(
     cache: Path | None = None,
     masks: npt.NDArray[np.uint8] | None = None,
     watch: Watch | None = None,
+    first_fold: int = 0,
 ) -> Iterator[FoldResult]:
     """Train and judge a configuration fold by fold; stop iterating to prune.
 
@@ -90,6 +91,8 @@ def cross_validate(
         cache: folder for what frozen stages give; None keeps it for this call only.
         watch: told of every look at the validation images before the last epoch; what it raises
             gives the configuration up.
+        first_fold: index of the fold to begin with; the others follow in turn. What a fold gives
+            does not depend on it.
 
     Raises:
         TrainingDiverged: the loss is not finite.
@@ -97,10 +100,12 @@ def cross_validate(
     pixels = place_pixels(images, device)
     targets = torch.from_numpy(labels).to(device)
     inputs: Inputs | None = None
-    for index, fold in enumerate(folds):
+    for turn in range(len(folds)):
+        index = (first_fold + turn) % len(folds)
         if finished is not None and index in finished:
             yield finished[index]
             continue
+        fold = folds[index]
         started = time.perf_counter()
         seed = derive_seed(study_seed, trial_number, index, "fit")
         train, monitor = _inner_split(fold.train, labels, groups, hyperparameters, seed)

@@ -11,7 +11,12 @@ from optuna.trial import FrozenTrial, TrialState
 from busi_search.search.context import StudyContext, masks_for
 from busi_search.search.cross_validation import TrainingDiverged, cross_validate
 from busi_search.search.fold_result import FoldResult
-from busi_search.search.pruning import LEAST_CHANCE, least_auc, paired_evidence
+from busi_search.search.pruning import (
+    FIRST_LOOK,
+    LEAST_CHANCE,
+    least_auc,
+    paired_evidence,
+)
 from busi_search.search.records import (
     EXPECTED_VALUE,
     HYPERPARAMETERS,
@@ -21,6 +26,7 @@ from busi_search.search.records import (
     WORKER,
     best_trial,
     encode_fold,
+    first_fold,
     fold_key,
     objective_value,
     stored_folds,
@@ -80,6 +86,7 @@ class Objective:
             cache=context.home.cache,
             masks=masks_for(context, hyperparameters),
             watch=partial(self._watch, trial, owner, hyperparameters.epochs),
+            first_fold=first_fold(section, trial.number, len(folds)),
         )
         try:
             for result in fits:
@@ -93,6 +100,8 @@ class Objective:
                 self._report_and_prune(trial, results)
         except TrainingDiverged as error:
             raise self._pruned(trial, str(error)) from error
+        # Each trial began with a fold of its own; sums are taken in one order.
+        results.sort(key=lambda result: result.fold)
         scores = [result.metrics[section.metric] for result in results]
         spread = float(np.std(scores, ddof=1) / math.sqrt(len(scores)))
         trial.set_user_attr(STANDARD_ERROR, spread)
@@ -112,20 +121,16 @@ class Objective:
     def _report_and_prune(self, trial: optuna.Trial, results: list[FoldResult]) -> None:
         section = self._context.spec.study
         scores = [result.metrics[section.metric] for result in results]
-        if section.further_objectives:
-            # Optuna's reports and pruners are for one objective.
-            if len(results) < len(self._context.partition.folds):
-                self._weigh_evidence(trial, results)
+        fold = results[-1].fold
+        # Optuna's reports and pruners are for one objective.
+        if not section.further_objectives:
+            value = sum(scores) / len(scores) if section.reports_running_means else scores[-1]
+            if fold not in self._frozen(trial).intermediate_values:
+                trial.report(value, fold)
+        if len(results) == len(self._context.partition.folds):
             return
-        # Wilcoxon's test pairs the folds themselves; the other pruners compare running means.
-        value = scores[-1] if section.pruner == "wilcoxon" else sum(scores) / len(scores)
-        step = results[-1].fold
-        if step not in self._frozen(trial).intermediate_values:
-            trial.report(value, step)
-        if step == len(self._context.partition.folds) - 1:
-            return
-        if trial.should_prune():
-            raise self._pruned(trial, f"{section.pruner} pruner after fold {step}")
+        if not section.further_objectives and trial.should_prune():
+            raise self._pruned(trial, f"{section.pruner} pruner after fold {fold}")
         self._weigh_evidence(trial, results)
 
     def _watch(
@@ -140,17 +145,20 @@ class Objective:
         """Give up within the first fold what is far behind the best trial at the same point."""
         context, section = self._context, self._context.spec.study
         by_auc = section.pruner == "evidence" and section.objectives == ("cv_auc",)
-        # A known system is shown beside the winner: it gets a whole fold.
-        if fold > 0 or not by_auc or "recipe" in trial.user_attrs:
+        first = first_fold(section, trial.number, len(context.partition.folds))
+        if fold != first or epoch < FIRST_LOOK * epochs or not by_auc:
+            return
+        if "recipe" in trial.user_attrs:
+            # A known system is shown beside the winner: it gets a whole fold.
             return
         incumbent = self._best_folds(trial)
         if incumbent is None:
             return
         number, folds, best_epochs = incumbent
         least = least_auc(
-            folds[0],
+            folds[fold],
             epoch / epochs,
-            context.development.labels[context.partition.folds[0].validation],
+            context.development.labels[context.partition.folds[fold].validation],
             epochs=best_epochs,
             positive=context.development.positive,
         )
@@ -159,7 +167,7 @@ class Objective:
                 raise TrialTaken(str(trial.number))
             # As far below the best trial as it is now below what that had after this fold: too
             # low, for it might have learned more, but in the right order among its like.
-            behind = folds[0].metrics["auc"] - max(val_auc)
+            behind = folds[fold].metrics["auc"] - max(val_auc)
             trial.set_user_attr(EXPECTED_VALUE, _mean_auc(folds) - behind)
             trial.set_user_attr(UNFINISHED_EPOCHS, epoch)
             raise self._pruned(
@@ -178,7 +186,7 @@ class Objective:
         held_out = [context.partition.folds[result.fold].validation for result in results]
         evidence = paired_evidence(
             results,
-            incumbent[1][: len(results)],
+            [incumbent[1][result.fold] for result in results],
             [context.development.labels[indices] for indices in held_out],
             [context.groups[indices] for indices in held_out],
             metric=context.spec.study.metric,

@@ -10,7 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from busi_search.search.fold_result import FoldResult
-from busi_search.spec import Hyperparameters
+from busi_search.spec import Hyperparameters, StudySection
 
 HYPERPARAMETERS = "hyperparameters"
 PRUNE_REASON = "prune_reason"
@@ -68,6 +68,15 @@ def decode_fold(fold: int, stored: Mapping[str, Any]) -> FoldResult:
     )
 
 
+def first_fold(section: StudySection, trial_number: int, num_folds: int) -> int:
+    """Return the index of the fold that a trial begins with; the others follow in turn.
+
+    By evidence a trial is compared with the best one on the folds it has. If all trials began with
+    the same fold, a best one that was lucky there would end every other.
+    """
+    return trial_number % num_folds if section.pruner == "evidence" else 0
+
+
 def stored_folds(trial: FrozenTrial, num_folds: int) -> dict[int, FoldResult]:
     """Return the folds of a trial that were finished, by index."""
     return {
@@ -80,7 +89,15 @@ def stored_folds(trial: FrozenTrial, num_folds: int) -> dict[int, FoldResult]:
 def folds_begun(trial: FrozenTrial, num_folds: int) -> int:
     """Return how many folds of a trial were trained, one that was broken off included."""
     finished = sum(fold_key(fold) in trial.user_attrs for fold in range(num_folds))
-    return finished + (UNFINISHED_EPOCHS in trial.user_attrs)
+    return finished or int(UNFINISHED_EPOCHS in trial.user_attrs)
+
+
+def unfinished_epochs(trial: FrozenTrial, num_folds: int) -> int:
+    """Return the epochs of the fold within which a trial was given up; mostly 0."""
+    if any(fold_key(fold) in trial.user_attrs for fold in range(num_folds)):
+        # Its worker was killed while giving it up, and the next one went on with it.
+        return 0
+    return int(trial.user_attrs.get(UNFINISHED_EPOCHS, 0))
 
 
 def trial_hyperparameters(trial: FrozenTrial) -> Hyperparameters:

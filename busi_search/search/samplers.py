@@ -18,37 +18,50 @@ from busi_search.seeding import derive_seed
 from busi_search.spec import StudySpec
 
 
+def expected_values(
+    trials: Sequence[FrozenTrial], *, running_means: bool = False
+) -> dict[int, float]:
+    """Return, by number, the values of finished trials and those to be expected of pruned ones.
+
+    Args:
+        trials: with each fold's score as the intermediate value of the step of its index.
+        running_means: the intermediate values are means over the folds so far instead.
+
+    Returns:
+        For a pruned trial, what the finished trials have on average, plus by how much it is better
+        than they on the folds it has. One that was given up within its first fold has what was
+        expected of it then; one of which nothing is known is missing.
+    """
+    values = {t.number: t.values[0] for t in trials if t.state == TrialState.COMPLETE and t.values}
+    scores = {trial.number: _fold_scores(trial, running_means) for trial in trials}
+    of_fold: dict[int, list[float]] = {}
+    for number in values:
+        for fold, score in scores[number].items():
+            of_fold.setdefault(fold, []).append(score)
+    usual = {fold: float(np.mean(found)) for fold, found in of_fold.items()}
+    overall = float(np.mean(list(values.values()))) if values else 0.0
+    for trial in trials:
+        if trial.state != TrialState.PRUNED:
+            continue
+        own = scores[trial.number]
+        if own:
+            better = [score - usual.get(fold, overall) for fold, score in own.items()]
+            values[trial.number] = overall + float(np.mean(better))
+        elif EXPECTED_VALUE in trial.user_attrs:
+            values[trial.number] = float(trial.user_attrs[EXPECTED_VALUE])
+    return values
+
+
 def expect_values(
-    trials: Sequence[FrozenTrial], *, minimise: bool, single_folds: bool = False
+    trials: Sequence[FrozenTrial], *, minimise: bool, running_means: bool = False
 ) -> list[FrozenTrial]:
-    """Return trials with pruned ones as if finished, at the value to be expected of them.
+    """Return trials with pruned ones as if finished, at their :func:`expected_values`.
 
     Optuna's TPE ranks every finished trial before every pruned one. Where most trials are pruned
     and the first were finished for want of anything to compare them with, it then takes these for
-    the good ones.
-
-    Args:
-        trials: with the running mean over folds as intermediate values.
-        minimise: whether less is better.
-        single_folds: the intermediate values are those of single folds instead.
-
-    Returns:
-        The same trials; a pruned one has its running mean, moved by what the mean of finished
-        trials changed by from that fold to the last. One that was given up within its first fold
-        has what was expected of it then; one of which nothing is known the worst value of all.
+    the good ones. A pruned trial of which nothing is known gets the worst value of all.
     """
-    values = {t.number: t.values[0] for t in trials if t.state == TrialState.COMPLETE and t.values}
-    means = {trial.number: _running_means(trial, single_folds) for trial in trials}
-    changes: dict[int, list[float]] = {}
-    for number, value in values.items():
-        for fold, mean in means[number].items():
-            changes.setdefault(fold, []).append(value - mean)
-    for trial in trials:
-        if trial.state == TrialState.PRUNED and means[trial.number]:
-            fold, mean = max(means[trial.number].items())
-            values[trial.number] = mean + float(np.mean(changes.get(fold, [0.0])))
-        elif trial.state == TrialState.PRUNED and EXPECTED_VALUE in trial.user_attrs:
-            values[trial.number] = float(trial.user_attrs[EXPECTED_VALUE])
+    values = expected_values(trials, running_means=running_means)
     if not values:
         return list(trials)
     worst = (max if minimise else min)(values.values())
@@ -61,29 +74,29 @@ def expect_values(
     return expected
 
 
-def _running_means(trial: FrozenTrial, single_folds: bool) -> dict[int, float]:
+def _fold_scores(trial: FrozenTrial, running_means: bool) -> dict[int, float]:
     found = dict(sorted(trial.intermediate_values.items()))
-    if not single_folds:
+    if not running_means:
         return found
-    means = np.cumsum(list(found.values())) / np.arange(1, len(found) + 1)
-    return dict(zip(found, means.tolist(), strict=True))
+    totals = np.array(list(found.values())) * np.arange(1, len(found) + 1)
+    return dict(zip(found, np.diff(totals, prepend=0.0).tolist(), strict=True))
 
 
 class _Expectations(Study):
     """What a sampler sees of a study: pruned trials at their expected values, as of one moment."""
 
-    _single_folds = False
+    _running_means = False
     _seen: list[FrozenTrial] | None = None
 
     @classmethod
-    def of(cls, study: Study, *, single_folds: bool) -> Study:
+    def of(cls, study: Study, *, running_means: bool) -> Study:
         """Return such a view of a study with one objective, or Hyperband's own view as it is."""
         if type(study) is not Study:
             return study
         view = copy.copy(study)
         view.__class__ = cls
         assert isinstance(view, cls)
-        view._single_folds = single_folds
+        view._running_means = running_means
         return view
 
     def _get_trials(
@@ -95,7 +108,7 @@ class _Expectations(Study):
         if self._seen is None:
             found = super()._get_trials(deepcopy=False, states=FINISHED)
             minimise = self.direction == StudyDirection.MINIMIZE
-            self._seen = expect_values(found, minimise=minimise, single_folds=self._single_folds)
+            self._seen = expect_values(found, minimise=minimise, running_means=self._running_means)
         return self._seen
 
 
@@ -230,9 +243,9 @@ def make_sampler(spec: StudySpec) -> BaseSampler:
         return optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup)
 
     if section.sampler == "tpe" and not section.further_objectives:
-        single_folds = section.pruner == "wilcoxon"
+        running = section.reports_running_means
         return SeededSampler(
-            make, section.seed, lambda study: _Expectations.of(study, single_folds=single_folds)
+            make, section.seed, lambda study: _Expectations.of(study, running_means=running)
         )
     return SeededSampler(make, section.seed)
 

@@ -60,6 +60,15 @@ def test_finished_folds_are_passed_through_and_the_rest_is_the_same() -> None:
         np.testing.assert_array_equal(one.log_probabilities, two.log_probabilities)
 
 
+def test_what_a_fold_gives_does_not_depend_on_the_fold_begun_with() -> None:
+    whole = _run()
+    turned = _run(first_fold=2, finished={0: whole[0]})
+    assert [result.fold for result in turned] == [2, 0, 1]
+    for result in turned:
+        expected = whole[result.fold].log_probabilities
+        np.testing.assert_array_equal(result.log_probabilities, expected)
+
+
 def test_stored_folds_keep_every_bit() -> None:
     result = _run()[1]
     back = decode_fold(1, encode_fold(result))

@@ -32,6 +32,7 @@ class Architecture:
 ARCHITECTURES: dict[str, Architecture] = {
     "small_cnn": Architecture("small_cnn", "", 576, 3, channels=1, imagenet=False),
     "small_cnn_wide": Architecture("small_cnn", "wide", 1152, 3, channels=1, imagenet=False),
+    "tiny_resnet": Architecture("tiny_resnet", "", 576, 3, channels=1, imagenet=False),
     "resnet18": Architecture("resnet", "resnet18", 512, 5),
     "resnet34": Architecture("resnet", "resnet34", 512, 5),
     "resnet50": Architecture("resnet", "resnet50", 2048, 5),

@@ -41,7 +41,7 @@ from busi_search.errors import BusiSearchError
     help="Stop searching after this time.",
 )
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Seed of the study.")
-@click.option("--weights", help="none, imagenet, or a .safetensors or .pth file.")
+@click.option("--weights", help="none, phantom, imagenet, or a .safetensors or .pth file.")
 @click.option(
     "--set",
     "overrides",

@@ -212,7 +212,7 @@ def _weights(spec: StudySpec, about: str) -> Iterator[Finding]:
     searched = spec.space.get("weights")
     names = searched.choices if isinstance(searched, Choice) else [spec.resolve({}).weights]
     for name in names:
-        if name in ("none", "imagenet"):
+        if name in ("none", "phantom", "imagenet"):
             continue
         if not Path(str(name)).expanduser().is_file():
             yield Finding(about, "problem", f"its weights {name} are gone", "put the file back")

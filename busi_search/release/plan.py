@@ -89,6 +89,12 @@ def _check_weights(spec: StudySpec) -> None:
         for architecture in values("architecture"):
             chosen = spec.resolve({"weights": weights, "architecture": architecture})
             check_weights(chosen.weights, chosen.architecture)
+            size = chosen.image_size_pixels
+            if chosen.weights == "phantom" and not 28 <= size <= 512:
+                raise InputError(
+                    f'weights = "phantom" needs images of 28 to 512 px, for phantoms have no other '
+                    f"size, but image_size_pixels is {size}; change one of them."
+                )
 
 
 def resolve_device(device: str) -> str:

@@ -35,6 +35,7 @@ from busi_search.training.inputs import (
     place_pixels,
 )
 from busi_search.training.losses import LossFunction, balanced_class_weights
+from busi_search.training.pretraining import phantom_weights
 from busi_search.training.weights import load_weights
 from busi_search.training.zoo import ImageClassifier, build_model
 
@@ -88,7 +89,8 @@ def cross_validate(
         device: PyTorch's name of the device.
         finished: folds that are already known and are passed through, not trained again.
         masks: (N, S, S) uint8 lesion masks, needed where ``mask_weight`` is not 0.
-        cache: folder for what frozen stages give; None keeps it for this call only.
+        cache: folder for what frozen stages give and for weights learned from phantoms; None keeps
+            nothing.
         watch: told of every look at the validation images before the last epoch; what it raises
             gives the configuration up.
         first_fold: index of the fold to begin with; the others follow in turn. What a fold gives
@@ -110,7 +112,7 @@ def cross_validate(
         seed = derive_seed(study_seed, trial_number, index, "fit")
         train, monitor = _inner_split(fold.train, labels, groups, hyperparameters, seed)
         seed_everything(seed)
-        model = _make_model(hyperparameters, num_classes).to(device)
+        model = _make_model(hyperparameters, num_classes, cache, device).to(device)
         if hyperparameters.mask_weight > 0:
             # Every fold's own network gets the head that predicts masks.
             assert masks is not None, "checked when the study was prepared"
@@ -159,7 +161,9 @@ def cross_validate(
         )
 
 
-def _make_model(hyperparameters: Hyperparameters, num_classes: int) -> ImageClassifier:
+def _make_model(
+    hyperparameters: Hyperparameters, num_classes: int, cache: Path | None, device: str
+) -> ImageClassifier:
     model = build_model(
         hyperparameters.architecture,
         num_classes=num_classes,
@@ -170,17 +174,26 @@ def _make_model(hyperparameters: Hyperparameters, num_classes: int) -> ImageClas
         test_time_flip=hyperparameters.test_time_flip,
         test_time_shift=hyperparameters.test_time_shift,
     )
-    load_weights(model, hyperparameters.architecture, hyperparameters.weights)
+    if hyperparameters.weights == "phantom":
+        learned = phantom_weights(
+            hyperparameters.architecture,
+            hyperparameters.image_size_pixels,
+            device=device,
+            folder=None if cache is None else cache / "weights",
+        )
+        model.load_state_dict(learned, strict=False)
+    else:
+        load_weights(model, hyperparameters.architecture, hyperparameters.weights)
     # A searched depth may exceed the stages of a small architecture: only its head learns then.
     freeze_backbone(model, min(hyperparameters.freeze_depth, len(model.stages)))
     return model
 
 
 def _normalisation(hyperparameters: Hyperparameters) -> str:
-    """Grey levels as the weights expect them: pretrained ones as ImageNet's unless stated."""
+    """Grey levels as the weights expect them: those from files as ImageNet's unless stated."""
     if hyperparameters.normalisation != "auto":
         return hyperparameters.normalisation
-    return "scratch" if hyperparameters.weights == "none" else "imagenet"
+    return "scratch" if hyperparameters.weights in ("none", "phantom") else "imagenet"
 
 
 def _fit(

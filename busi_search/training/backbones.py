@@ -187,8 +187,43 @@ def _small_cnn(variant: str) -> nn.ModuleList:
     return nn.ModuleList(blocks)
 
 
+class _ResidualBlock(nn.Module):
+    """Two convolutions beside a shortcut, with ELU as in the small network, then a max-pool."""
+
+    def __init__(self, inputs: int, outputs: int, *, pool: bool) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, kernel_size=3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.shortcut = nn.Sequential(
+            nn.Conv2d(inputs, outputs, kernel_size=1, bias=False), nn.BatchNorm2d(outputs)
+        )
+        self.pool = nn.MaxPool2d(2) if pool else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, inputs, H, W) to (N, outputs, H, W), or half of both with the pool."""
+        inner = F.elu(self.bn1(self.conv1(x)), inplace=True)
+        summed = self.bn2(self.conv2(inner)) + self.shortcut(x)
+        result: Tensor = self.pool(F.elu(summed, inplace=True))
+        return result
+
+
+def _tiny_resnet(_variant: str) -> nn.ModuleList:
+    """The small network's stem and two residual blocks; sized for 28–64 px."""
+    stem = nn.Sequential(
+        nn.Conv2d(1, 16, kernel_size=3, padding=1, bias=False),
+        nn.MaxPool2d(2),
+        nn.BatchNorm2d(16),
+        nn.ELU(inplace=True),
+    )
+    last = nn.Sequential(_ResidualBlock(32, 64, pool=False), nn.AdaptiveAvgPool2d(3), nn.Flatten())
+    return nn.ModuleList([stem, _ResidualBlock(16, 32, pool=True), last])
+
+
 FAMILIES: dict[str, Family] = {
     "small_cnn": Family(_small_cnn, list),
+    "tiny_resnet": Family(_tiny_resnet, list),
     "resnet": Family(_torchvision, _split_resnet),
     "small_resnet": Family(_small_resnet, _split_resnet),
     "harmonic_resnet": Family(_harmonic_resnet, _split_resnet),

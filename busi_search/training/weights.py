@@ -30,7 +30,7 @@ def check_weights(weights: str, architecture: str) -> None:
     """
     if weights == "imagenet":
         _imagenet_state(architecture)
-    elif weights != "none":
+    elif weights not in ("none", "phantom"):
         _file_state(user_path(weights))
 
 
@@ -61,7 +61,8 @@ def load_weights(model: ImageClassifier, architecture: str, weights: str) -> lis
 def _file_state(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise InputError(
-            f"{path}: no such weights file; expected none, imagenet or a .safetensors or .pth path."
+            f"{path}: no such weights file; expected none, phantom, imagenet or the path of a "
+            ".safetensors or .pth file."
         )
     state: Any
     try:

@@ -16,6 +16,7 @@ from busi_search.training.zoo import build_model
 SIZES = {
     "small_cnn": (28, 64),
     "small_cnn_wide": (28,),
+    "tiny_resnet": (28, 64),
     "resnet18": (28, 64),
     "resnet34": (64,),
     "resnet50": (64,),

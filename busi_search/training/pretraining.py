@@ -1,0 +1,164 @@
+"""Weights learned from simulated images: a start that has seen no real image of anybody."""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from busi_search.data.phantom import CLASS_NAMES, simulate_phantom
+from busi_search.home import check_free_space, disk_errors
+from busi_search.training.augment import AugmentationRanges, augment_batch
+from busi_search.training.fit import Schedule, fit_fold, make_optimizer
+from busi_search.training.inputs import PixelInputs, place_pixels
+from busi_search.training.losses import LossFunction
+from busi_search.training.zoo import ImageClassifier, build_model
+
+
+@dataclass(frozen=True)
+class PretrainingRecipe:
+    """How a network learns from phantoms; chosen on the study ``breastmnist`` (studies/RESULTS.md).
+
+    Attributes:
+        num_images: phantoms simulated, of three classes.
+        epochs: passes over them.
+        batch_size: images per step.
+        learning_rate: at its height, after a tenth of the steps.
+        weight_decay: of AdamW.
+        dropout: before the head, which is thrown away.
+        augmentation_strength: of the default ranges, with ``shift`` and without speckle.
+        shift: largest, as a share of the side.
+        seed: of the images, the weights and the order.
+    """
+
+    num_images: int = 6000
+    epochs: int = 15
+    batch_size: int = 64
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.02
+    dropout: float = 0.1
+    augmentation_strength: float = 0.6
+    shift: float = 0.2
+    seed: int = 77
+
+
+DEFAULT_RECIPE = PretrainingRecipe()
+
+
+def phantom_weights(
+    architecture: str,
+    size_pixels: int,
+    *,
+    device: str = "cpu",
+    folder: Path | None = None,
+    recipe: PretrainingRecipe | None = None,
+) -> dict[str, Tensor]:
+    """Return the stages of a network that has learned to tell simulated lesions apart.
+
+    They are learned once per architecture, image size and kind of device, and kept; while one
+    process learns them others wait. On one kind of CPU the same weights come out everywhere.
+
+    Args:
+        architecture: a key of ``ARCHITECTURES``.
+        size_pixels: height and width of the images, 28 to 512.
+        device: PyTorch's name of the device.
+        folder: where they are kept; None: nowhere, they are learned anew.
+        recipe: how (default: ``DEFAULT_RECIPE``).
+
+    Returns:
+        Tensors by their names in the network (``stages.0…``).
+
+    Raises:
+        InputError: the size is none that phantoms have.
+        BusiSearchError: the disk has no room for them.
+    """
+    recipe = recipe or DEFAULT_RECIPE
+    learn = partial(_learn, architecture, size_pixels, device, recipe)
+    if folder is None:
+        return learn()
+    kind = torch.device(device).type
+    key = json.dumps([architecture, size_pixels, kind, asdict(recipe)], sort_keys=True)
+    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+    target = folder / f"phantom-{architecture}-{size_pixels}px-{digest}.safetensors"
+    if not target.exists():
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / f"{target.name}.lock"):
+                if not target.exists():
+                    _keep(learn(), target)
+    return load_file(target)
+
+
+def _keep(state: dict[str, Tensor], target: Path) -> None:
+    check_free_space(target.parent, sum(t.numel() * t.element_size() for t in state.values()))
+    temporary = target.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        save_file(state, temporary)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _learn(
+    architecture: str, size_pixels: int, device: str, recipe: PretrainingRecipe
+) -> dict[str, Tensor]:
+    phantom = simulate_phantom(recipe.num_images, size_pixels=size_pixels, seed=recipe.seed)
+    # The caller's random streams go on as if nothing had happened.
+    with torch.random.fork_rng(devices=[device] if device != "cpu" else []):
+        torch.manual_seed(recipe.seed)
+        model = build_model(
+            architecture,
+            num_classes=len(CLASS_NAMES),
+            head="linear",
+            head_width=0,
+            dropout=recipe.dropout,
+            normalisation="scratch",
+        ).to(device)
+        _fit(model, np.ascontiguousarray(phantom.images), phantom.labels, device, recipe)
+    state = model.stages.state_dict(prefix="stages.")
+    return {name: tensor.cpu().contiguous() for name, tensor in state.items()}
+
+
+def _fit(
+    model: ImageClassifier,
+    images: "np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]",
+    labels: "np.ndarray[tuple[int], np.dtype[np.int64]]",
+    device: str,
+    recipe: PretrainingRecipe,
+) -> None:
+    ranges = AugmentationRanges(shift=recipe.shift, speckle=0.0)
+
+    def augment(
+        pixels: Tensor, targets: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        return augment_batch(pixels, recipe.augmentation_strength, generator, ranges), targets
+
+    epochs = fit_fold(
+        model,
+        PixelInputs(place_pixels(images, device), augment, device),
+        torch.from_numpy(labels).to(device),
+        train=np.arange(len(labels)),
+        monitor=None,
+        optimizer=make_optimizer(
+            model,
+            "adamw",
+            learning_rate=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
+        ),
+        loss_function=LossFunction("cross_entropy"),
+        schedule=Schedule("onecycle"),
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        freeze_depth=0,
+        balanced_sampling=False,
+        seed=recipe.seed,
+    )
+    for _ in epochs:
+        pass

@@ -45,6 +45,7 @@ def measure(
         positive=development.positive,
         study_seed=seed,
         trial_number=0,
+        cache=context.home.cache,
     )
     probabilities = [metrics.softmax(result.log_probabilities) for result in results]
     return probabilities, time.process_time() - started

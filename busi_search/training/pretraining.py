@@ -13,7 +13,7 @@ from filelock import FileLock
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from busi_search.data.phantom import CLASS_NAMES, simulate_phantom
+from busi_search.data.phantom import MALIGNANT, simulate_phantom
 from busi_search.home import check_free_space, disk_errors
 from busi_search.training.augment import AugmentationRanges, augment_batch
 from busi_search.training.fit import Schedule, fit_fold, make_optimizer
@@ -27,7 +27,8 @@ class PretrainingRecipe:
     """How a network learns from phantoms; chosen on the study ``breastmnist`` (studies/RESULTS.md).
 
     Attributes:
-        num_images: phantoms simulated, of three classes.
+        num_images: phantoms simulated; the network learns which are malignant. Told to tell three
+            classes apart it learned what helps less on real images (.901 against .914).
         epochs: passes over them.
         batch_size: images per step.
         learning_rate: at its height, after a tenth of the steps.
@@ -39,7 +40,7 @@ class PretrainingRecipe:
     """
 
     num_images: int = 6000
-    epochs: int = 15
+    epochs: int = 20
     batch_size: int = 64
     learning_rate: float = 3e-3
     weight_decay: float = 0.02
@@ -115,13 +116,14 @@ def _learn(
         torch.manual_seed(recipe.seed)
         model = build_model(
             architecture,
-            num_classes=len(CLASS_NAMES),
+            num_classes=2,
             head="linear",
             head_width=0,
             dropout=recipe.dropout,
             normalisation="scratch",
         ).to(device)
-        _fit(model, np.ascontiguousarray(phantom.images), phantom.labels, device, recipe)
+        malignant = (phantom.labels == MALIGNANT).astype(np.int64)
+        _fit(model, phantom.images, malignant, device, recipe)
     state = model.stages.state_dict(prefix="stages.")
     return {name: tensor.cpu().contiguous() for name, tensor in state.items()}
 

@@ -60,6 +60,12 @@ def announce(
         f"{escape(place)}; best by {context.spec.study.objective}; home "
         f"{escape(str(context.home.root))}"
     )
+    from busi_search.release.plan import learns_from_phantoms
+
+    if learns_from_phantoms(context):
+        err.print(
+            "First, weights are learned from simulated images: some minutes, once for this home."
+        )
 
 
 def _status(progress: "SearchProgress") -> str:

@@ -7,8 +7,9 @@ from busi_search.data.sources import guess_study
 from busi_search.errors import InputError
 from busi_search.home import Home, open_home
 from busi_search.search.context import StudyContext, prepare_study
-from busi_search.spec import Choice, StudySpec
+from busi_search.spec import Choice, Hyperparameters, StudySpec
 from busi_search.study_files import load_spec
+from busi_search.training.pretraining import phantom_weights_file
 from busi_search.training.weights import check_weights
 
 WORKER_MEMORY_BYTES = 1_500_000_000
@@ -79,22 +80,41 @@ def _checked_name(name: str | None) -> str | None:
 
 def _check_weights(spec: StudySpec) -> None:
     """Load every (architecture, weights) pair once, so that a missing file ends here."""
+    for chosen in _starts(spec):
+        check_weights(chosen.weights, chosen.architecture)
+        size = chosen.image_size_pixels
+        if chosen.weights == "phantom" and not 28 <= size <= 512:
+            raise InputError(
+                f'weights = "phantom" needs images of 28 to 512 px, for phantoms have no other '
+                f"size, but image_size_pixels is {size}; change one of them."
+            )
+
+
+def _starts(spec: StudySpec) -> list[Hyperparameters]:
+    """Every architecture with every weights that the search may take."""
 
     def values(name: str) -> list[Any]:
         searched = spec.space.get(name)
         fixed = getattr(spec.resolve({}), name)
         return list(searched.choices) if isinstance(searched, Choice) else [fixed]
 
-    for weights in values("weights"):
-        for architecture in values("architecture"):
-            chosen = spec.resolve({"weights": weights, "architecture": architecture})
-            check_weights(chosen.weights, chosen.architecture)
-            size = chosen.image_size_pixels
-            if chosen.weights == "phantom" and not 28 <= size <= 512:
-                raise InputError(
-                    f'weights = "phantom" needs images of 28 to 512 px, for phantoms have no other '
-                    f"size, but image_size_pixels is {size}; change one of them."
-                )
+    return [
+        spec.resolve({"weights": weights, "architecture": architecture})
+        for weights in values("weights")
+        for architecture in values("architecture")
+    ]
+
+
+def learns_from_phantoms(context: StudyContext) -> bool:
+    """Whether weights must be learned from phantoms first, for this home has not all of them."""
+    folder = context.home.cache / "weights"
+    return any(
+        chosen.weights == "phantom"
+        and not phantom_weights_file(
+            folder, chosen.architecture, chosen.image_size_pixels, device=context.device
+        ).exists()
+        for chosen in _starts(context.spec)
+    )
 
 
 def resolve_device(device: str) -> str:

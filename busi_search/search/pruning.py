@@ -19,7 +19,7 @@ Influence = npt.NDArray[np.float64]
 
 # A trial is given up when its chance of ending above the best one is smaller. Chosen on replays of
 # unpruned searches (benchmarks/pruning.py).
-LEAST_CHANCE = 0.1
+LEAST_CHANCE = 0.2
 # Within its first fold, from this share of the epochs on, a trial is given up when the highest
 # validation AUC it has shown is more than a standard error below the lowest of the best trial from
 # that point on. Single looks vary by .03: comparing look with look gave up good trials.

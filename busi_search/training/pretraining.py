@@ -84,10 +84,7 @@ def phantom_weights(
     learn = partial(_learn, architecture, size_pixels, device, recipe)
     if folder is None:
         return learn()
-    kind = torch.device(device).type
-    key = json.dumps([architecture, size_pixels, kind, asdict(recipe)], sort_keys=True)
-    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-    target = folder / f"phantom-{architecture}-{size_pixels}px-{digest}.safetensors"
+    target = phantom_weights_file(folder, architecture, size_pixels, device=device, recipe=recipe)
     if not target.exists():
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -95,6 +92,21 @@ def phantom_weights(
                 if not target.exists():
                     _keep(learn(), target)
     return load_file(target)
+
+
+def phantom_weights_file(
+    folder: Path,
+    architecture: str,
+    size_pixels: int,
+    *,
+    device: str = "cpu",
+    recipe: PretrainingRecipe | None = None,
+) -> Path:
+    """Return where such weights are kept; its name says all that they depend on."""
+    kind = torch.device(device).type
+    settings = [architecture, size_pixels, kind, asdict(recipe or DEFAULT_RECIPE)]
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+    return folder / f"phantom-{architecture}-{size_pixels}px-{digest}.safetensors"
 
 
 def _keep(state: dict[str, Tensor], target: Path) -> None:

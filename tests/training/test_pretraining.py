@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from busi_search.data.phantom import MALIGNANT, simulate_phantom
 from busi_search.errors import InputError
 from busi_search.home import Home
-from busi_search.release.plan import plan_study
+from busi_search.release.plan import learns_from_phantoms, plan_study
 from busi_search.release.run import run_study
 from busi_search.search.storage import find_study
 from busi_search.training import pretraining
@@ -84,14 +84,18 @@ def test_a_study_starts_from_them_and_keeps_them(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pretraining, "DEFAULT_RECIPE", QUICK)
+    overrides = (*TINY, "epochs=1", "recipes=[]", 'weights="phantom"')
+    context = plan_study("quickstart", home=home, overrides=overrides, device="cpu")
+    assert learns_from_phantoms(context)
     run_study(
         "quickstart",
         trials=2,
         home=home.root,
-        overrides=(*TINY, "epochs=1", "recipes=[]", 'weights="phantom"'),
+        overrides=overrides,
         device="cpu",
         inline=True,
     )
+    assert not learns_from_phantoms(context)
     assert len(list((home.cache / "weights").glob("phantom-*.safetensors"))) == 1
     for trial in find_study(home, "quickstart-phantom").get_trials():
         assert trial.user_attrs["hyperparameters"]["weights"] == "phantom"

@@ -19,7 +19,7 @@ from busi_search.release.selection import Estimate, bias_corrected_estimates, ch
 from busi_search.search.context import StudyContext, masks_for
 from busi_search.search.cross_validation import cross_validate
 from busi_search.search.fold_result import gather_out_of_fold
-from busi_search.search.records import fold_key, stored_folds, trial_hyperparameters
+from busi_search.search.records import stored_folds, trial_hyperparameters
 from busi_search.spec import METRICS
 from busi_search.training.metrics import softmax
 
@@ -31,10 +31,9 @@ def estimate_scores(context: StudyContext, trials: Sequence[FrozenTrial]) -> dic
     """Return the winner's figures, corrected for the choice among all trials, pruned ones too."""
     folds = context.partition.folds
     order = [t for t in trials if t.state == TrialState.COMPLETE]
-    order += [t for t in trials if t.state == TrialState.PRUNED and fold_key(0) in t.user_attrs]
-    gathered = [
-        gather_out_of_fold(list(stored_folds(trial, len(folds)).values()), folds) for trial in order
-    ]
+    finished = {t.number: list(stored_folds(t, len(folds)).values()) for t in trials}
+    order += [t for t in trials if t.state == TrialState.PRUNED and finished[t.number]]
+    gathered = [gather_out_of_fold(finished[trial.number], folds) for trial in order]
     costs, tolerance = choice_rule(order, context.spec.study)
     return bias_corrected_estimates(
         context.development.labels,

@@ -1,12 +1,20 @@
+import copy
+
 import numpy as np
 import pytest
+from optuna.trial import TrialState
 
+from busi_search.release import rebuild
 from busi_search.release.pruned_trials import fill_pruned
+from busi_search.release.run import StudyResult
 from busi_search.release.selection import (
+    Estimate,
     bias_corrected_estimate,
     bias_corrected_estimates,
     choose_trial,
 )
+from busi_search.search.records import fold_key
+from busi_search.search.storage import find_study
 from busi_search.training.metrics import compute_metrics, softmax
 
 
@@ -180,3 +188,30 @@ def test_the_luck_of_a_race_is_corrected_too() -> None:
             found.append(estimate.value - honest)
     assert np.mean(survivors) > 0.015
     assert abs(np.mean(everyone)) < 0.01
+
+
+def test_a_pruned_trial_takes_part_whichever_fold_it_began_with(
+    tiny_result: StudyResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = tiny_result.context
+    trials = find_study(context.home, context.name).get_trials()
+    complete = next(trial for trial in trials if trial.state == TrialState.COMPLETE)
+    pruned = copy.deepcopy(complete)
+    pruned.number, pruned.state, pruned.values = 99, TrialState.PRUNED, None
+    for fold in (0, 1):
+        del pruned.user_attrs[fold_key(fold)]
+    nothing = copy.deepcopy(pruned)
+    nothing.number = 100
+    del nothing.user_attrs[fold_key(2)]
+    seen: list[np.ndarray] = []
+
+    def take(_: object, probabilities: np.ndarray, **__: object) -> dict[str, Estimate]:
+        seen.append(probabilities)
+        return {}
+
+    monkeypatch.setattr(rebuild, "bias_corrected_estimates", take)
+    rebuild.estimate_scores(context, [complete, pruned, nothing])
+    (probabilities,) = seen
+    assert len(probabilities) == 2
+    known = np.isfinite(probabilities[1, :, 0])
+    np.testing.assert_array_equal(np.flatnonzero(known), context.partition.folds[2].validation)

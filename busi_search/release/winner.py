@@ -15,6 +15,11 @@ from optuna.trial import FrozenTrial, TrialState
 from busi_search.data.image_cache import load_images
 from busi_search.data.ledger import FILE_NAME, read_ledger
 from busi_search.errors import BusiSearchError
+from busi_search.release.descriptions import (
+    corrected_figures,
+    describe_study,
+    describe_version,
+)
 from busi_search.release.familiarity import fit_familiarity
 from busi_search.release.grad_cam import EXPLANATIONS, explain_images
 from busi_search.release.model_card import Card, card_markdown, make_model_card
@@ -26,7 +31,6 @@ from busi_search.release.rebuild import (
     rebuild_ensemble,
 )
 from busi_search.release.registry import (
-    MODEL_NAME,
     RELEASED,
     FoldEnsemble,
     RegisteredVersion,
@@ -36,7 +40,7 @@ from busi_search.release.registry import (
     make_candidate,
     register_version,
 )
-from busi_search.release.report import PHANTOM_WARNING, render_report
+from busi_search.release.report import render_report
 from busi_search.release.selection import (
     Estimate,
     pareto_front,
@@ -246,7 +250,7 @@ def _rebuild_and_register(
         num_classes=len(development.class_names),
         metadata=metadata,
         tags=tags,
-        description=_describe(context, best, estimate),
+        description=describe_version(context, best, estimate),
     )
     weights = _check_export(context, model, version, hyperparameters.image_size_pixels)
     provenance = {
@@ -276,22 +280,6 @@ def _check_export(
     return loaded.weights_sha256
 
 
-def _describe(context: StudyContext, best: FrozenTrial, estimate: Estimate) -> str:
-    objective = context.spec.study.objective
-    warning = f"**{PHANTOM_WARNING}**\n\n" if context.development.simulated else ""
-    return (
-        f"{warning}Average of {len(context.partition.folds)} fold models of trial {best.number} of "
-        f"study `{context.name}`.\n\n"
-        f"* {objective}: {estimate.naive:.3f} as found, **{estimate.value:.3f}** corrected for the "
-        f"choice (95 % interval {estimate.low:.3f} to {estimate.high:.3f})\n"
-        f"* data: {context.development.name}, fingerprint `{context.partition.fingerprint}`, "
-        f"{context.counts['num_development']} development images in groups\n"
-        f"* classes: {', '.join(context.development.class_names)}\n\n"
-        "Promote it with `busi-search promote`, which opens the sealed test and asks the gate; the "
-        "button of MLflow does neither. For research use only."
-    )
-
-
 def _log_release(
     context: StudyContext,
     tracker: Tracker,
@@ -311,7 +299,7 @@ def _log_release(
     tags = {
         "busi.best_trial": str(best.number),
         "busi.model_version": version.version,
-        "mlflow.note.content": _note(context, best, estimate, version),
+        "mlflow.note.content": describe_study(context, best, estimate, version),
     }
     tracker.log_result(figures, tags)
     if context.spec.study.further_objectives:
@@ -331,29 +319,6 @@ def _log_release(
         }
     )
     tracker.seconds += time.perf_counter() - started
-
-
-def corrected_figures(estimates: dict[str, Estimate]) -> dict[str, float]:
-    """Return the corrected figures and their limits under the names they have in MLflow."""
-    rows = {}
-    for metric, estimate in estimates.items():
-        rows[f"corrected_cv_{metric}"] = estimate.value
-        rows[f"corrected_cv_{metric}_low"] = estimate.low
-        rows[f"corrected_cv_{metric}_high"] = estimate.high
-    return rows
-
-
-def _note(
-    context: StudyContext, best: FrozenTrial, estimate: Estimate, version: RegisteredVersion
-) -> str:
-    searched = ", ".join(f"`{name}`" for name in context.spec.space)
-    return (
-        f"{_describe(context, best, estimate)}\n\n"
-        f"Searched: {searched}; sampler {context.spec.study.sampler}, pruner "
-        f"{context.spec.study.pruner}.\n\nRegistered as "
-        f"[`{MODEL_NAME}` version {version.version}](#/models/{MODEL_NAME}/versions/"
-        f"{version.version}).\n\nFigures: `report.html` under Artifacts; it works offline too."
-    )
 
 
 def model_card(

@@ -1,4 +1,7 @@
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +54,24 @@ def test_they_are_learned_once_and_appear_whole(
     with pytest.raises(RuntimeError, match="learned again"):
         phantom_weights("tiny_resnet", 32, folder=tmp_path, recipe=QUICK)
     assert list(tmp_path.glob("*.safetensors")) == [kept]
+
+
+def test_who_comes_second_waits_for_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def learn(*_: object) -> dict[str, torch.Tensor]:
+        calls.append(1)
+        time.sleep(0.3)
+        return {"stages.0.weight": torch.ones(3)}
+
+    monkeypatch.setattr(pretraining, "_learn", learn)
+    ask = partial(phantom_weights, "small_cnn", 28, folder=tmp_path / "weights", recipe=QUICK)
+    with ThreadPoolExecutor(3) as pool:
+        found = [future.result() for future in [pool.submit(ask) for _ in range(3)]]
+    assert len(calls) == 1
+    assert all(torch.equal(state["stages.0.weight"], torch.ones(3)) for state in found)
 
 
 def _must_not_run(*_: object) -> dict[str, torch.Tensor]:

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 
 from busi_search.data.folds import make_folds
-from busi_search.search import cross_validation
 from busi_search.search.cross_validation import TrainingDiverged, cross_validate
 from busi_search.search.fold_result import FoldResult, gather_out_of_fold
 from busi_search.search.records import cv_metrics, decode_fold, encode_fold
 from busi_search.spec import Hyperparameters
+from busi_search.training import assembly
 
 LABELS = np.arange(60) % 3
 GROUPS = np.arange(60)
@@ -91,13 +91,13 @@ def test_out_of_fold_rows_belong_to_their_images() -> None:
 def test_the_scored_fold_chooses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Early stopping watches an inner split of the training images, never the fold."""
     seen: list[tuple[np.ndarray, np.ndarray]] = []
-    original = cross_validation.fit_fold
+    original = assembly.fit_fold
 
     def spy(*args: object, **options: object) -> object:
         seen.append((options["train"], options["monitor"]))
         return original(*args, **options)
 
-    monkeypatch.setattr(cross_validation, "fit_fold", spy)
+    monkeypatch.setattr(assembly, "fit_fold", spy)
     _run(hyperparameters={"early_stopping_patience": 1, "epochs": 3})
     for (train, monitor), fold in zip(seen, FOLDS, strict=True):
         assert not set(train) & set(monitor)

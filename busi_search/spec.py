@@ -88,6 +88,11 @@ class StudySection(_Strict):
         return self
 
     @property
+    def asks_optuna_to_prune(self) -> bool:
+        """Whether the pruner is one of Optuna's: these know one objective only."""
+        return self.pruner in ("median", "hyperband", "wilcoxon")
+
+    @property
     def reports_running_means(self) -> bool:
         """Whether Optuna is told the mean over the folds so far, and not each fold's score."""
         return self.pruner in ("median", "hyperband")

@@ -1,7 +1,7 @@
 """One trial: sample, cross-validate, report every fold, prune, return."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from functools import partial
 
 import numpy as np
@@ -97,7 +97,7 @@ class Objective:
                     if self._frozen(trial).user_attrs.get(WORKER) != owner:
                         raise TrialTaken(str(trial.number))
                     trial.set_user_attr(fold_key(result.fold), encode_fold(result))
-                self._report_and_prune(trial, results)
+                self._report_and_prune(trial, results, reported=frozen.intermediate_values)
         except TrainingDiverged as error:
             raise self._pruned(trial, str(error)) from error
         # Each trial began with a fold of its own; sums are taken in one order.
@@ -118,18 +118,20 @@ class Objective:
         # By identity, not from the list of all trials, which grows.
         return self._study._storage.get_trial(trial._trial_id)
 
-    def _report_and_prune(self, trial: optuna.Trial, results: list[FoldResult]) -> None:
+    def _report_and_prune(
+        self, trial: optuna.Trial, results: list[FoldResult], *, reported: Container[int]
+    ) -> None:
         section = self._context.spec.study
         scores = [result.metrics[section.metric] for result in results]
         fold = results[-1].fold
         # Optuna's reports and pruners are for one objective.
         if not section.further_objectives:
             value = sum(scores) / len(scores) if section.reports_running_means else scores[-1]
-            if fold not in self._frozen(trial).intermediate_values:
+            if fold not in reported:
                 trial.report(value, fold)
         if len(results) == len(self._context.partition.folds):
             return
-        if not section.further_objectives and trial.should_prune():
+        if section.asks_optuna_to_prune and trial.should_prune():
             raise self._pruned(trial, f"{section.pruner} pruner after fold {fold}")
         self._weigh_evidence(trial, results)
 
@@ -209,9 +211,10 @@ class Objective:
         if len(costs) < len(section.further_objectives):
             # A second metric is known only in the end: nothing can be ruled out before.
             return None
-        mine = self._frozen(trial).user_attrs
-        rivals = [t for t in complete if all(t.user_attrs[key] <= mine[key] for key in costs)]
-        best = best_trial(rivals, section.direction)
+        if costs:
+            mine = self._frozen(trial).user_attrs
+            complete = [t for t in complete if all(t.user_attrs[key] <= mine[key] for key in costs)]
+        best = best_trial(complete, section.direction)
         if best is None:
             return None
         if self._incumbent is None or self._incumbent[0] != best.number:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from filelock import FileLock
 from safetensors.torch import load_file, save_file
@@ -31,7 +32,7 @@ class PretrainingRecipe:
             classes apart it learned what helps less on real images (.901 against .914).
         epochs: passes over them.
         batch_size: images per step.
-        learning_rate: at its height, after a tenth of the steps.
+        learning_rate: at its height, after three tenths of the steps.
         weight_decay: of AdamW.
         dropout: before the head, which is thrown away.
         augmentation_strength: of the default ranges, with ``shift`` and without speckle.
@@ -142,8 +143,8 @@ def _learn(
 
 def _fit(
     model: ImageClassifier,
-    images: "np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]",
-    labels: "np.ndarray[tuple[int], np.dtype[np.int64]]",
+    images: npt.NDArray[np.uint8],
+    labels: npt.NDArray[np.int64],
     device: str,
     recipe: PretrainingRecipe,
 ) -> None:

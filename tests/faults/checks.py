@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from optuna.trial import TrialState
 
 from busi_search.home import Home
-from busi_search.search.records import stored_folds
+from busi_search.search.records import UNFINISHED_EPOCHS, stored_folds
 from busi_search.search.storage import find_study
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -48,10 +48,14 @@ def check_storage(home: Home, name: str, num_trials: int) -> None:
     trials = find_study(home, name).get_trials(deepcopy=False)
     assert [trial.number for trial in trials] == list(range(num_trials))
     assert Counter(trial.state in FINISHED for trial in trials) == {True: num_trials}
-    for trial in trials:
-        folds = stored_folds(trial, 20)
-        assert sorted(folds) == list(range(len(folds)))
-        assert folds
+    folds_of = [set(stored_folds(trial, 20)) for trial in trials]
+    num_folds = max(len(folds) for folds in folds_of)
+    for trial, folds in zip(trials, folds_of, strict=True):
+        # One after another, from the trial's own first fold on (by evidence) or from fold 0.
+        in_turn = [(trial.number + turn) % num_folds for turn in range(len(folds))]
+        assert folds in (set(in_turn), set(range(len(folds))))
+        given_up_within_its_first = UNFINISHED_EPOCHS in trial.user_attrs
+        assert folds or (trial.state == TrialState.PRUNED and given_up_within_its_first)
     with sqlite3.connect(home.root / "optuna.db") as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 

@@ -29,6 +29,8 @@ from busi_search.release.gate import promote_after_evaluation, study_gate
 from busi_search.release.replay import measure_leak_gap, replay_trial
 from busi_search.release.run import StudyResult, run_study
 from busi_search.search.context import StudyContext
+from busi_search.search.records import stored_folds
+from busi_search.search.storage import find_study
 from busi_search.spec import Gate
 from busi_search.training.metrics import compute_metrics, softmax
 
@@ -169,7 +171,9 @@ def test_the_gate(busi_home: Home) -> None:
 
 def test_replay_is_identical(tiny_result: StudyResult) -> None:
     home = tiny_result.context.home
-    for number in range(2):
+    trials = find_study(home, "quickstart-phantom").get_trials()
+    begun = [t.number for t in trials if stored_folds(t, 3)]
+    for number in begun[:2]:
         found = replay_trial(home, "quickstart-phantom", number)
         assert found.agrees
         assert found.folds

@@ -27,6 +27,9 @@ MINIMISED_METRICS = frozenset({"log_loss", "brier", "ece"})
 # Properties of a model that a study may optimise besides a metric; smaller is better.
 COSTS = ("num_parameters", "latency_ms")
 
+# What a network may start from besides a file.
+NAMED_WEIGHTS = ("none", "phantom", "imagenet")
+
 
 def direction_of(objective: str) -> Literal["maximize", "minimize"]:
     """Return whether a larger or a smaller value of an objective is better."""

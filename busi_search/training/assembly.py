@@ -18,7 +18,7 @@ from busi_search.training.freezing import freeze_backbone
 from busi_search.training.inputs import FeatureInputs, Inputs, MaskedInputs, PixelInputs
 from busi_search.training.losses import LossFunction, balanced_class_weights
 from busi_search.training.pretraining import phantom_weights
-from busi_search.training.weights import load_weights
+from busi_search.training.weights import load_backbone, load_weights
 from busi_search.training.zoo import ImageClassifier, build_model
 
 Indices = npt.NDArray[np.int64]
@@ -47,7 +47,7 @@ def make_model(
             device=device,
             folder=None if cache is None else cache / "weights",
         )
-        model.load_state_dict(learned, strict=False)
+        load_backbone(model, hyperparameters.architecture, learned, "phantom")
     else:
         load_weights(model, hyperparameters.architecture, hyperparameters.weights)
     # A searched depth may exceed the stages of a small architecture: only its head learns then.

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from busi_search.architectures import ARCHITECTURES
 from busi_search.errors import BusiSearchError, InputError
-from busi_search.spec import user_path
+from busi_search.spec import NAMED_WEIGHTS, user_path
 from busi_search.training.backbones import FAMILIES
 from busi_search.training.zoo import ImageClassifier
 
@@ -30,7 +30,7 @@ def check_weights(weights: str, architecture: str) -> None:
     """
     if weights == "imagenet":
         _imagenet_state(architecture)
-    elif weights not in ("none", "phantom"):
+    elif weights not in NAMED_WEIGHTS:
         _file_state(user_path(weights))
 
 
@@ -53,9 +53,9 @@ def load_weights(model: ImageClassifier, architecture: str, weights: str) -> lis
     if weights == "none":
         return []
     if weights == "imagenet":
-        return _load_backbone(model, architecture, _imagenet_state(architecture), weights)
+        return load_backbone(model, architecture, _imagenet_state(architecture), weights)
     path = user_path(weights)
-    return _load_backbone(model, architecture, _file_state(path), str(path))
+    return load_backbone(model, architecture, _file_state(path), str(path))
 
 
 def _file_state(path: Path) -> dict[str, Tensor]:
@@ -89,10 +89,23 @@ def _file_state(path: Path) -> dict[str, Tensor]:
     return {str(key).removeprefix("module."): value for key, value in state.items()}
 
 
-def _load_backbone(
+def load_backbone(
     model: ImageClassifier, architecture: str, state: dict[str, Tensor], origin: str
 ) -> list[str]:
-    """Copy a state dict into the stages, translating torchvision's names where needed."""
+    """Copy a state dict into the stages, translating torchvision's names where needed.
+
+    Args:
+        model: the network, changed in place; its head stays as it is.
+        architecture: a key of ``ARCHITECTURES``.
+        state: tensors by torchvision's names or this package's own.
+        origin: where it came from, for messages.
+
+    Returns:
+        Names of the tensors that were not used.
+
+    Raises:
+        InputError: the tensors do not fit the architecture.
+    """
     wanted = model.stages.state_dict(prefix="stages.")
     if not any(key.startswith("stages.") for key in state):
         state = _from_torchvision(architecture, state)

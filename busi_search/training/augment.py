@@ -69,28 +69,37 @@ def augment_batch(
     num_images, channels, height, width = pixels.shape
     draws = torch.rand(14, num_images, generator=generator).to(pixels.device)
     signed = 2 * draws - 1
-    matrix = _affine(draws, strength, ranges)
-    grid = F.affine_grid(matrix, [num_images, channels, height, width], align_corners=False)
-    out = F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
-
-    out, others = out[:, :1], out[:, 1:]
+    grid = _sampling_grid(_affine(draws, strength, ranges), height, width)
+    moved = F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
+    out = _autocontrast(moved[:, :1], draws[13], strength * ranges.autocontrast)
 
     def per_image(values: Tensor) -> Tensor:
         return values.view(-1, 1, 1, 1)
 
-    out = _autocontrast(out, draws[13], strength * ranges.autocontrast)
     contrast = per_image(1 + strength * ranges.contrast * signed[5])
     brightness = per_image(strength * 255 * ranges.brightness * signed[6])
     depth = torch.linspace(-1, 1, height, device=pixels.device).view(1, 1, -1, 1)
     gain = 1 + strength * ranges.gain_slope * per_image(signed[7]) * depth
     mean = out.mean(dim=(1, 2, 3), keepdim=True)
-    out = ((out - mean) * contrast + mean + brightness) * gain
+    # ((out - mean) * contrast + mean + brightness) * gain in one pass over the pixels.
+    out = torch.addcmul((mean * (1 - contrast) + brightness) * gain, out, contrast * gain)
     if ranges.speckle > 0:
         noise = torch.randn(out.shape, generator=generator).to(pixels.device)
-        out = out * (1 + strength * ranges.speckle * per_image(draws[8]) * noise)
+        out.addcmul_(out, noise.mul_(strength * ranges.speckle * per_image(draws[8])))
     if ranges.erasing > 0:
         out = _erase(out, draws[9:12], strength, ranges.erasing)
-    return torch.cat([out, others], dim=1).clamp(0, 255)
+    out.clamp_(0, 255)
+    return out if channels == 1 else torch.cat([out, moved[:, 1:].clamp(0, 255)], dim=1)
+
+
+def _sampling_grid(matrix: Tensor, height: int, width: int) -> Tensor:
+    """Return (N, H, W, 2) places to sample, as ``affine_grid`` does, in a third of its time."""
+    device = matrix.device
+    x = (2 * torch.arange(width, device=device) + 1) / width - 1
+    y = (2 * torch.arange(height, device=device) + 1) / height - 1
+    of_column = x.view(1, 1, -1, 1) * matrix[:, None, None, :, 0]
+    of_row = y.view(1, -1, 1, 1) * matrix[:, None, None, :, 1] + matrix[:, None, None, :, 2]
+    return of_column + of_row
 
 
 def _affine(draws: Tensor, strength: float, ranges: AugmentationRanges) -> Tensor:
@@ -131,10 +140,11 @@ def _erase(pixels: Tensor, draws: Tensor, strength: float, probability: float) -
     side = ERASE_SIDE * strength
     rows = (torch.arange(height, device=pixels.device) + 0.5) / height
     columns = (torch.arange(width, device=pixels.device) + 0.5) / width
-    inside_rows = (rows[None, :] - y[:, None]).abs() < side / 2
+    # A square that is not wanted has no rows.
+    half = torch.where(whether < probability * strength, side / 2, 0.0)
+    inside_rows = (rows[None, :] - y[:, None]).abs() < half[:, None]
     inside_columns = (columns[None, :] - x[:, None]).abs() < side / 2
     inside = inside_rows[:, None, :, None] & inside_columns[:, None, None, :]
-    inside = inside & (whether < probability * strength).view(-1, 1, 1, 1)
     return torch.where(inside, pixels.mean(dim=(1, 2, 3), keepdim=True), pixels)
 
 

@@ -6,7 +6,12 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional as F
 
-from busi_search.training.augment import AugmentationRanges, augment_batch, mixup
+from busi_search.training.augment import (
+    AugmentationRanges,
+    _sampling_grid,
+    augment_batch,
+    mixup,
+)
 from busi_search.training.losses import LossFunction, balanced_class_weights
 
 
@@ -157,3 +162,9 @@ def test_balanced_weights_are_scikit_learns() -> None:
     torch.testing.assert_close(
         balanced_class_weights(labels, 3), torch.tensor(expected, dtype=torch.float32)
     )
+
+
+def test_images_are_sampled_where_pytorchs_own_grid_says() -> None:
+    matrix = torch.randn(5, 2, 3, generator=torch.Generator().manual_seed(0))
+    expected = F.affine_grid(matrix, [5, 1, 7, 12], align_corners=False)
+    assert torch.allclose(_sampling_grid(matrix, 7, 12), expected, atol=1e-6)

@@ -5,12 +5,13 @@
 
 Each configuration is the study's ``[hyperparameters]`` with what its argument changes, trained with
 ``--seeds`` seeds on the grouped folds of the development part; the test part is never looked at.
-Printed: mean AUC and accuracy over seeds and folds, and of the seeds' mean probabilities
+Printed: mean AUC, accuracy and macro F1 over seeds and folds, and of the seeds' mean probabilities
 (``together``), which is what averaging several trainings would bring.
 """
 
 import argparse
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
@@ -19,8 +20,11 @@ import numpy.typing as npt
 import torch
 
 from busi_search.release.plan import plan_study
+from busi_search.search.context import masks_for
 from busi_search.search.cross_validation import cross_validate
 from busi_search.training import metrics
+
+FIGURES = ("auc", "accuracy", "f1")
 
 Probabilities = npt.NDArray[np.float64]
 
@@ -46,9 +50,14 @@ def measure(
         study_seed=seed,
         trial_number=0,
         cache=context.home.cache,
+        masks=masks_for(context, hyperparameters),
     )
     probabilities = [metrics.softmax(result.log_probabilities) for result in results]
     return probabilities, time.process_time() - started
+
+
+def _listed(figures: Sequence[float]) -> str:
+    return " ".join(f"{figure:.4f}" for figure in figures)
 
 
 def main() -> None:
@@ -63,19 +72,18 @@ def main() -> None:
     labels, positive = context.development.labels, context.development.positive
     truths = [labels[fold.validation] for fold in context.partition.folds]
 
-    def score(folds: list[Probabilities]) -> tuple[float, float]:
+    def score(folds: list[Probabilities]) -> tuple[float, ...]:
         rows = zip(folds, truths, strict=True)
         found = [metrics.compute_metrics(p, truth, positive=positive) for p, truth in rows]
-        auc, accuracy = (np.mean([row[name] for row in found]) for name in ("auc", "accuracy"))
-        return float(auc), float(accuracy)
+        return tuple(float(np.mean([row[name] for row in found])) for name in FIGURES)
 
     def row(name: str, runs: list[list[Probabilities]]) -> str:
         each = np.array([score(run) for run in runs])
         together = score([np.mean(views, axis=0) for views in zip(*runs, strict=True)])
-        auc, accuracy = each.mean(axis=0)
+        auc, *others = each.mean(axis=0)
         return (
-            f"{name:60s} {auc:.4f} (±{each[:, 0].std():.4f}) {accuracy:.4f}"
-            f"   together {together[0]:.4f} {together[1]:.4f}"
+            f"{name:60s} {auc:.4f} (±{each[:, 0].std():.4f}) {_listed(others)}"
+            f"   together {_listed(together)}"
         )
 
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:

@@ -7,12 +7,13 @@ import sqlite3
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from busi_search.errors import BusiSearchError, InputError, TrackingAway
+from busi_search.interrupts import interrupts_wait
 from busi_search.spec import user_path
 
 # Left free when a cache is built, for the stores that grow beside it.
@@ -49,6 +50,10 @@ class Home:
         """The SQLite file of a local tracking store; None where a server keeps it."""
         path = self.tracking_uri.removeprefix("sqlite:///")
         return Path(path) if path != self.tracking_uri else None
+
+    def writing(self) -> AbstractContextManager[None]:
+        """Let short writes to a local tracking store end before an interrupt is raised."""
+        return nullcontext() if self.tracking_database is None else interrupts_wait()
 
     def study_folder(self, name: str) -> Path:
         """Folder of one study's locks and local files."""

@@ -12,6 +12,7 @@ import click
 
 from busi_search.cli.explain import explain
 from busi_search.errors import BusiSearchError, Interrupted
+from busi_search.interrupts import interrupt
 
 if TYPE_CHECKING:
     from busi_search.home import Home
@@ -110,12 +111,15 @@ def complete_bundled(_ctx: click.Context, _parameter: click.Parameter, begun: st
 
 
 def on_stop(name: Callable[[], str]) -> None:
-    """The first Ctrl-C or SIGTERM winds down and says how to resume; a second leaves at once."""
+    """The first Ctrl-C or SIGTERM winds down and says how to resume; a second leaves at once.
+
+    A write that is under way ends first.
+    """
 
     def stop(_signal: int, _frame: Any) -> None:
         signal.signal(signal.SIGINT, lambda *_: os._exit(130))
         signal.signal(signal.SIGTERM, lambda *_: os._exit(130))
-        raise Interrupted(name())
+        interrupt(Interrupted(name()))
 
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)

@@ -140,7 +140,7 @@ def register_version(
             )
         _create_model(client, name)
         number = _create_version(
-            client,
+            home,
             name,
             source=info.model_uri,
             run_id=run_id,
@@ -156,7 +156,7 @@ def register_version(
     return find_version(home, number, name=name)
 
 
-def _create_version(client: Any, name: str, *, source: str, **options: Any) -> str:
+def _create_version(home: Home, name: str, *, source: str, **options: Any) -> str:
     """Create a version of a source and return its number; there is one, whatever answers are lost.
 
     MLflow's client would repeat a call whose answer is lost, or that failed after the version was
@@ -164,12 +164,13 @@ def _create_version(client: Any, name: str, *, source: str, **options: Any) -> s
     """
     from mlflow.exceptions import MlflowException
 
+    client = open_registry(home)
     problem: MlflowException | None = None
     for pause in REGISTRY_PAUSES_SECONDS:
         time.sleep(pause)
         if not _versions_of(client, name, source):
             try:
-                with brief_calls(REGISTRY_CALL_SECONDS):
+                with brief_calls(REGISTRY_CALL_SECONDS), home.writing():
                     client.create_model_version(name, source=source, **options)
             except MlflowException as error:
                 if error.error_code not in PASSING_ERRORS:
@@ -254,15 +255,17 @@ def find_version(home: Home, version_or_alias: str, *, name: str = MODEL_NAME) -
 def make_candidate(home: Home, version: RegisteredVersion) -> RegisteredVersion:
     """Point ``candidate`` at a version whose export was checked."""
     client = open_registry(home)
-    client.set_registered_model_alias(version.name, CANDIDATE, version.version)
+    with home.writing():
+        client.set_registered_model_alias(version.name, CANDIDATE, version.version)
     return find_version(home, version.version, name=version.name)
 
 
 def add_tags(home: Home, version: RegisteredVersion, tags: Mapping[str, str]) -> None:
     """Set tags of a model version."""
     client = open_registry(home)
-    for key, value in tags.items():
-        client.set_model_version_tag(version.name, version.version, key, value)
+    with home.writing():
+        for key, value in tags.items():
+            client.set_model_version_tag(version.name, version.version, key, value)
 
 
 def current_champion(home: Home, *, name: str = MODEL_NAME) -> RegisteredVersion | None:

@@ -131,7 +131,8 @@ class Tracker:
     def _log_missing(self, there: MlflowStudy, finished: list[FrozenTrial], last: bool) -> None:
         started = time.monotonic()
         for trial in self._missing(finished):
-            there.log_trial(trial)
+            with self._context.home.writing():
+                there.log_trial(trial)
             if not last and time.monotonic() - started > PORTION_SECONDS:
                 return
 
@@ -141,7 +142,7 @@ class Tracker:
         Raises:
             TrackingAway: the store does not take them.
         """
-        with self._timed():
+        with self._timed(), self._context.home.writing():
             self._connected().log_texts(texts)
 
     def log_result(self, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
@@ -150,7 +151,7 @@ class Tracker:
         Raises:
             TrackingAway: the store does not take them.
         """
-        with self._timed():
+        with self._timed(), self._context.home.writing():
             self._connected().log_figures(metrics, tags)
 
     def tag_trials(self, numbers: set[int], tag: str) -> None:
@@ -159,7 +160,7 @@ class Tracker:
         Raises:
             TrackingAway: the store does not take them.
         """
-        with self._timed():
+        with self._timed(), self._context.home.writing():
             self._connected().tag_trials(numbers, tag)
 
     def mark(self, state: str, *, hurry: bool = False) -> None:
@@ -175,7 +176,12 @@ class Tracker:
         if hurry and (self.problem is not None or self._there is None):
             return
         seconds = 1 if hurry else self._call_seconds
-        self._attempt(lambda there: there.write_state(state), seconds=seconds)
+
+        def write(there: MlflowStudy) -> None:
+            with self._context.home.writing():
+                there.write_state(state)
+
+        self._attempt(write, seconds=seconds)
 
     @contextmanager
     def _timed(self) -> "Iterator[None]":

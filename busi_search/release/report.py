@@ -1,6 +1,5 @@
 """The study as one page that opens anywhere, without a network."""
 
-import copy
 import html
 import re
 import shlex
@@ -35,7 +34,7 @@ from busi_search.search.records import (
     stored_folds,
     trial_hyperparameters,
 )
-from busi_search.search.samplers import expected_values
+from busi_search.search.samplers import with_expected_values
 from busi_search.training.metrics import softmax
 
 PHANTOM_WARNING = "Simulated phantoms: these scores mean nothing for patients."
@@ -190,7 +189,7 @@ def report_figures(
     objective, direction = section.objective, section.direction
     finished = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     trained = {t.number: folds_begun(t, num_folds) for t in finished}
-    scored = _with_expected_values(trials, running_means=section.reports_running_means)
+    scored = with_expected_values(trials, running_means=section.reports_running_means)
     figures = {
         "history": search_charts.history_figure(scored, objective, direction),
         "savings": search_charts.savings_figure(trained, num_folds),
@@ -208,18 +207,6 @@ def report_figures(
     if slices is not None:
         figures["slices"] = slices
     return figures | _winner_figures(context, results, calibration, development.class_names)
-
-
-def _with_expected_values(
-    trials: Sequence[FrozenTrial], *, running_means: bool
-) -> list[FrozenTrial]:
-    values = expected_values(trials, running_means=running_means)
-    scored = list(trials)
-    for index, trial in enumerate(trials):
-        if trial.state == TrialState.PRUNED and trial.number in values:
-            scored[index] = copy.copy(trial)
-            scored[index].values = [values[trial.number]]
-    return scored
 
 
 def _winner_figures(

@@ -18,19 +18,19 @@ from busi_search.seeding import derive_seed
 from busi_search.spec import StudySpec
 
 
-def expected_values(
+def with_expected_values(
     trials: Sequence[FrozenTrial], *, running_means: bool = False
-) -> dict[int, float]:
-    """Return, by number, the values of finished trials and those to be expected of pruned ones.
+) -> list[FrozenTrial]:
+    """Return trials, pruned ones with the value to be expected of them.
 
     Args:
         trials: with each fold's score as the intermediate value of the step of its index.
         running_means: the intermediate values are means over the folds so far instead.
 
     Returns:
-        For a pruned trial, what the finished trials have on average, plus by how much it is better
-        than they on the folds it has. One that was given up within its first fold has what was
-        expected of it then; one of which nothing is known is missing.
+        The same trials. A pruned one has what the finished trials have on average, plus by how much
+        it is better than they on the folds it has. One that was given up within its first fold has
+        what was expected of it then; one of which nothing is known stays as it is.
     """
     values = {t.number: t.values[0] for t in trials if t.state == TrialState.COMPLETE and t.values}
     scores = {trial.number: _fold_scores(trial, running_means) for trial in trials}
@@ -40,37 +40,39 @@ def expected_values(
             of_fold.setdefault(fold, []).append(score)
     usual = {fold: float(np.mean(found)) for fold, found in of_fold.items()}
     overall = float(np.mean(list(values.values()))) if values else 0.0
-    for trial in trials:
-        if trial.state != TrialState.PRUNED:
-            continue
+    expected = list(trials)
+    for index, trial in enumerate(trials):
         own = scores[trial.number]
+        if trial.state != TrialState.PRUNED or not (own or EXPECTED_VALUE in trial.user_attrs):
+            continue
+        expected[index] = copy.copy(trial)
         if own:
             better = [score - usual.get(fold, overall) for fold, score in own.items()]
-            values[trial.number] = overall + float(np.mean(better))
-        elif EXPECTED_VALUE in trial.user_attrs:
-            values[trial.number] = float(trial.user_attrs[EXPECTED_VALUE])
-    return values
+            expected[index].values = [overall + float(np.mean(better))]
+        else:
+            expected[index].values = [float(trial.user_attrs[EXPECTED_VALUE])]
+    return expected
 
 
-def expect_values(
+def as_finished(
     trials: Sequence[FrozenTrial], *, minimise: bool, running_means: bool = False
 ) -> list[FrozenTrial]:
-    """Return trials with pruned ones as if finished, at their :func:`expected_values`.
+    """Return trials with pruned ones as if finished, at their expected values.
 
     Optuna's TPE ranks every finished trial before every pruned one. Where most trials are pruned
     and the first were finished for want of anything to compare them with, it then takes these for
     the good ones. A pruned trial of which nothing is known gets the worst value of all.
     """
-    values = expected_values(trials, running_means=running_means)
+    expected = with_expected_values(trials, running_means=running_means)
+    values = [trial.values[0] for trial in expected if trial.values]
     if not values:
-        return list(trials)
-    worst = (max if minimise else min)(values.values())
-    expected = list(trials)
-    for index, trial in enumerate(trials):
+        return expected
+    worst = (max if minimise else min)(values)
+    for index, trial in enumerate(expected):
         if trial.state == TrialState.PRUNED:
             expected[index] = copy.copy(trial)
             expected[index].state = TrialState.COMPLETE
-            expected[index].values = [values.get(trial.number, worst)]
+            expected[index].values = trial.values or [worst]
     return expected
 
 
@@ -108,7 +110,7 @@ class _Expectations(Study):
         if self._seen is None:
             found = super()._get_trials(deepcopy=False, states=FINISHED)
             minimise = self.direction == StudyDirection.MINIMIZE
-            self._seen = expect_values(found, minimise=minimise, running_means=self._running_means)
+            self._seen = as_finished(found, minimise=minimise, running_means=self._running_means)
         return self._seen
 
 

@@ -6,7 +6,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from busi_search.errors import InputError
 from busi_search.search.records import EXPECTED_VALUE
-from busi_search.search.samplers import expect_values, make_sampler, num_possible_trials
+from busi_search.search.samplers import as_finished, make_sampler, num_possible_trials
 from busi_search.search.space import grid_points, recipe_trials, suggest_hyperparameters
 from busi_search.spec import StudySpec, parse_spec
 
@@ -147,21 +147,21 @@ def test_pruned_trials_count_at_the_value_to_be_expected_of_them() -> None:
         _trial([0.9, 0.9]),
         _trial([]),
     )
-    seen = expect_values(trials, minimise=False, running_means=True)
+    seen = as_finished(trials, minimise=False, running_means=True)
     assert [t.state for t in seen] == [TrialState.COMPLETE] * 5
     assert [t.value for t in seen] == pytest.approx([0.7, 0.8, 0.75, 0.85, 0.7])
-    assert [t.value for t in expect_values(trials, minimise=True, running_means=True)][
+    assert [t.value for t in as_finished(trials, minimise=True, running_means=True)][
         4
     ] == pytest.approx(0.85)
     trials[4].user_attrs[EXPECTED_VALUE] = 0.72
-    assert expect_values(trials, minimise=False, running_means=True)[4].value == 0.72
+    assert as_finished(trials, minimise=False, running_means=True)[4].value == 0.72
     assert trials[2].state == TrialState.PRUNED
     assert trials[2].values is None
     # Scores of single folds: the finished trials have .7 on average on fold 2, .8 on fold 0.
     finished = [_trial([0.9, 0.9, 0.6], 0.8), _trial([0.7, 0.9, 0.8], 0.8)]
     begun_elsewhere = _trial([])
     begun_elsewhere.intermediate_values = {2: 0.75, 0: 0.8}
-    single = expect_values(_numbered(*finished, begun_elsewhere), minimise=False)
+    single = as_finished(_numbered(*finished, begun_elsewhere), minimise=False)
     assert single[2].value == pytest.approx(0.8 + (0.05 + 0.0) / 2)
 
 

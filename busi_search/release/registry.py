@@ -28,6 +28,8 @@ RELEASED = "released"
 # What may pass by itself, how long to wait for it, and for one answer.
 PASSING_ERRORS = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
 REGISTRY_PAUSES_SECONDS = (0, 1, 2, 4, 8, 16, 32)
+# A file answers, or will not: a full disk is not waited for.
+LOCAL_PAUSES_SECONDS = (0, 1)
 REGISTRY_CALL_SECONDS = 120
 TEST_TAGS = ("auc", "aupr", "accuracy", "f1", "log_loss", "ece", "sensitivity", "specificity")
 
@@ -165,8 +167,9 @@ def _create_version(home: Home, name: str, *, source: str, **options: Any) -> st
     from mlflow.exceptions import MlflowException
 
     client = open_registry(home)
+    local = home.tracking_database is not None
     problem: MlflowException | None = None
-    for pause in REGISTRY_PAUSES_SECONDS:
+    for pause in LOCAL_PAUSES_SECONDS if local else REGISTRY_PAUSES_SECONDS:
         time.sleep(pause)
         if not _versions_of(client, name, source):
             try:

@@ -187,7 +187,7 @@ def _imagenet_state(architecture: str) -> dict[str, Tensor]:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BusiSearchError(
             f"ImageNet weights of {architecture} cannot be loaded ({reason}); put {file.name} into "
-            f"{file.parent} yourself, or use --weights none."
+            f"{file.parent} yourself, or use --weights phantom or none."
         ) from None
     return state
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from busi_search.errors import BusiSearchError, GateRefused, InputError
@@ -219,3 +220,18 @@ def test_a_version_made_twice_by_a_lost_answer_is_there_once(
     assert result.release.version.version == "1"
     versions = MlflowClient(home.tracking_uri).search_model_versions("name='busi-classifier'")
     assert [str(version.version) for version in versions] == ["1"]
+
+
+def test_a_local_registry_that_fails_for_good_is_not_waited_for(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def full(*_: object, **__: object) -> None:
+        asked.append(True)
+        raise MlflowException("database or disk is full")
+
+    monkeypatch.setattr(MlflowClient, "create_model_version", full)
+    with pytest.raises(BusiSearchError, match="disk is full"):
+        run_study("quickstart", trials=1, home=home.root, overrides=TINY, device="cpu", inline=True)
+    assert len(asked) == 2

@@ -1,10 +1,10 @@
-"""Arrays that can be computed again, kept as memory-mapped files and shared by processes."""
+"""What can be computed again, kept as files that are made once and shared by processes."""
 
 import math
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ from filelock import FileLock
 from busi_search.home import check_free_space, disk_errors
 
 Array = npt.NDArray[Any]
+Content = TypeVar("Content")
 
 
 def load_array(
@@ -24,8 +25,6 @@ def load_array(
     make_room: Callable[[Path, int], None] = check_free_space,
 ) -> Array:
     """Return the array of a cache file, made first if it is not there, whole and of this shape.
-
-    The first process to ask builds the file while others wait; it appears whole or not at all.
 
     Args:
         target: the file; its name must say everything that the content depends on.
@@ -40,24 +39,54 @@ def load_array(
     Raises:
         BusiSearchError: the disk has no room for it.
     """
-    existing = _open(target, shape, dtype)
+    num_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+    return build_once(
+        target,
+        lambda: _open(target, shape, dtype),
+        lambda path: _write(path, parts(), shape, dtype),
+        make_room=lambda folder: make_room(folder, num_bytes),
+    )
+
+
+def build_once(
+    target: Path,
+    read: Callable[[], Content | None],
+    write: Callable[[Path], None],
+    *,
+    make_room: Callable[[Path], None],
+) -> Content:
+    """Return what a cache file holds, made first if it is not there or not whole.
+
+    The first process to ask builds the file while others wait; it appears whole or not at all.
+
+    Args:
+        target: the file; its name must say everything that the content depends on.
+        read: returns the content, or None where the file is missing or damaged.
+        write: makes the content and writes it to the path it is given.
+        make_room: makes sure that a folder has room for it, or raises.
+
+    Raises:
+        BusiSearchError: the disk has no room for it.
+    """
+    existing = read()
     if existing is not None:
         return existing
     folder = target.parent
-    folder.mkdir(parents=True, exist_ok=True)
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / f"{target.name}.lock"):
-        existing = _open(target, shape, dtype)
+        existing = read()
         if existing is not None:
             return existing
-        make_room(folder, math.prod(shape) * np.dtype(dtype).itemsize)
+        make_room(folder)
         temporary = target.with_suffix(f".{os.getpid()}.tmp")
         try:
             with disk_errors(folder):
-                _write(temporary, parts(), shape, dtype)
+                write(temporary)
                 os.replace(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
-    result = _open(target, shape, dtype)
+    result = read()
     assert result is not None, "the cache file was just written"
     return result
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -10,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from filelock import FileLock
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from busi_search.data.array_cache import build_once
 from busi_search.data.phantom import MALIGNANT, simulate_phantom
-from busi_search.home import check_free_space, disk_errors
+from busi_search.home import check_free_space
 from busi_search.training.augment import AugmentationRanges, augment_batch
 from busi_search.training.fit import Schedule, fit_fold, make_optimizer
 from busi_search.training.inputs import PixelInputs, place_pixels
@@ -86,13 +86,13 @@ def phantom_weights(
     if folder is None:
         return learn()
     target = phantom_weights_file(folder, architecture, size_pixels, device=device, recipe=recipe)
-    if not target.exists():
-        with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder / f"{target.name}.lock"):
-                if not target.exists():
-                    _keep(learn(), target)
-    return load_file(target)
+    return build_once(
+        target,
+        partial(_read, target),
+        lambda path: _write(learn(), path),
+        # How large they are is known only when they are learned.
+        make_room=lambda folder: check_free_space(folder, 0),
+    )
 
 
 def phantom_weights_file(
@@ -110,14 +110,16 @@ def phantom_weights_file(
     return folder / f"phantom-{architecture}-{size_pixels}px-{digest}.safetensors"
 
 
-def _keep(state: dict[str, Tensor], target: Path) -> None:
-    check_free_space(target.parent, sum(t.numel() * t.element_size() for t in state.values()))
-    temporary = target.with_suffix(f".{os.getpid()}.tmp")
+def _read(path: Path) -> dict[str, Tensor] | None:
     try:
-        save_file(state, temporary)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+        return load_file(path)
+    except (OSError, SafetensorError):
+        return None
+
+
+def _write(state: dict[str, Tensor], path: Path) -> None:
+    check_free_space(path.parent, sum(t.numel() * t.element_size() for t in state.values()))
+    save_file(state, path)
 
 
 def _learn(

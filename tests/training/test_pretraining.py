@@ -56,6 +56,15 @@ def test_they_are_learned_once_and_appear_whole(
     assert list(tmp_path.glob("*.safetensors")) == [kept]
 
 
+def test_damaged_weights_are_learned_again(tmp_path: Path) -> None:
+    learned = phantom_weights("small_cnn", 28, recipe=QUICK)
+    phantom_weights("small_cnn", 28, folder=tmp_path, recipe=QUICK)
+    (kept,) = tmp_path.glob("*.safetensors")
+    kept.write_bytes(kept.read_bytes()[:100])
+    again = phantom_weights("small_cnn", 28, folder=tmp_path, recipe=QUICK)
+    assert all(torch.equal(learned[name], again[name]) for name in learned)
+
+
 def test_who_comes_second_waits_for_the_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -193,7 +193,7 @@ class Hyperparameters(_Strict):
     brightness: float = Field(default=0.2, ge=0, le=1)
     autocontrast: float = Field(default=0.0, ge=0, le=1)
     gain_slope: float = Field(default=0.4, ge=0, le=1)
-    speckle: float = Field(default=0.3, ge=0, le=1)
+    speckle: float = Field(default=0.0, ge=0, le=1)
     erasing: float = Field(default=0.5, ge=0, le=1)
     mask_weight: float = Field(default=0.0, ge=0, le=100)
     weight_averaging: float = Field(default=0.0, ge=0, lt=1)

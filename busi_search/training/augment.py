@@ -39,7 +39,7 @@ class AugmentationRanges:
     brightness: float = 0.20
     autocontrast: float = 0.0
     gain_slope: float = 0.40
-    speckle: float = 0.30
+    speckle: float = 0.0
     erasing: float = 0.50
 
 

@@ -87,12 +87,13 @@ def load_busi(folder: Path) -> ImageDataset:
         The dataset; classes and files in natural order. Pixels are not read yet.
 
     Raises:
-        InputError: no such folder, fewer than two classes, a class without images, a file that
+        InputError: no folder, fewer than two classes, a class without images, a file that
             is empty, too large or a link out of the folder.
     """
     if not folder.is_dir():
+        problem = "this is a file" if folder.exists() else "no such folder"
         raise InputError(
-            f"{folder}: no such folder; expected class folders such as benign/ and malignant/."
+            f"{folder}: {problem}; expected class folders such as benign/ and malignant/."
         )
     try:
         return _load(folder)

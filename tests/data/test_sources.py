@@ -55,6 +55,8 @@ def test_fingerprint_follows_pixels_names_and_labels(busi_folder: Path) -> None:
 
 
 def test_folders_that_are_not_datasets(tmp_path: Path, busi_folder: Path) -> None:
+    with pytest.raises(InputError, match="this is a file"):
+        load_busi(Path(__file__))
     with pytest.raises(InputError, match="no such folder"):
         load_busi(tmp_path / "absent")
     (tmp_path / "empty").mkdir()

@@ -20,7 +20,7 @@ def _images() -> np.ndarray:
 
 def _run(trial: int = 0, **options: object) -> list[FoldResult]:
     hyperparameters = Hyperparameters(
-        epochs=4, batch_size=8, learning_rate=5e-3, augmentation_strength=0.2
+        epochs=4, batch_size=8, learning_rate=5e-3, augmentation_strength=0.2, speckle=0.3
     )
     if "hyperparameters" in options:
         hyperparameters = hyperparameters.model_copy(update=options.pop("hyperparameters"))

@@ -74,18 +74,17 @@ def build_once(
     folder = target.parent
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f"{target.name}.lock"):
-        existing = read()
-        if existing is not None:
-            return existing
-        make_room(folder)
-        temporary = target.with_suffix(f".{os.getpid()}.tmp")
-        try:
-            with disk_errors(folder):
+        with FileLock(folder / f"{target.name}.lock"):
+            existing = read()
+            if existing is not None:
+                return existing
+            make_room(folder)
+            temporary = target.with_suffix(f".{os.getpid()}.tmp")
+            try:
                 write(temporary)
                 os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
+            finally:
+                temporary.unlink(missing_ok=True)
     result = read()
     assert result is not None, "the cache file was just written"
     return result

@@ -79,6 +79,7 @@ def promote(
     from busi_search.release import registry
     from busi_search.release.gate import check_force, promote_after_evaluation, study_gate
 
+    on_stop(lambda: "Interrupted; `busi-search models` shows who is champion.")
     home, name = home_of(ctx), model or registry.MODEL_NAME
     check_force(force, reason)
     chosen = registry.find_version(home, version or registry.CANDIDATE, name=name)
@@ -128,6 +129,7 @@ def rollback(ctx: click.Context, model: str | None, as_json: bool) -> None:
     from busi_search.release import gate
     from busi_search.release.registry import MODEL_NAME
 
+    on_stop(lambda: "Interrupted; `busi-search models` shows who is champion.")
     _show_decision(gate.rollback(home_of(ctx), name=model or MODEL_NAME), as_json)
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from busi_search.data.array_cache import load_array
 from busi_search.data.dataset import ImageDataset
+from busi_search.data.file_cache import load_array
 from busi_search.data.images import resize_image
 
 

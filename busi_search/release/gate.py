@@ -14,6 +14,7 @@ from filelock import FileLock
 
 from busi_search.errors import GateRefused, InputError
 from busi_search.home import Home
+from busi_search.interrupts import interrupts_wait
 from busi_search.release.evaluation import evaluate_sealed_test
 from busi_search.release.registry import (
     CANDIDATE,
@@ -89,9 +90,10 @@ def promote(
             record["busi.promotion_reason"] = reason
         add_tags(home, chosen, record)
         _log_record(client, chosen, {**chosen.tags, **record, "reasons": refusals}, current)
-        if current is not None:
-            client.set_registered_model_alias(name, PREVIOUS_CHAMPION, current.version)
-        client.set_registered_model_alias(name, CHAMPION, chosen.version)
+        with interrupts_wait():  # both aliases move, or neither
+            if current is not None:
+                client.set_registered_model_alias(name, PREVIOUS_CHAMPION, current.version)
+            client.set_registered_model_alias(name, CHAMPION, chosen.version)
     return Decision(
         decision="forced" if refusals else "promoted",
         reasons=(*refusals, *((reason,) if reason else ())),
@@ -178,11 +180,12 @@ def rollback(home: Home, *, name: str = MODEL_NAME) -> Decision:
         before, current = aliases.get(PREVIOUS_CHAMPION), aliases.get(CHAMPION)
         if before is None:
             raise InputError(f"'{name}' has no previous champion to go back to.")
-        client.set_registered_model_alias(name, CHAMPION, before.version)
-        client.delete_registered_model_alias(name, PREVIOUS_CHAMPION)
-        client.set_model_version_tag(
-            name, before.version, "busi.rolled_back_at", time.strftime("%Y-%m-%dT%H:%M:%S%z")
-        )
+        with interrupts_wait():
+            client.set_registered_model_alias(name, CHAMPION, before.version)
+            client.delete_registered_model_alias(name, PREVIOUS_CHAMPION)
+            client.set_model_version_tag(
+                name, before.version, "busi.rolled_back_at", time.strftime("%Y-%m-%dT%H:%M:%S%z")
+            )
     return Decision(
         decision="rolled back",
         reasons=(),

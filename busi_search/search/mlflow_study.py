@@ -298,7 +298,8 @@ class MlflowStudy:
         for run in search_all(self._client, self.experiment_id, "tags.`busi.kind` = 'trial'"):
             wanted = "true" if int(run.data.tags["optuna.number"]) in numbers else "false"
             if run.data.tags.get(tag) != wanted:
-                self._client.set_tag(run.info.run_id, tag, wanted)
+                with self._context.home.writing():
+                    self._client.set_tag(run.info.run_id, tag, wanted)
 
     def write_state(self, state: str) -> None:
         """Set the state tag and the status of the study run; a half-written run is removed."""

@@ -77,7 +77,8 @@ class Tracker:
     def _connected(self) -> MlflowStudy:
         if self._there is not None:
             return self._there
-        there = MlflowStudy(self._context, self._study)
+        with self._context.home.writing():
+            there = MlflowStudy(self._context, self._study)
         self._logged = there.logged
         self.experiment_id, self.run_id = there.experiment_id, there.run_id
         tracked = {"experiment_id": self.experiment_id, "run_id": self.run_id}
@@ -160,7 +161,7 @@ class Tracker:
         Raises:
             TrackingAway: the store does not take them.
         """
-        with self._timed(), self._context.home.writing():
+        with self._timed():
             self._connected().tag_trials(numbers, tag)
 
     def mark(self, state: str, *, hurry: bool = False) -> None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from busi_search.data.array_cache import load_array
+from busi_search.data.file_cache import load_array
 from busi_search.errors import BusiSearchError
 from busi_search.training.zoo import ImageClassifier
 

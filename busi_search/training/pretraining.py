@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from busi_search.data.array_cache import build_once
+from busi_search.data.file_cache import build_once
 from busi_search.data.phantom import MALIGNANT, simulate_phantom
 from busi_search.home import check_free_space
 from busi_search.training.augment import AugmentationRanges, augment_batch

@@ -11,8 +11,9 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from PIL import Image
 
-from busi_search.errors import BusiSearchError, GateRefused, InputError
+from busi_search.errors import BusiSearchError, GateRefused, InputError, Interrupted
 from busi_search.home import Home, open_home
+from busi_search.interrupts import interrupt
 from busi_search.release import gate, registry
 from busi_search.release.predict import find_images, load_champion
 from busi_search.release.rebuild import rebuild_ensemble
@@ -85,7 +86,8 @@ def test_phantom_models_need_force_and_a_reason(own_home: Home) -> None:
     assert gate.promote(own_home).reasons == ("it is the champion already",)
 
 
-def test_the_way_back(own_home: Home) -> None:
+def _add_two_that_may_pass(own_home: Home) -> None:
+    """Versions 2 and 3, evaluated and compared with version 2."""
     client = MlflowClient(own_home.tracking_uri, registry_uri=own_home.tracking_uri)
     mlflow.set_tracking_uri(own_home.tracking_uri)  # where MLflow looks for the source
     first = registry.find_version(own_home, "1")
@@ -96,6 +98,10 @@ def test_the_way_back(own_home: Home) -> None:
     real["busi.against_champion"] = json.dumps(same)
     for _ in range(2):
         client.create_model_version(registry.MODEL_NAME, source, run_id=first.run_id, tags=real)
+
+
+def test_the_way_back(own_home: Home) -> None:
+    _add_two_that_may_pass(own_home)
     with pytest.raises(InputError, match="no previous"):
         gate.rollback(own_home)
     assert gate.promote(own_home, version="2").decision == "promoted"
@@ -107,6 +113,29 @@ def test_the_way_back(own_home: Home) -> None:
     assert registry.current_champion(own_home) == registry.find_version(own_home, "champion")
     with pytest.raises(InputError, match="no previous"):
         gate.rollback(own_home)
+
+
+def test_an_interrupted_promotion_moves_both_aliases(
+    own_home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _add_two_that_may_pass(own_home)
+    gate.promote(own_home, version="2")
+    client = registry.open_registry(own_home)
+    move = client.set_registered_model_alias
+
+    def move_and_interrupt(name: str, alias: str, version: str) -> None:
+        move(name, alias, version)
+        if alias == registry.PREVIOUS_CHAMPION:
+            interrupt(Interrupted("stopped"))
+
+    monkeypatch.setattr(client, "set_registered_model_alias", move_and_interrupt)
+    monkeypatch.setattr(gate, "open_registry", lambda _home: client)
+    with pytest.raises(Interrupted, match="stopped"):
+        gate.promote(own_home, version="3")
+    champion = registry.current_champion(own_home)
+    assert champion is not None
+    assert champion.version == "3"
+    assert gate.rollback(own_home).champion.version == "2"
 
 
 def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(own_home: Home) -> None:

@@ -1,6 +1,7 @@
 """Where a search stands: trials, folds, the best so far, the time left."""
 
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 
 import optuna
@@ -66,7 +67,7 @@ def measure_progress(
 ) -> SearchProgress:
     """Count trials and folds, and estimate the time left from this run's pace in folds."""
     trials = study.get_trials(deepcopy=False)
-    count = {state: sum(t.state == state for t in trials) for state in TrialState}
+    count = Counter(trial.state for trial in trials)
     num_folds = len(context.partition.folds)
     trained = count_folds(trials, context)
     pruned = [t for t in trials if t.state == TrialState.PRUNED]

@@ -3,6 +3,7 @@
 import base64
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,11 @@ LOST = "lost"
 def fold_key(fold: int) -> str:
     """Name of the user attribute that holds one fold's result."""
     return f"fold{fold}"
+
+
+@cache
+def _fold_keys(num_folds: int) -> frozenset[str]:
+    return frozenset(map(fold_key, range(num_folds)))
 
 
 def encode_fold(result: FoldResult) -> dict[str, Any]:
@@ -88,13 +94,13 @@ def stored_folds(trial: FrozenTrial, num_folds: int) -> dict[int, FoldResult]:
 
 def folds_begun(trial: FrozenTrial, num_folds: int) -> int:
     """Return how many folds of a trial were trained, one that was broken off included."""
-    finished = sum(fold_key(fold) in trial.user_attrs for fold in range(num_folds))
+    finished = len(_fold_keys(num_folds) & trial.user_attrs.keys())
     return finished or int(UNFINISHED_EPOCHS in trial.user_attrs)
 
 
 def unfinished_epochs(trial: FrozenTrial, num_folds: int) -> int:
     """Return the epochs of the fold within which a trial was given up; mostly 0."""
-    if any(fold_key(fold) in trial.user_attrs for fold in range(num_folds)):
+    if _fold_keys(num_folds) & trial.user_attrs.keys():
         # Its worker was killed while giving it up, and the next one went on with it.
         return 0
     return int(trial.user_attrs.get(UNFINISHED_EPOCHS, 0))

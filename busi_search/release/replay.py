@@ -1,6 +1,7 @@
 """Training again: whether a trial is what its settings give, and what a leak would add."""
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,13 @@ from busi_search.home import Home
 from busi_search.search.context import StudyContext, masks_for, reopen_study
 from busi_search.search.cross_validation import cross_validate
 from busi_search.search.fold_result import FoldResult
-from busi_search.search.records import HYPERPARAMETERS, best_of_study, cv_metrics, stored_folds
+from busi_search.search.records import (
+    HYPERPARAMETERS,
+    best_of_study,
+    cv_metrics,
+    first_fold,
+    stored_folds,
+)
 from busi_search.search.storage import find_study
 from busi_search.search.study import environment
 from busi_search.seeding import derive_seed
@@ -47,9 +54,13 @@ def _train(
     trial: int,
     *,
     grouped: bool = True,
+    first: int = 0,
     num_folds: int | None = None,
 ) -> list[FoldResult]:
-    """Cross-validate a configuration as a trial of the study, or on folds that ignore groups."""
+    """Cross-validate a configuration as a trial of the study, or on folds that ignore groups.
+
+    Trained are ``num_folds`` folds (default: all) from the one of index ``first`` on, in turn.
+    """
     torch.set_num_threads(1)
     labels = context.development.labels
     groups = context.groups if grouped else np.arange(len(labels))
@@ -61,7 +72,7 @@ def _train(
         context.images(hyperparameters.image_size_pixels),
         labels,
         groups,
-        folds[:num_folds],
+        folds,
         hyperparameters,
         num_classes=len(context.development.class_names),
         positive=context.development.positive,
@@ -70,8 +81,9 @@ def _train(
         device=context.device,
         cache=context.home.cache,
         masks=masks_for(context, hyperparameters),
+        first_fold=first,
     )
-    return list(results)
+    return list(islice(results, num_folds))
 
 
 def replay_trial(home: Home, study_name: str, number: int, *, device: str = "cpu") -> Replay:
@@ -96,8 +108,10 @@ def replay_trial(home: Home, study_name: str, number: int, *, device: str = "cpu
     if not stored or HYPERPARAMETERS not in trial.user_attrs:
         raise InputError(f"Trial {number} of '{study_name}' finished no fold to compare with.")
     hyperparameters = Hyperparameters(**trial.user_attrs[HYPERPARAMETERS])
+    first = first_fold(context.spec.study, number, len(context.partition.folds))
+    again = _train(context, hyperparameters, number, first=first, num_folds=len(stored))
     rows = []
-    for result in _train(context, hyperparameters, number, num_folds=len(stored)):
+    for result in sorted(again, key=lambda result: result.fold):
         before = stored[result.fold]
         difference = softmax(result.log_probabilities) - softmax(before.log_probabilities)
         rows.append(

@@ -5,6 +5,7 @@ import mlflow
 import numpy as np
 import pytest
 from mlflow import MlflowClient
+from optuna.trial import FrozenTrial
 from sklearn.metrics import confusion_matrix
 
 from busi_search.data.ledger import append_to_ledger, num_openings, read_ledger
@@ -13,7 +14,7 @@ from busi_search.data.sealed import open_sealed_test
 from busi_search.data.sources import load_dataset
 from busi_search.errors import BusiSearchError, GateRefused, InputError
 from busi_search.home import Home, open_home
-from busi_search.release import registry
+from busi_search.release import registry, replay
 from busi_search.release.calibration import (
     apply_temperature,
     choose_operating_point,
@@ -29,6 +30,7 @@ from busi_search.release.gate import promote_after_evaluation, study_gate
 from busi_search.release.replay import measure_leak_gap, replay_trial
 from busi_search.release.run import StudyResult, run_study
 from busi_search.search.context import StudyContext
+from busi_search.search.fold_result import FoldResult
 from busi_search.search.records import stored_folds
 from busi_search.search.storage import find_study
 from busi_search.spec import Gate
@@ -181,6 +183,18 @@ def test_replay_is_identical(tiny_result: StudyResult) -> None:
         assert found.differs == {}
     with pytest.raises(InputError, match="no trial 99"):
         replay_trial(home, "quickstart-phantom", 99)
+
+
+def test_a_trial_that_was_given_up_early_is_replayed_on_the_folds_it_began_with(
+    tiny_result: StudyResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begun(trial: FrozenTrial, num_folds: int) -> dict[int, FoldResult]:
+        return {2: stored_folds(trial, num_folds)[2]}
+
+    monkeypatch.setattr(replay, "stored_folds", begun)
+    found = replay.replay_trial(tiny_result.context.home, "quickstart-phantom", 2)
+    assert [row["fold"] for row in found.folds] == [2]
+    assert found.agrees
 
 
 def test_the_leak_gap_compares_like_with_like(tiny_result: StudyResult) -> None:

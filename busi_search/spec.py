@@ -197,6 +197,7 @@ class Hyperparameters(_Strict):
     erasing: float = Field(default=0.5, ge=0, le=1)
     mask_weight: float = Field(default=0.0, ge=0, le=100)
     weight_averaging: float = Field(default=0.0, ge=0, lt=1)
+    precise_batch_norm: bool = False
     test_time_flip: bool = False
     test_time_shift: int = Field(default=0, ge=0, le=8)
     image_size_pixels: int = Field(default=64, ge=16, le=1024)

@@ -101,6 +101,7 @@ def fit(
         balanced_sampling=hyperparameters.balanced_sampling,
         seed=seed,
         weight_averaging=hyperparameters.weight_averaging,
+        precise_batch_norm=hyperparameters.precise_batch_norm,
     )
 
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from busi_search.training.freezing import parameter_groups, set_training_mode
@@ -152,6 +153,7 @@ def fit_fold(
     balanced_sampling: bool,
     seed: int,
     weight_averaging: float = 0.0,
+    precise_batch_norm: bool = False,
 ) -> Iterator[EpochResult]:
     """Train ``model`` in place and yield after every epoch; stop iterating to stop training.
 
@@ -171,6 +173,8 @@ def fit_fold(
         seed: of the order of the images and of the augmentation.
         weight_averaging: decay of an exponential moving average of the weights, step by step; the
             average is what is yielded and kept. 0: the weights as they are.
+        precise_batch_norm: in the end take batch norm's statistics from ``train`` as it is; those
+            of training are of augmented images, and what is predicted is not augmented.
     """
     generator = torch.Generator().manual_seed(seed)
     truth = F.one_hot(labels).to(torch.float32)
@@ -213,6 +217,8 @@ def fit_fold(
         last = patience > 0 and epoch - best_epoch >= patience
         if patience > 0 and best_state is not None and (last or epoch == epochs):
             model.load_state_dict(best_state)
+        if precise_batch_norm and (last or epoch == epochs):
+            _estimate_batch_norm(model, inputs, train, batch_size, freeze_depth)
         yield EpochResult(epoch, train_loss, monitor_loss, rate.now, stopped=last)
         if last:
             return
@@ -225,6 +231,29 @@ def _make_average(model: ImageClassifier, decay: float) -> AveragedModel | None:
         return None
     average: Any = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
     return AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+
+
+@torch.no_grad()
+def _estimate_batch_norm(
+    model: ImageClassifier, inputs: Inputs, train: Indices, batch_size: int, freeze_depth: int
+) -> None:
+    """Replace batch norm's running statistics, of what is not frozen, by those of ``train``.
+
+    Source: Wu and Johnson 2021, "Rethinking 'Batch' in BatchNorm" (PreciseBN).
+    """
+    set_training_mode(model, freeze_depth)
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training]
+    model.eval()
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # PyTorch's sign for the mean over all batches
+        norm.train()
+    for batch in _batches(torch.from_numpy(train), batch_size) if norms else ():
+        inputs.evaluate(model, batch, views=False)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.eval()
 
 
 def _epoch_order(

@@ -15,6 +15,7 @@ from busi_search.training.fit import (
     make_optimizer,
     predict_probabilities,
 )
+from busi_search.training.freezing import freeze_backbone
 from busi_search.training.gradients import accumulate_gradients
 from busi_search.training.inputs import PixelInputs
 from busi_search.training.losses import LossFunction
@@ -107,6 +108,50 @@ def test_averaged_weights_lag_behind_and_do_not_disturb_training() -> None:
     seed_everything(0)
     start = build_model("small_cnn", num_classes=2).head[1].weight
     assert 0 < (slow - start).norm() < (fast - start).norm()
+
+
+@pytest.mark.parametrize("freeze_depth", [0, 1])
+def test_batch_norm_can_be_fitted_to_images_as_they_are(freeze_depth: int) -> None:
+    images, labels = _problem()
+    train = np.arange(48)
+
+    def trained(precise: bool) -> ImageClassifier:
+        seed_everything(0)
+        model = build_model("small_cnn", num_classes=2)
+        freeze_backbone(model, freeze_depth)
+        for _ in fit_fold(
+            model,
+            PixelInputs(images, lambda pixels, targets, _: (pixels / 2, targets), "cpu"),
+            labels,
+            train=train,
+            monitor=None,
+            optimizer=make_optimizer(model, "adam", learning_rate=3e-3, weight_decay=0),
+            loss_function=LossFunction("cross_entropy"),
+            schedule=Schedule("none"),
+            epochs=3,
+            batch_size=48,
+            freeze_depth=freeze_depth,
+            balanced_sampling=False,
+            seed=1,
+            precise_batch_norm=precise,
+        ):
+            pass
+        return model
+
+    darkened, precise = trained(False), trained(True)
+    for one, two in zip(darkened.parameters(), precise.parameters(), strict=True):
+        assert torch.equal(one, two)
+    before, norm = darkened.stages[0][2], precise.stages[0][2]
+    if freeze_depth:
+        assert torch.equal(norm.running_mean, before.running_mean)
+        return
+    with torch.no_grad():
+        pooled = precise.stages[0][:2](precise.normalise(images[train].float()))
+    torch.testing.assert_close(norm.running_mean, pooled.mean(dim=(0, 2, 3)))
+    torch.testing.assert_close(norm.running_var, pooled.var(dim=(0, 2, 3)))
+    assert not torch.allclose(before.running_mean, norm.running_mean, rtol=0.1)
+    assert norm.momentum == 0.1
+    assert not any(module.training for module in precise.modules())
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])

@@ -90,7 +90,8 @@ def promote(
             record["busi.promotion_reason"] = reason
         add_tags(home, chosen, record)
         _log_record(client, chosen, {**chosen.tags, **record, "reasons": refusals}, current)
-        with interrupts_wait():  # both aliases move, or neither
+        # An interrupt comes before both aliases move or after.
+        with interrupts_wait():
             if current is not None:
                 client.set_registered_model_alias(name, PREVIOUS_CHAMPION, current.version)
             client.set_registered_model_alias(name, CHAMPION, chosen.version)

@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 from busi_search.cli import main
 
-BUSI_SEARCH = [sys.executable, "-c", "from busi_search.cli import main; main()"]
+BUSI_SEARCH = [sys.executable, "-c", "from busi_search.cli import command; command()"]
 
 
 def call(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

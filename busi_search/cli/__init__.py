@@ -3,9 +3,9 @@
 import click
 
 from busi_search.cli import images, maintaining, releasing, searching
-from busi_search.cli.base import Commands
+from busi_search.cli.base import Commands, run_and_leave
 
-__all__ = ["main"]
+__all__ = ["command", "main"]
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -57,3 +57,8 @@ main.add_sections(
         "Maintenance": (maintaining.doctor, maintaining.sync),
     }
 )
+
+
+def command() -> None:
+    """What `busi-search` runs."""
+    run_and_leave(main)

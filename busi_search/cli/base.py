@@ -1,5 +1,7 @@
 """What every command shares: the group, errors as one sentence, the home."""
 
+import atexit
+import contextlib
 import json
 import os
 import signal
@@ -60,6 +62,29 @@ class Commands(click.Group):
                 raise
             _fail(explain(error))
         sys.exit(0)
+
+
+def run_and_leave(command: Callable[[], object]) -> None:
+    """Run the command line in a process of its own, and end it once all has been said and done.
+
+    Python would look for garbage in everything that was imported: two seconds, with PyTorch and
+    MLflow, in which a user waits for the prompt.
+    """
+    code = 1
+
+    def leave() -> None:
+        # The first to be registered is the last to be called: threads have ended, hooks have run.
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+    atexit.register(leave)
+    try:
+        command()
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        raise
 
 
 def _debug() -> bool:

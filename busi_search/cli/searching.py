@@ -15,6 +15,7 @@ from busi_search.cli.base import (
     print_json,
 )
 from busi_search.errors import BusiSearchError
+from busi_search.search.executors import prepare_processes
 
 
 @click.command()
@@ -87,6 +88,9 @@ def run(
     """
     known = {"name": name or study or "the study"}
     on_stop(lambda: f"Interrupted; {known['name']} is saved. Resume: busi-search {_words_typed()}")
+    if workers != 0 and ray is None and not device.startswith("cuda"):
+        # Workers import beside this process, not after it.
+        prepare_processes()
     from busi_search import terminal
     from busi_search.release.plan import default_workers, plan_study
     from busi_search.release.run import RaySettings, StudyResult, search_and_release
@@ -159,6 +163,8 @@ def worker(
       busi-search worker busi --data ./busi
     """
     on_stop(lambda: f"Interrupted; study '{name}' goes on without this worker.")
+    if not device.startswith("cuda"):
+        prepare_processes()
     from busi_search import terminal
     from busi_search.release.plan import default_workers, resolve_device
     from busi_search.release.run import help_study
@@ -203,14 +209,19 @@ def studies(ctx: click.Context, as_json: bool) -> None:
 
 
 def _status_line(status: Any) -> str:
+    from busi_search.terminal import duration
+
     best = (
         "no complete trial"
         if status.best is None
         else (f"best {status.objective} {status.best:.4f} (trial {status.best_trial})")
     )
     states = ", ".join(f"{count} {state}" for state, count in status.states.items() if count)
-    return f"{status.name}: {states or 'no trials'}; {best}" + (
-        " [SIMULATED]" if status.simulated else ""
+    left = status.remaining_seconds
+    return (
+        f"{status.name}: {states or 'no trials'}; {best}"
+        + (f"; about {duration(left)} left" if left is not None else "")
+        + (" [SIMULATED]" if status.simulated else "")
     )
 
 
@@ -235,6 +246,8 @@ def status(ctx: click.Context, name: str, as_json: bool) -> None:
     click.echo(_status_line(found))
     for worker, trial in found.workers.items():
         click.echo(f"  {worker} works on trial {trial}")
+    if found.last_failure is not None:
+        click.echo(f"  failed last: {found.last_failure}; its traceback is in its MLflow run")
     for key, value in found.best_params.items():
         click.echo(f"  {key} = {value}")
 

@@ -3,10 +3,12 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from multiprocessing.context import SpawnProcess
+from collections.abc import Callable, Iterator, Mapping
+from multiprocessing.context import ForkServerContext, SpawnContext
+from multiprocessing.process import BaseProcess
 from typing import Protocol
 
 from busi_search.errors import BusiSearchError
@@ -53,18 +55,48 @@ class InlineExecutor:
         self._workers = []
 
 
+def prepare_processes() -> bool:
+    """Begin to import what workers need in a process that they are then forked from.
+
+    It takes seconds, which the caller may use for something else.
+
+    Returns:
+        Whether workers can be forked: not on macOS, whose libraries do not bear it, nor on Windows,
+        nor where the process cannot be started or reached; there each begins anew.
+    """
+    if sys.platform != "linux":
+        return False
+    from multiprocessing import forkserver
+
+    try:
+        forkserver.set_forkserver_preload(["busi_search.search.preload"])
+        forkserver.ensure_running()
+    except OSError:
+        return False
+    return True
+
+
 class ProcessExecutor:
     """Runs each worker in a process of its own, and starts another where one died.
 
     A process that ends with an error code or a signal is replaced up to ``max_restarts`` times;
     workers end themselves when this process is gone.
+
+    Args:
+        max_restarts: processes that may be replaced.
+        forked: fork the workers from a process that has imported all they need (see
+            :func:`prepare_processes`), whose memory they share; for GPUs each begins anew.
     """
 
-    def __init__(self, *, max_restarts: int = 3) -> None:
-        self._context = multiprocessing.get_context("spawn")
+    def __init__(self, *, max_restarts: int = 3, forked: bool = False) -> None:
+        self._context: SpawnContext | ForkServerContext = (
+            multiprocessing.get_context("forkserver")
+            if forked and prepare_processes()
+            else multiprocessing.get_context("spawn")
+        )
         self._restarts_left = max_restarts
         self._worker: Worker | None = None
-        self._processes: dict[int, SpawnProcess] = {}
+        self._processes: dict[int, BaseProcess] = {}
         self.num_died = 0
 
     def start(self, worker: Worker, num_workers: int) -> None:
@@ -74,8 +106,9 @@ class ProcessExecutor:
             self._spawn(index)
 
     def _spawn(self, index: int) -> None:
+        # The environment may have changed since the process was started that this one comes from.
         process = self._context.Process(
-            target=_run_in_process, args=(self._worker, index, os.getpid()), daemon=False
+            target=_run_in_process, args=(self._worker, index, dict(os.environ)), daemon=False
         )
         process.start()
         self._processes[index] = process
@@ -109,11 +142,13 @@ class ProcessExecutor:
         self._processes = {}
 
 
-def _run_in_process(worker: Worker, index: int, parent: int) -> None:
+def _run_in_process(worker: Worker, index: int, environment: Mapping[str, str]) -> None:
     """Body of a worker process: Ctrl-C is the parent's business, SIGTERM ends it at once."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.environ.clear()
+    os.environ.update(environment)
     try:
         for _ in worker(index):
             pass
@@ -122,7 +157,8 @@ def _run_in_process(worker: Worker, index: int, parent: int) -> None:
         raise SystemExit(f"Worker {index}: {error}") from None
 
 
-def _end_with_parent(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.5)
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a worker is somebody's child"
+    parent.join()
     os._exit(1)

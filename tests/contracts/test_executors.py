@@ -2,9 +2,13 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib.util import find_spec
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -14,14 +18,20 @@ from busi_search.search.executors import Executor, InlineExecutor, ProcessExecut
 
 
 def _ray() -> Executor:
-    pytest.importorskip("ray")
+    # Importing Ray here, before the executor's module, would leave it with other settings.
+    if find_spec("ray") is None:
+        pytest.skip("Ray is not installed")
     from busi_search.search.ray_executor import RayExecutor
 
     return RayExecutor("local", num_cpus=2)
 
 
-EXECUTORS: list[Callable[[], Executor]] = [InlineExecutor, ProcessExecutor, _ray]
-IN_PROCESSES: list[Callable[[], Executor]] = [ProcessExecutor, _ray]
+def _forked() -> Executor:
+    return ProcessExecutor(forked=True)
+
+
+EXECUTORS: list[Callable[[], Executor]] = [InlineExecutor, ProcessExecutor, _forked, _ray]
+IN_PROCESSES: list[Callable[[], Executor]] = [ProcessExecutor, _forked, _ray]
 
 
 def _write(folder: Path, steps: int, index: int) -> Iterator[None]:
@@ -47,12 +57,17 @@ def _die_once(folder: Path, index: int) -> Iterator[None]:
     (folder / "survived").touch()
 
 
+def _write_setting(folder: Path, index: int) -> Iterator[None]:
+    (folder / "setting").write_text(os.environ.get("BUSI_SEARCH_TEST_SETTING", "none"))
+    yield
+
+
 def _raise(index: int) -> Iterator[None]:
     yield
     raise SystemExit(3)
 
 
-def _drain(executor: Executor, seconds: float = 60) -> None:
+def _drain(executor: Executor, seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while executor.poll(0.1) > 0:
         assert time.monotonic() < deadline, "the workers did not end"
@@ -73,7 +88,7 @@ def test_every_worker_does_all_its_steps(executor: Executor, tmp_path: Path) -> 
 
 def test_stop_ends_workers_that_would_never_end(executor: Executor, tmp_path: Path) -> None:
     executor.start(partial(_endless, tmp_path), 2)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while len(list(tmp_path.glob("[01]"))) < 2:
         assert executor.poll(0.05) == 2
         assert time.monotonic() < deadline
@@ -100,6 +115,61 @@ def test_a_killed_process_is_replaced(executor: Executor, tmp_path: Path) -> Non
     executor.start(partial(_die_once, tmp_path), 1)
     _drain(executor)
     assert (tmp_path / "survived").exists()
+
+
+@pytest.mark.parametrize("executor", [ProcessExecutor, _forked], indirect=True)
+def test_a_process_has_the_environment_of_the_moment(
+    executor: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BUSI_SEARCH_TEST_SETTING", "now")
+    executor.start(partial(_write_setting, tmp_path), 1)
+    _drain(executor)
+    assert (tmp_path / "setting").read_text() == "now"
+
+
+def test_where_nothing_can_be_forked_processes_begin_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise OSError("AF_UNIX path too long")
+
+    monkeypatch.setattr(forkserver, "ensure_running", refuse)
+    executor = ProcessExecutor(forked=True)
+    executor.start(partial(_write, tmp_path, 1), 1)
+    _drain(executor)
+    assert (tmp_path / "0-0").exists()
+
+
+@pytest.mark.parametrize("forked", [False, True])
+def test_processes_end_with_the_one_that_started_them(forked: bool, tmp_path: Path) -> None:
+    code = (
+        "import sys, time\n"
+        "from functools import partial\n"
+        "from pathlib import Path\n"
+        "from busi_search.search.executors import ProcessExecutor\n"
+        "from tests.contracts.test_executors import _endless\n"
+        "if __name__ == '__main__':\n"
+        f"    executor = ProcessExecutor(forked={forked})\n"
+        "    executor.start(partial(_endless, Path(sys.argv[1])), 2)\n"
+        "    while executor.poll(0.1):\n"
+        "        pass\n"
+    )
+    root = Path(__file__).parents[2]
+    (tmp_path / "driver.py").write_text(code)
+    driver = subprocess.Popen(
+        [sys.executable, str(tmp_path / "driver.py"), str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )
+    deadline = time.monotonic() + 300
+    while len(list(tmp_path.glob("[01]"))) < 2:
+        assert driver.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    driver.kill()
+    driver.wait()
+    while any(_is_alive(int(p.read_text())) for p in tmp_path.glob("[01]")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("executor", IN_PROCESSES, indirect=True)

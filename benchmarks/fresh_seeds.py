@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from busi_search.home import open_home
-from busi_search.search.context import masks_for, reopen_study
-from busi_search.search.cross_validation import cross_validate
+from busi_search.search.context import reopen_study
+from busi_search.search.cross_validation import cross_validate_configuration
 from busi_search.search.progress import count_folds
 from busi_search.search.records import best_of_study, main_value, trial_hyperparameters
 from busi_search.search.storage import find_study
@@ -33,18 +33,8 @@ def train_again(home: str, name: str, seed: int) -> tuple[float, float]:
     best = best_of_study(study)
     assert best is not None, f"{name} has no fully evaluated trial"
     hyperparameters = trial_hyperparameters(best)
-    results = cross_validate(
-        context.images(hyperparameters.image_size_pixels),
-        context.development.labels,
-        context.groups,
-        context.partition.folds,
-        hyperparameters,
-        num_classes=len(context.development.class_names),
-        positive=context.development.positive,
-        study_seed=FIRST_SEED + seed,
-        trial_number=0,
-        cache=context.home.cache,
-        masks=masks_for(context, hyperparameters),
+    results = cross_validate_configuration(
+        context, hyperparameters, trial_number=0, study_seed=FIRST_SEED + seed
     )
     figures = [(result.metrics["auc"], result.metrics["accuracy"]) for result in results]
     auc, accuracy = np.mean(figures, axis=0)

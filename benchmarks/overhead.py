@@ -3,7 +3,8 @@
 A whole study runs with a training that costs nothing (random predictions on the phantoms' folds),
 in one process. Printed: seconds a trial in windows of trials, what of it the sampler takes, and
 what the figures of the folds take: these are evaluation, always the same work, and so show how
-much the machine itself changed its speed meanwhile.
+much the machine itself changed its speed meanwhile. In the end the long study and a young one go
+on in turn, trial by trial.
 
     uv run python benchmarks/overhead.py --trials 2000
 """
@@ -12,15 +13,16 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
-from itertools import pairwise
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from itertools import islice, pairwise
 
 import numpy as np
 import optuna
 
 from busi_search.home import open_home
 from busi_search.release.plan import plan_study
-from busi_search.search import objective as objective_module
+from busi_search.search import cross_validation
 from busi_search.search.driver import run_search
 from busi_search.search.executors import InlineExecutor
 from busi_search.search.fold_result import FoldResult
@@ -29,12 +31,14 @@ from busi_search.search.tracking import Tracker
 from busi_search.training import metrics
 
 TRIAL_SECONDS = 5.0
+# Trials of an early and of a late study that are run in turn.
+ALTERNATING = 50
 SPENT = {"sampler": 0.0, "evaluation": 0.0}
 
 
 def no_training(
     _images, labels, _groups, folds, hyperparameters, **options
-) -> Iterator[FoldResult]:
+) -> Generator[FoldResult]:
     """Give every fold random predictions, better ones near a learning rate of .003."""
     rng = np.random.default_rng(options["trial_number"])
     num_classes = options["num_classes"]
@@ -60,13 +64,44 @@ def no_training(
         yield result
 
 
+def searched(folder: str, pruner: str, num_trials: int) -> Generator[tuple[float, float, float]]:
+    """Yield what each trial takes: seconds in all, of the sampler, of the evaluation."""
+    context = plan_study(
+        "quickstart",
+        home=open_home(folder),
+        overrides=(f"pruner='{pruner}'", "recipes=[]"),
+        device="cpu",
+    )
+    search = run_search(
+        context, InlineExecutor(), Tracker(context), num_trials=num_trials, num_workers=1
+    )
+    with closing(search):
+        while True:
+            before, started = dict(SPENT), time.perf_counter()
+            if next(search, None) is None:
+                return
+            whole = time.perf_counter() - started
+            yield whole, *(SPENT[key] - before[key] for key in SPENT)
+
+
+def show(what: str, trials: Sequence[tuple[float, float, float]]) -> None:
+    """Print the medians of a window of trials."""
+    whole, sampler, evaluation = (statistics.median(column) for column in zip(*trials, strict=True))
+    rest = statistics.median(trial[0] - trial[1] - trial[2] for trial in trials)
+    print(
+        f"{what:>10} | {whole:.3f} | {sampler:.3f} | {evaluation:.3f} | {rest:.3f} | "
+        f"{100 * rest / TRIAL_SECONDS:.1f} %",
+        flush=True,
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=2000)
     parser.add_argument("--pruner", default="none")
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    objective_module.cross_validate = no_training
+    cross_validation.cross_validate = no_training
     for name in ("infer_relative_search_space", "sample_relative", "before_trial", "after_trial"):
         original = getattr(SeededSampler, name)
 
@@ -78,33 +113,27 @@ def main() -> None:
                 SPENT["sampler"] += time.perf_counter() - started
 
         setattr(SeededSampler, name, timed)
-    with tempfile.TemporaryDirectory() as folder:
-        context = plan_study(
-            "quickstart",
-            home=open_home(folder),
-            overrides=(f"pruner='{options.pruner}'", "recipes=[]"),
-            device="cpu",
-        )
-        stamps, sampler, evaluation = [time.perf_counter()], [0.0], [0.0]
-        search = run_search(
-            context, InlineExecutor(), Tracker(context), num_trials=options.trials, num_workers=1
-        )
-        for _ in search:
-            stamps.append(time.perf_counter())
-            sampler.append(SPENT["sampler"])
-            evaluation.append(SPENT["evaluation"])
-    columns = [np.diff(values)[1:] for values in (stamps, sampler, evaluation)]
-    print("trials | seconds a trial (median) | sampler | evaluation | the rest | rest of 5 s")
-    for low, high in pairwise([0, 50, 100, 200, 500, 1000, 1500, 2000]):
-        if low >= len(columns[0]):
-            break
-        whole, own, judged = (statistics.median(column[low:high]) for column in columns)
-        rest = whole - own - judged
-        print(
-            f"{low:5d}–{min(high, len(columns[0])):5d} | {whole:.3f} | {own:.3f} | {judged:.3f} | "
-            f"{rest:.3f} | {100 * rest / TRIAL_SECONDS:.1f} %",
-            flush=True,
-        )
+    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
+        print("trials | seconds a trial (median) | sampler | evaluation | the rest | rest of 5 s")
+        long = searched(one, options.pruner, options.trials + ALTERNATING)
+        bounds = [bound for bound in (0, 50, 100, 200, 500, 1000, 1500) if bound < options.trials]
+        for low, high in pairwise([*bounds, options.trials]):
+            show(f"{low}–{high}", list(islice(long, high - low)))
+        # The machine changes its speed meanwhile: how much a trial grows is seen in turn.
+        short = searched(other, options.pruner, 50 + ALTERNATING)
+        list(islice(short, 50))
+        turns = list(zip(islice(short, ALTERNATING), islice(long, ALTERNATING), strict=True))
+        early, late = zip(*turns, strict=True)
+        show("50 on", early)
+        show(f"{options.trials} on", late)
+        rests = [
+            statistics.median(whole - sampler - evaluation for whole, sampler, evaluation in trials)
+            for trials in (early, late)
+        ]
+        # Before their folders are gone.
+        short.close()
+        long.close()
+        print(f"growth {100 * (rests[1] / rests[0] - 1):.0f} %, the two in turn")
 
 
 if __name__ == "__main__":

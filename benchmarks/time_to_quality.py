@@ -16,7 +16,6 @@ import signal
 import sqlite3
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from contextlib import closing
@@ -29,8 +28,8 @@ from benchmarks import plain
 from busi_search.home import open_home
 from busi_search.release.plan import plan_study
 from busi_search.search.context import StudyContext
+from tests.command import BUSI_SEARCH
 
-COMMAND = [sys.executable, "-c", "from busi_search.cli import main; main()"]
 Curve = list[tuple[float, float]]
 
 # The plain script's space (see plain.search) and its augmentation: flip, affine, colour.
@@ -116,7 +115,7 @@ def search_here(study: Path, folder: Path, options: argparse.Namespace, goal: fl
     words = ["--home", str(folder), "run", str(study), "--name", "race", "--quiet"]
     words += ["--trials", str(options.most_trials), "--workers", "2"]
     begun = dt.datetime.now()
-    process = subprocess.Popen([*COMMAND, *words], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([*BUSI_SEARCH, *words], stdout=subprocess.DEVNULL)
     curve = Curve()
     while process.poll() is None and reached(curve, goal) == float("inf"):
         time.sleep(1)

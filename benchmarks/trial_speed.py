@@ -112,6 +112,7 @@ def bare(material: Material, architecture: str, folds: int, epochs: int) -> floa
 def inside(data: str, cache: Path, repeats: int) -> None:
     for architecture, size, epochs in (
         ("small_cnn", 28, 8),
+        ("tiny_resnet", 28, 4),
         ("small_cnn", 64, 4),
         ("resnet18", 64, 1),
     ):
@@ -135,18 +136,22 @@ def inside(data: str, cache: Path, repeats: int) -> None:
             )
 
 
-def _work(barrier: Any, data: str, size: int, cache: Path, settings: dict[str, Any]) -> float:
+def _work(
+    barrier: Any, data: str, size: int, cache: Path, folds: int, settings: dict[str, Any]
+) -> float:
     material = Material(data, size, cache)
     barrier.wait()
-    return material.ours(1, **settings)
+    return material.ours(folds, **settings)
 
 
-def two_workers(data: str, size: int, cache: Path, settings: dict[str, Any]) -> float:
-    """Seconds a fold takes when two one-thread workers train one each, start-up left out."""
+def two_workers(
+    data: str, size: int, cache: Path, settings: dict[str, Any], *, folds: int = 1
+) -> float:
+    """Seconds the folds take when two one-thread workers train them each, start-up left out."""
     context = get_context("spawn")
     with context.Manager() as manager, context.Pool(2) as pool:
         barrier = manager.Barrier(2)
-        arguments = [(barrier, data, size, cache, settings)] * 2
+        arguments = [(barrier, data, size, cache, folds, settings)] * 2
         return max(pool.starmap(_work, arguments))
 
 
@@ -184,7 +189,7 @@ def frozen(data: str, cache: Path, repeats: int) -> None:
             for _ in range(repeats)
         )
         whole = one * material.passes(5, epochs) / material.passes(1, 1)
-        first, second = [], []
+        first, second, both = [], [], []
         for _ in range(repeats):
             for path in (cache / "features").glob("*.npy"):
                 path.unlink()
@@ -194,11 +199,14 @@ def frozen(data: str, cache: Path, repeats: int) -> None:
             }  # fmt: skip
             first.append(material.ours(5, **settings))
             second.append(material.ours(5, trial=1, **settings))
+            both.append(two_workers(data, size, cache, {"trial": 2, **settings}, folds=5) / 2)
         one_trial, next_trial = statistics.median(first), statistics.median(second)
+        shared = statistics.median(both)
         print(
             f"resnet18 {size} px, freeze depth {depth}, {epochs} epochs x 5 folds: plain "
             f"{whole:.0f} s (from one epoch of one fold), first trial {one_trial:.1f} s "
-            f"({whole / one_trial:.1f} x), second {next_trial:.1f} s ({whole / next_trial:.0f} x)",
+            f"({whole / one_trial:.1f} x), second {next_trial:.1f} s ({whole / next_trial:.1f} x), "
+            f"with two workers {shared:.1f} s a trial ({whole / shared:.1f} x)",
             flush=True,
         )
 

@@ -1,6 +1,7 @@
 """What a study is: the study file, its hyperparameters and its search space."""
 
 import difflib
+import itertools
 import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -48,7 +49,7 @@ class StudySection(_Strict):
     search a multi-objective one. ``winner`` says which trial is released: the best, or the cheapest
     (by the second objective, else by ``num_parameters``) within one standard error of it.
     ``recipes`` names study files of known configurations; what the study fixes holds for them too,
-    but ``recipe_epochs``, if given, bounds their own number of epochs instead.
+    but ``recipe_epochs``, if given, bounds the number of epochs of all recipes instead.
     ``reported`` is what the source of a recipe reports, to be shown beside its result.
     """
 
@@ -245,11 +246,21 @@ class Range(Condition):
         """Whether the hyperparameter takes whole numbers only."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
+    @property
+    def ends(self) -> list[int | float]:
+        """The lowest and the highest value."""
+        return [self.low, self.high]
+
 
 class Choice(Condition):
     """A finite list of values."""
 
     choices: list[Scalar] = Field(min_length=1)
+
+    @property
+    def ends(self) -> list[Scalar]:
+        """All values."""
+        return self.choices
 
 
 SearchSpace = dict[str, Range | Choice]
@@ -269,18 +280,35 @@ class StudySpec(_Strict):
     def _consistent(self) -> Self:
         self.resolve({})
         for name, searched in self.space.items():
-            ends = (
-                searched.choices if isinstance(searched, Choice) else [searched.low, searched.high]
-            )
-            for value in ends:
+            for value in searched.ends:
                 _check_hyperparameters({name: value}, f"space.{name}")
             for other in searched.only_if:
                 if other not in Hyperparameters.model_fields:
                     raise ValueError(f"space.{name}: only_if names an unknown key '{other}'")
-        for index, entry in enumerate(self.recipe):
-            settings = {key: v for key, v in entry.items() if key not in RECIPE_LABELS}
+        for index, (entry, settings) in enumerate(
+            zip(self.recipe, self.recipe_settings(), strict=True)
+        ):
             _check_hyperparameters(settings, f"recipe {entry.get('name', index)}")
         return self
+
+    def configurations(self, *names: str) -> list[Hyperparameters]:
+        """Return one configuration for every combination of what these hyperparameters may be.
+
+        Of a range its two ends; the recipes come last, each as it is.
+        """
+        searched = {name: self.space[name].ends for name in names if name in self.space}
+        sampled = [
+            dict(zip(searched, values, strict=True))
+            for values in itertools.product(*searched.values())
+        ]
+        return [self.resolve(values) for values in sampled + self.recipe_settings()]
+
+    def recipe_settings(self) -> list[dict[str, Any]]:
+        """Return what each recipe sets, without its labels."""
+        return [
+            {key: value for key, value in entry.items() if key not in RECIPE_LABELS}
+            for entry in self.recipe
+        ]
 
     def resolve(self, sampled: dict[str, Any]) -> Hyperparameters:
         """Return the full configuration: defaults, the file's fixed values, then ``sampled``."""
@@ -298,7 +326,7 @@ def _check_hyperparameters(values: dict[str, Any], where: str) -> Hyperparameter
     try:
         return Hyperparameters(**values)
     except ValidationError as error:
-        raise ValueError(f"{where}: {_first_problem(error, Hyperparameters)}") from None
+        raise ValueError(f"{where}: {first_problem(error, Hyperparameters)}") from None
 
 
 def nearest(word: str, known: list[str]) -> str:
@@ -322,7 +350,7 @@ def _known_keys(location: tuple[int | str, ...], model: type[BaseModel]) -> list
     return list(model.model_fields)
 
 
-def _first_problem(error: ValidationError, model: type[BaseModel]) -> str:
+def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
     """Put the first problem pydantic found into one sentence: where, what, what to do."""
     problem = error.errors(include_url=False)[0]
     location = tuple(problem["loc"])
@@ -334,47 +362,6 @@ def _first_problem(error: ValidationError, model: type[BaseModel]) -> str:
         return message
     got = problem.get("input")
     return f"{place} = {got!r}: {message}" if not isinstance(got, dict) else f"{place}: {message}"
-
-
-def _normalise_space(raw: dict[str, Any]) -> dict[str, Any]:
-    """Accept ``name = [a, b]`` as the short form of ``name = {choices = [a, b]}``."""
-    space = raw.get("space")
-    if not isinstance(space, dict):
-        return raw
-    for name in space:
-        if name not in Hyperparameters.model_fields:
-            known = list(Hyperparameters.model_fields)
-            raise InputError(f"unknown key 'space.{name}'; {nearest(name, known)}")
-    short = {
-        name: {"choices": value} if isinstance(value, list) else value
-        for name, value in space.items()
-    }
-    return {**raw, "space": short}
-
-
-def parse_spec(raw: dict[str, Any], *, origin: str) -> StudySpec:
-    """Check a decoded study file.
-
-    Raises:
-        InputError: one sentence naming ``origin``, the key and what was expected.
-    """
-    try:
-        normalised = _normalise_space(raw)
-        for name, value in normalised.get("space", {}).items():
-            kind: type[Condition] = Choice if "choices" in value else Range
-            try:
-                kind.model_validate(value)
-            except ValidationError as error:
-                raise InputError(f"space.{name}: {_first_problem(error, kind)}") from None
-        return StudySpec.model_validate(normalised)
-    except ValidationError as error:
-        raise InputError(f"{origin}: {_first_problem(error, StudySpec)}.") from None
-    except InputError as error:
-        raise InputError(f"{origin}: {error}.") from None
-    except (TypeError, AttributeError):
-        raise InputError(
-            f"{origin}: [space] must map names to ranges like {{ low = 0.0, high = 0.5 }} or lists."
-        ) from None
 
 
 def user_path(written: str | Path) -> Path:

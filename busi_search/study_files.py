@@ -4,14 +4,19 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from busi_search.errors import InputError
 from busi_search.spec import (
+    Choice,
+    Condition,
     DatasetSection,
     Hyperparameters,
+    Range,
     StudySection,
     StudySpec,
+    first_problem,
     nearest,
-    parse_spec,
     user_path,
 )
 
@@ -79,15 +84,21 @@ def load_spec(name_or_path: str, overrides: tuple[str, ...] = ()) -> tuple[Study
 def _read_recipes(raw: dict[str, Any], origin: str) -> None:
     """Put the configurations of the named recipe files before the file's own recipes.
 
-    What the study itself fixes (epochs, weights, image size …) holds for them too.
+    What the study itself fixes (epochs, weights, image size …) holds for the named ones too, and
+    ``recipe_epochs`` for all.
     """
-    section: Any = raw.get("study")
-    names = section.get("recipes", []) if isinstance(section, dict) else []
-    if not isinstance(names, list) or not names:
+    section = raw.get("study", {})
+    own = raw.get("recipe", [])
+    if not isinstance(section, dict) or not isinstance(own, list):
         return
-    limit = section.get("recipe_epochs")
-    fixed = set(raw.get("hyperparameters", {})) | {"image_size_pixels"}
-    entries = []
+    names, limit = section.get("recipes", []), section.get("recipe_epochs")
+    if not isinstance(names, list):
+        return
+    fixed = raw.get("hyperparameters", {})
+    if not isinstance(fixed, dict):
+        return
+    kept_out = {*fixed, "image_size_pixels"}
+    entries: list[Any] = []
     for name in names:
         path = find_study_file(str(name))
         try:
@@ -96,14 +107,16 @@ def _read_recipes(raw: dict[str, Any], origin: str) -> None:
             raise InputError(f"{origin}: recipe {name} cannot be read ({error}).") from None
         parse_spec(recipe, origin=str(path))
         settings = dict(recipe.get("hyperparameters", {}))
-        kept = {key: value for key, value in settings.items() if key not in fixed}
+        kept = {key: value for key, value in settings.items() if key not in kept_out}
         if isinstance(limit, int):
-            own = settings.get("epochs", limit)
-            kept["epochs"] = min(limit, own) if isinstance(own, int) else limit
+            kept["epochs"] = settings.get("epochs", limit)
         reported = recipe.get("study", {}).get("reported", "")
         entries.append({"name": path.stem, "reported": reported, **kept})
-    own = raw.get("recipe", [])
-    raw["recipe"] = [*entries, *own] if isinstance(own, list) else own
+    raw["recipe"] = [*entries, *own]
+    for entry in raw["recipe"]:
+        if isinstance(limit, int) and isinstance(entry, dict):
+            epochs = entry.get("epochs", fixed.get("epochs", limit))
+            entry["epochs"] = min(limit, epochs) if isinstance(epochs, int) else epochs
 
 
 def _apply_override(raw: dict[str, Any], override: str) -> None:
@@ -116,6 +129,9 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
         value = tomllib.loads(f"value = {written}")["value"]
     except tomllib.TOMLDecodeError:
         value = written
+    if key == "recipe":
+        raw[key] = value
+        return
     section, _, name = key.rpartition(".")
     if not section:
         section = _section_of(name)
@@ -144,3 +160,44 @@ def _section_of(name: str) -> str:
         *DatasetSection.model_fields,
     ]
     raise InputError(f"--set {name}: unknown key; {nearest(name, known)}")
+
+
+def _normalise_space(raw: dict[str, Any]) -> dict[str, Any]:
+    """Accept ``name = [a, b]`` as the short form of ``name = {choices = [a, b]}``."""
+    space = raw.get("space")
+    if not isinstance(space, dict):
+        return raw
+    for name in space:
+        if name not in Hyperparameters.model_fields:
+            known = list(Hyperparameters.model_fields)
+            raise InputError(f"unknown key 'space.{name}'; {nearest(name, known)}")
+    short = {
+        name: {"choices": value} if isinstance(value, list) else value
+        for name, value in space.items()
+    }
+    return {**raw, "space": short}
+
+
+def parse_spec(raw: dict[str, Any], *, origin: str) -> StudySpec:
+    """Check a decoded study file.
+
+    Raises:
+        InputError: one sentence naming ``origin``, the key and what was expected.
+    """
+    try:
+        normalised = _normalise_space(raw)
+        for name, value in normalised.get("space", {}).items():
+            kind: type[Condition] = Choice if "choices" in value else Range
+            try:
+                kind.model_validate(value)
+            except ValidationError as error:
+                raise InputError(f"space.{name}: {first_problem(error, kind)}") from None
+        return StudySpec.model_validate(normalised)
+    except ValidationError as error:
+        raise InputError(f"{origin}: {first_problem(error, StudySpec)}.") from None
+    except InputError as error:
+        raise InputError(f"{origin}: {error}.") from None
+    except (TypeError, AttributeError):
+        raise InputError(
+            f"{origin}: [space] must map names to ranges like {{ low = 0.0, high = 0.5 }} or lists."
+        ) from None

@@ -166,6 +166,8 @@ def _format(value: Any) -> str:
 
 def show_result(result: "StudyResult") -> None:
     """Print the short table and the exact next lines to type."""
+    from busi_search.search.records import last_failure
+
     release = result.release
     if release is None:
         err.print("No trial was fully evaluated yet; the same line goes on.")
@@ -182,6 +184,8 @@ def show_result(result: "StudyResult") -> None:
         "best trial": f"{release.trial} of {result.progress.finished} "
         f"({result.progress.pruned} pruned, {result.progress.failed} failed)",
     }
+    if (failure := last_failure(result.progress.trials)) is not None:
+        rows["failed last"] = f"{failure}; its traceback is in its MLflow run"
     names = dict.fromkeys((release.metric, "auc", "aupr", "accuracy", "f1"))
     for name in names:
         found = release.estimates[name]

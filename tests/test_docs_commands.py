@@ -21,8 +21,8 @@ ELSEWHERE = {
     "serve": "tests/release/test_app.py",
     "worker": "tests/topology",
 }
-TINY = ("epochs=1", "num_folds=3", "image_size_pixels=28", "recipes=[]", "weights='none'",
-        "space.architecture=['small_cnn']", "startup_trials=2")  # fmt: skip
+TINY = ("epochs=1", "num_folds=3", "image_size_pixels=28", "recipes=[]", "recipe=[]",
+        "weights='none'", "space.architecture=['small_cnn']", "startup_trials=2")  # fmt: skip
 
 
 def _lines(page: Path) -> list[list[str]]:

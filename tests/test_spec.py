@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from busi_search.errors import InputError
-from busi_search.spec import parse_spec, spec_json
-from busi_search.study_files import list_bundled, load_spec
+from busi_search.spec import spec_json
+from busi_search.study_files import list_bundled, load_spec, parse_spec
 
 BASE = {"dataset": {"source": "busi"}}
 

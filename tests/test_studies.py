@@ -1,8 +1,13 @@
 """Every bundled study is sound, and every known system says what its source says."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 from busi_search.errors import InputError
+from busi_search.home import Home
+from busi_search.release.plan import plan_study
 from busi_search.search.space import recipe_trials
 from busi_search.spec import Hyperparameters
 from busi_search.study_files import list_bundled, load_spec
@@ -80,11 +85,73 @@ def test_recipes_may_be_bounded_on_their_own() -> None:
     named = 'recipes=["recipes/003a-custom-cnn","recipes/004-balanced-resnet50"]'
     spec, _ = load_spec("breastmnist", ("epochs=99", "study.recipe_epochs=28", named))
     epochs = {a["recipe"]: a["recipe_settings"]["epochs"] for _, a in recipe_trials(spec)}
-    assert epochs["003a-custom-cnn"] == 25
-    assert epochs["004-balanced-resnet50"] == 28
+    assert epochs == {
+        "003a-custom-cnn": 25,
+        "004-balanced-resnet50": 28,
+        "medmnist-baseline": 10,
+    }
     assert spec.resolve({}).epochs == 99
+
+
+def test_the_bound_holds_for_a_studys_own_recipes_too(tmp_path: Path) -> None:
+    path = tmp_path / "study.toml"
+    path.write_text(
+        "[study]\nrecipe_epochs = 5\n[dataset]\nsource = 'phantom'\n"
+        "[hyperparameters]\nepochs = 8\n"
+        "[[recipe]]\nname = 'long'\nepochs = 7\n[[recipe]]\nname = 'short'\nepochs = 2\n"
+        "[[recipe]]\nname = 'silent'\n"
+    )
+
+    def epochs(*overrides: str) -> list[int]:
+        spec, _ = load_spec(str(path), overrides)
+        return [settings["epochs"] for settings in spec.recipe_settings()]
+
+    assert epochs() == [5, 2, 5]
+    assert epochs("epochs=3") == [5, 2, 3]
 
 
 def test_a_missing_recipe_is_named() -> None:
     with pytest.raises(InputError, match="recipes/000-frozen-resnet"):
         load_spec("busi", ('study.recipes=["recipes/000-frozen-resnet"]',))
+
+
+def test_configurations_are_all_that_a_search_or_a_recipe_may_take(tmp_path: Path) -> None:
+    path = tmp_path / "study.toml"
+    path.write_text(
+        '[dataset]\nsource = "phantom"\n'
+        '[space]\nimage_size_pixels = [28, 64]\narchitecture = ["small_cnn", "resnet18"]\n'
+        "dropout = {low = 0.1, high = 0.4}\n"
+        '[[recipe]]\nname = "large"\nimage_size_pixels = 96\n'
+    )
+    spec, _ = load_spec(str(path))
+    found = [(c.image_size_pixels, c.architecture) for c in spec.configurations(
+        "image_size_pixels", "architecture", "epochs"
+    )]  # fmt: skip
+    own = spec.resolve({}).architecture
+    pairs = [(28, "small_cnn"), (28, "resnet18"), (64, "small_cnn"), (64, "resnet18")]
+    assert found == [*pairs, (96, own)]
+    assert [c.dropout for c in spec.configurations("dropout")][:2] == [0.1, 0.4]
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [('weights = "absent.safetensors"', r"absent\.safetensors"), ("mask_weight = 1.0", "masks")],
+)
+def test_what_a_recipe_needs_is_checked_before_the_search(
+    setting: str, sentence: str, home: Home, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    arrays = {
+        f"{part}_images": rng.integers(0, 256, (30, 28, 28), dtype=np.uint8)
+        for part in ("train", "val", "test")
+    }
+    labels = {f"{part}_labels": (np.arange(30) % 2)[:, None] for part in ("train", "val", "test")}
+    np.savez(tmp_path / "images.npz", **arrays, **labels)
+    path = tmp_path / "study.toml"
+    path.write_text(
+        f'[dataset]\nsource = "medmnist"\npath = "{tmp_path / "images.npz"}"\n'
+        '[hyperparameters]\narchitecture = "small_cnn"\nimage_size_pixels = 28\n'
+        f'[[recipe]]\nname = "known"\n{setting}\n'
+    )
+    with pytest.raises(InputError, match=sentence):
+        plan_study(str(path), home=home, device="cpu")

@@ -25,7 +25,7 @@ from busi_search.search.locks import only_driver
 from busi_search.search.mlflow_study import LOGGED, search_all
 from busi_search.search.outages import brief_calls, tracking_errors
 from busi_search.search.storage import open_storage
-from busi_search.spec import NAMED_WEIGHTS, Choice, StudySpec
+from busi_search.spec import NAMED_WEIGHTS, StudySpec
 
 LITTLE_FREE_BYTES = 1_000_000_000
 # A temporary file this old belongs to a process that was killed.
@@ -209,12 +209,9 @@ def _inputs(home: Home, study: optuna.Study, about: str) -> Iterator[Finding]:
 
 
 def _weights(spec: StudySpec, about: str) -> Iterator[Finding]:
-    searched = spec.space.get("weights")
-    names = searched.choices if isinstance(searched, Choice) else [spec.resolve({}).weights]
-    for name in names:
-        if name in NAMED_WEIGHTS:
-            continue
-        if not Path(str(name)).expanduser().is_file():
+    names = {chosen.weights for chosen in spec.configurations("weights")}
+    for name in sorted(names.difference(NAMED_WEIGHTS)):
+        if not Path(name).expanduser().is_file():
             yield Finding(about, "problem", f"its weights {name} are gone", "put the file back")
 
 

@@ -136,7 +136,7 @@ def twins_section(
     Args:
         dataset: the N development images.
         groups: (N,) the group of each.
-        counts: of the study's context; ``num_quarantined`` and ``num_conflicts`` are used.
+        counts: of the study's context; ``num_quarantined`` is used.
     """
     _, inverse, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     twins = [np.flatnonzero(inverse == group) for group in np.flatnonzero(sizes > 1)]
@@ -153,9 +153,9 @@ def twins_section(
     listed = "".join(f"<li>{row}</li>" for row in names)
     return (
         f"<p>{len(twins)} groups of near-duplicates with {sum(map(len, twins))} images stand in "
-        f"the development part; each stays in one fold. {counts['num_quarantined']} images in "
-        f"{counts['num_conflicts']} groups with contradictory labels are left out of training, "
-        "folds and test. <code>busi-search data describe</code> shows those too; "
+        f"the development part; each stays in one fold. {counts['num_quarantined']} images "
+        "whose near-duplicates are labelled otherwise are left out of training, folds and "
+        "test. <code>busi-search data describe</code> shows those too; "
         "<code>busi-search leak-gap</code> measures what twins would add if they were torn "
         f"apart.</p>{''.join(shown)}"
         f"<details><summary>All {len(twins)} groups by name</summary><ul>{listed}</ul></details>"

@@ -29,7 +29,8 @@ from busi_search.release.registry import (
     open_registry,
 )
 from busi_search.search.storage import find_study
-from busi_search.spec import Gate, parse_spec
+from busi_search.spec import Gate
+from busi_search.study_files import parse_spec
 
 
 @dataclass(frozen=True)

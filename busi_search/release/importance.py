@@ -21,6 +21,19 @@ NO_IMPORTANCES = (
 COLUMNS = 3
 
 
+def comparable_trials(trials: Sequence[FrozenTrial]) -> tuple[list[FrozenTrial], list[str]]:
+    """Return the trials with a value that can be compared, and what varied among them.
+
+    Hyperparameters that only some trials drawn from the space have are left out, and so are known
+    systems that have settings outside of it: else a single one would hide most hyperparameters.
+    """
+    scored = [t for t in trials if t.values]
+    drawn = [t for t in scored if "recipe" not in t.user_attrs]
+    shared = set.intersection(*(set(t.params) for t in drawn)) if drawn else set()
+    kept = [t for t in scored if shared <= set(t.params)]
+    return kept, sorted(n for n in shared if len({str(t.params[n]) for t in kept}) > 1)
+
+
 def parameter_importances(
     trials: Sequence[FrozenTrial], direction: Literal["minimize", "maximize"]
 ) -> dict[str, float]:
@@ -32,16 +45,12 @@ def parameter_importances(
 
     Returns:
         Shares that sum to 1, largest first; empty with fewer than 10 such trials or where
-        nothing varies. Hyperparameters that only some trials have are left out.
+        nothing varies; see ``comparable_trials`` for what is left out.
 
     Source: Hutter et al. 2014, "An efficient approach for assessing hyperparameter importance".
     """
-    scored = [t for t in trials if t.values]
-    if len(scored) < MIN_TRIALS or len({main_value(t) for t in scored}) < 2:
-        return {}
-    shared = set.intersection(*(set(t.params) for t in scored))
-    varied = sorted(name for name in shared if len({t.params[name] for t in scored}) > 1)
-    if not varied:
+    scored, varied = comparable_trials(trials)
+    if len(scored) < MIN_TRIALS or len({main_value(t) for t in scored}) < 2 or not varied:
         return {}
     study = optuna.create_study(direction=direction)
     for trial in scored:
@@ -76,14 +85,18 @@ def importance_figure(shares: dict[str, float]) -> go.Figure:
 
 
 def slice_figure(trials: Sequence[FrozenTrial], objective: str) -> go.Figure | None:
-    """Return the scores of trials over every searched hyperparameter; None without any.
+    """Return the scores of trials over every hyperparameter that varied; None without any.
 
     Args:
         trials: of a study; those with a value are drawn, pruned ones in grey.
         objective: name of the score.
     """
     scored = [t for t in trials if t.values]
-    names = sorted({name for trial in scored for name in trial.params})
+    found: dict[str, set[str]] = {}
+    for trial in scored:
+        for name, value in trial.params.items():
+            found.setdefault(name, set()).add(str(value))
+    names = sorted(name for name, values in found.items() if len(values) > 1)
     if not names:
         return None
     num_rows = -(-len(names) // COLUMNS)

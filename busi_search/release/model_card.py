@@ -82,8 +82,7 @@ def _data(context: StudyContext) -> str:
     return (
         f"{development.name}, {counts['num_images']} images (fingerprint "
         f"`{context.partition.fingerprint}`); development part: {shares}. Left out: "
-        f"{counts['num_quarantined']} images in {counts['num_conflicts']} groups of "
-        "near-duplicates whose labels contradict each other. Grey, "
+        f"{counts['num_quarantined']} images whose near-duplicates are labelled otherwise. Grey, "
         f"{context.spec.dataset.image_size_pixels} px square."
     )
 

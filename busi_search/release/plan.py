@@ -1,13 +1,12 @@
 """A study before its search: its file, its data and the machine's means, checked."""
 
 import os
-from typing import Any
 
 from busi_search.data.sources import guess_study
 from busi_search.errors import InputError
 from busi_search.home import Home, open_home
 from busi_search.search.context import StudyContext, prepare_study
-from busi_search.spec import Choice, Hyperparameters, StudySpec
+from busi_search.spec import Hyperparameters, StudySpec
 from busi_search.study_files import load_spec
 from busi_search.training.pretraining import phantom_weights_file
 from busi_search.training.weights import check_weights
@@ -80,8 +79,10 @@ def _checked_name(name: str | None) -> str | None:
 
 def _check_weights(spec: StudySpec) -> None:
     """Load every (architecture, weights) pair once, so that a missing file ends here."""
-    for chosen in _starts(spec):
-        check_weights(chosen.weights, chosen.architecture)
+    starts = _starts(spec)
+    for weights, architecture in dict.fromkeys((c.weights, c.architecture) for c in starts):
+        check_weights(weights, architecture)
+    for chosen in starts:
         size = chosen.image_size_pixels
         if chosen.weights == "phantom" and not 28 <= size <= 512:
             raise InputError(
@@ -91,18 +92,8 @@ def _check_weights(spec: StudySpec) -> None:
 
 
 def _starts(spec: StudySpec) -> list[Hyperparameters]:
-    """Every architecture with every weights that the search may take."""
-
-    def values(name: str) -> list[Any]:
-        searched = spec.space.get(name)
-        fixed = getattr(spec.resolve({}), name)
-        return list(searched.choices) if isinstance(searched, Choice) else [fixed]
-
-    return [
-        spec.resolve({"weights": weights, "architecture": architecture})
-        for weights in values("weights")
-        for architecture in values("architecture")
-    ]
+    """Every architecture with every weights that the search or a recipe may take."""
+    return spec.configurations("weights", "architecture", "image_size_pixels")
 
 
 def learns_from_phantoms(context: StudyContext) -> bool:

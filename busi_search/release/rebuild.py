@@ -16,8 +16,8 @@ from busi_search.release.calibration import (
 )
 from busi_search.release.registry import FoldEnsemble
 from busi_search.release.selection import Estimate, bias_corrected_estimates, choice_rule
-from busi_search.search.context import StudyContext, masks_for
-from busi_search.search.cross_validation import cross_validate
+from busi_search.search.context import StudyContext
+from busi_search.search.cross_validation import cross_validate_configuration
 from busi_search.search.fold_result import gather_out_of_fold
 from busi_search.search.records import stored_folds, trial_hyperparameters
 from busi_search.spec import METRICS
@@ -81,20 +81,7 @@ def rebuild_ensemble(context: StudyContext, trial: FrozenTrial) -> tuple[FoldEns
     hyperparameters = trial_hyperparameters(trial)
     stored = stored_folds(trial, len(context.partition.folds))
     results = list(
-        cross_validate(
-            context.images(hyperparameters.image_size_pixels),
-            context.development.labels,
-            context.groups,
-            context.partition.folds,
-            hyperparameters,
-            num_classes=len(context.development.class_names),
-            positive=context.development.positive,
-            study_seed=context.spec.study.seed,
-            trial_number=trial.number,
-            device=context.device,
-            cache=context.home.cache,
-            masks=masks_for(context, hyperparameters),
-        )
+        cross_validate_configuration(context, hyperparameters, trial_number=trial.number)
     )
     differences = [
         float(

@@ -139,6 +139,8 @@ def register_version(
                 ],
                 metadata=dict(metadata),
                 serialization_format="pt2",
+                # What was registered is loaded and compared afterwards; not here too.
+                validate_serving_input=False,
             )
         _create_model(client, name)
         number = _create_version(

@@ -10,8 +10,8 @@ import torch
 from busi_search.data.folds import make_folds
 from busi_search.errors import InputError
 from busi_search.home import Home
-from busi_search.search.context import StudyContext, masks_for, reopen_study
-from busi_search.search.cross_validation import cross_validate
+from busi_search.search.context import StudyContext, reopen_study
+from busi_search.search.cross_validation import cross_validate_configuration
 from busi_search.search.fold_result import FoldResult
 from busi_search.search.records import (
     HYPERPARAMETERS,
@@ -68,19 +68,12 @@ def _train(
     if not grouped:
         seed = derive_seed(context.spec.study.seed, -1, -1, "folds")
         folds = make_folds(labels, groups, num_folds=len(folds), seed=seed)
-    results = cross_validate(
-        context.images(hyperparameters.image_size_pixels),
-        labels,
-        groups,
-        folds,
+    results = cross_validate_configuration(
+        context,
         hyperparameters,
-        num_classes=len(context.development.class_names),
-        positive=context.development.positive,
-        study_seed=context.spec.study.seed,
         trial_number=trial,
-        device=context.device,
-        cache=context.home.cache,
-        masks=masks_for(context, hyperparameters),
+        folds=folds,
+        groups=groups,
         first_fold=first,
     )
     return list(islice(results, num_folds))

@@ -48,7 +48,7 @@ CAPTIONS = {
     "front.",
     "parallel": "A line is a trial; the darker, the better its score (of one given up: the one to "
     "be expected), which stands on the last axis. Lowest and highest value of each hyperparameter "
-    "stand at its axis.",
+    "stand at its axis. Known systems with settings outside of the space are not drawn.",
     "importances": "Share of the variance of the score (0 to 1) that a hyperparameter explains, "
     "trials given up at the score to be expected of them: what mattered in this search, not what "
     "matters in general.",
@@ -304,8 +304,8 @@ def _summary(
         f"{len(results)} folds, accuracy {figures['cv_accuracy']:.3f}, macro or malignant F1 "
         f"{figures['cv_f1']:.3f}.</p><p>Data: {html.escape(context.development.name)}, "
         f"{counts['num_images']} images in {counts['num_groups']} groups of near-duplicates, "
-        f"which no fold divides; {counts['num_quarantined']} images in {counts['num_conflicts']} "
-        f"groups with contradictory labels are left out; {counts['num_test']} test images are "
+        f"which no fold divides; {counts['num_quarantined']} images whose near-duplicates "
+        f"are labelled otherwise are left out; {counts['num_test']} test images are "
         f"sealed and were not used. Fingerprint {context.partition.fingerprint}.</p>"
     )
 
@@ -325,7 +325,8 @@ def _leaderboard(context: StudyContext, trials: Sequence[FrozenTrial], top: int 
     sign = 1 if context.spec.study.direction == "maximize" else -1
     complete = [t for t in trials if t.state == TrialState.COMPLETE]
     ranked = sorted(complete, key=lambda t: -sign * (main_value(t) or 0.0))[:top]
-    names = list(context.spec.space)
+    full = [trial_hyperparameters(t).model_dump() for t in complete]
+    names = [name for name in context.spec.space if len({str(f[name]) for f in full}) > 1]
     header = ["trial", context.spec.study.objective, *names, "recipe"]
     rows = ["<tr>" + "".join(f"<th>{html.escape(name)}</th>" for name in header) + "</tr>"]
     for trial in ranked:

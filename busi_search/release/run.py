@@ -152,7 +152,7 @@ def search_and_release(
     if ray is not None:
         executor, worker_context, workers = _on_ray(context, ray, num_workers)
     else:
-        executor = InlineExecutor() if inline else ProcessExecutor()
+        executor = InlineExecutor() if inline else _processes(context)
         workers = default_workers(context.device) if num_workers is None else num_workers
     tracker = Tracker(context)
     progress: SearchProgress | None = None
@@ -213,7 +213,11 @@ def help_study(
     """
     with storage_errors(home):
         context = reopen_study(find_study(home, name), home=home, device=device, data=data)
-    yield from join_search(context, ProcessExecutor(), num_workers=num_workers)
+    yield from join_search(context, _processes(context), num_workers=num_workers)
+
+
+def _processes(context: StudyContext) -> ProcessExecutor:
+    return ProcessExecutor(forked=context.device == "cpu")
 
 
 def _times(tracker: Tracker, started: float, searched: float) -> dict[str, float]:

@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 from plotly.colors import sample_colorscale
 
 from busi_search.release.charts import COLOURS, layout
+from busi_search.release.importance import comparable_trials
 from busi_search.search.records import main_value
 
 # Trials are drawn in so many shades, the better half of the scale being dark.
@@ -88,7 +89,7 @@ def parallel_figure(
     """Return trials as lines through their hyperparameters, dark where the score is good.
 
     Drawn with ordinary lines rather than Plotly's parallel coordinates, which need WebGL and are
-    not printed. Hyperparameters that never varied, or that only some trials have, are left out.
+    not printed. Hyperparameters that never varied are left out, and see ``comparable_trials``.
 
     Args:
         trials: of a study; those with a value are drawn.
@@ -98,9 +99,7 @@ def parallel_figure(
     Returns:
         The figure; None with fewer than two such trials or where nothing varied.
     """
-    scored = [t for t in trials if t.values]
-    shared = set.intersection(*(set(t.params) for t in scored)) if scored else set()
-    names = sorted(name for name in shared if len({str(t.params[name]) for t in scored}) > 1)
+    scored, names = comparable_trials(trials)
     if len(scored) < 2 or not names:
         return None
     scores = np.asarray([main_value(t) for t in scored], dtype=float)

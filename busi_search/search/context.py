@@ -14,7 +14,7 @@ from busi_search.data.partition import Partition, make_partition
 from busi_search.data.sources import load_dataset
 from busi_search.errors import InputError
 from busi_search.home import Home
-from busi_search.spec import Choice, Hyperparameters, StudySpec
+from busi_search.spec import Hyperparameters, Range, StudySpec
 
 Images = npt.NDArray[np.uint8]
 
@@ -80,17 +80,12 @@ def image_sizes(spec: StudySpec) -> list[int]:
     Raises:
         InputError: they are searched as an interval, which may hold hundreds.
     """
-    searched = spec.space.get("image_size_pixels")
-    sizes = [spec.resolve({}).image_size_pixels]
-    sizes += [int(entry.get("image_size_pixels", sizes[0])) for entry in spec.recipe]
-    if isinstance(searched, Choice):
-        sizes += [int(size) for size in searched.choices]
-    elif searched is not None:
+    if isinstance(spec.space.get("image_size_pixels"), Range):
         raise InputError(
             "space.image_size_pixels is an interval: give it as a list, such as [64, 96, 128], "
             "so that the images of each size can be sent to the machines."
         )
-    return sorted(set(sizes))
+    return sorted({c.image_size_pixels for c in spec.configurations("image_size_pixels")})
 
 
 def masks_for(
@@ -151,11 +146,7 @@ def prepare_study(
 
 
 def _wants_masks(spec: StudySpec) -> bool:
-    searched = spec.space.get("mask_weight")
-    if searched is None:
-        return spec.resolve({}).mask_weight > 0
-    ends = searched.choices if isinstance(searched, Choice) else [searched.high]
-    return any(float(value) > 0 for value in ends)
+    return any(c.mask_weight > 0 for c in spec.configurations("mask_weight"))
 
 
 def reopen_study(

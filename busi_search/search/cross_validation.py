@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from busi_search.data.folds import Fold, make_folds
+from busi_search.search.context import StudyContext, masks_for
 from busi_search.search.fold_result import FoldResult
 from busi_search.seeding import derive_seed, seed_everything
 from busi_search.spec import Hyperparameters
@@ -143,6 +144,53 @@ def cross_validate(
             seconds=time.perf_counter() - started,
             model=model,
         )
+
+
+def cross_validate_configuration(
+    context: StudyContext,
+    hyperparameters: Hyperparameters,
+    *,
+    trial_number: int,
+    study_seed: int | None = None,
+    folds: Sequence[Fold] | None = None,
+    groups: Indices | None = None,
+    finished: Mapping[int, FoldResult] | None = None,
+    watch: Watch | None = None,
+    first_fold: int = 0,
+) -> Iterator[FoldResult]:
+    """Train and judge a configuration on a study's images, as ``cross_validate`` does.
+
+    Args:
+        context: the study.
+        hyperparameters: the configuration.
+        trial_number: number of the trial, part of every seed.
+        study_seed: another seed than the study's.
+        folds: others than the study's.
+        groups: (N,) others than the study's.
+        finished: see ``cross_validate``, as for the following.
+        watch: told of every look at the validation images.
+        first_fold: index of the fold to begin with.
+
+    Raises:
+        TrainingDiverged: the loss is not finite.
+    """
+    return cross_validate(
+        context.images(hyperparameters.image_size_pixels),
+        context.development.labels,
+        context.groups if groups is None else groups,
+        context.partition.folds if folds is None else folds,
+        hyperparameters,
+        num_classes=len(context.development.class_names),
+        positive=context.development.positive,
+        study_seed=context.spec.study.seed if study_seed is None else study_seed,
+        trial_number=trial_number,
+        device=context.device,
+        finished=finished,
+        cache=context.home.cache,
+        masks=masks_for(context, hyperparameters),
+        watch=watch,
+        first_fold=first_fold,
+    )
 
 
 def _inner_split(

@@ -161,6 +161,23 @@ for _name in (
 
 
 @functools.cache
+def server_storage(url: str, *, heartbeat_interval: int, grace_period: int) -> ServerStorage:
+    """Open a server's storage once in a process.
+
+    Each has connections of its own, which go back to the server long after the last use; whoever
+    asks for a study again and again would take all that the server has.
+    """
+    # Whoever comes first makes the tables; two at once would both fail.
+    with ServerLock(url, "tables"):
+        return ServerStorage(
+            url,
+            engine_kwargs=engine_options(),
+            heartbeat_interval=heartbeat_interval,
+            grace_period=grace_period,
+        )
+
+
+@functools.cache
 def _lock_engine(url: str) -> Engine:
     # Few short connections, none of them shared with Optuna's sessions or with a forked process.
     return sqlalchemy.create_engine(url, poolclass=NullPool, **_without_pool(engine_options()))

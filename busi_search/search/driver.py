@@ -10,7 +10,7 @@ from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.search.context import StudyContext
@@ -27,11 +27,12 @@ from busi_search.search.faults import (
 from busi_search.search.liveness import put_back_lost
 from busi_search.search.locks import only_driver, wait_for_old_workers
 from busi_search.search.progress import SearchProgress, count_folds, measure_progress
+from busi_search.search.records import TARGET
 from busi_search.search.samplers import num_possible_trials
 from busi_search.search.storage import claim_lock, open_storage
 from busi_search.search.study import create_study
 from busi_search.search.tracking import Tracker
-from busi_search.search.worker import TARGET, num_finished, search_worker
+from busi_search.search.worker import num_finished, search_worker
 
 POLL_SECONDS = 0.5
 # Workers see within a second that nothing is left to do; one on a machine that is gone never does.
@@ -79,18 +80,17 @@ def run_search(
         forgive_failures(study)
         target = min(num_trials, num_possible_trials(context.spec) or num_trials)
         study.set_user_attr(TARGET, target)
-        started = time.monotonic()
+        started, before = time.monotonic(), num_finished(study)
         measure = partial(
             _measure,
             tracker,
-            study,
             context,
             target,
             started=started,
-            before=num_finished(study),
+            before=before,
             folds_before=count_folds(study.get_trials(deepcopy=False), context),
         )
-        missing = max(0, target - measure(workers=0).finished)
+        missing = max(0, target - before)
         alive = min(num_workers, missing)
         if missing > 0:
             check_versions(study)
@@ -106,8 +106,9 @@ def run_search(
         while missing > 0 and in_time and (alive > 0 or _others_work(study, num_workers, target)):
             alive = _poll(executor, alive)
             put_back_lost(study, storage, lock)
-            tracker.log_trials(study.get_trials(deepcopy=False))
-            progress = measure(workers=alive)
+            trials = study.get_trials(deepcopy=False)
+            tracker.log_trials(trials)
+            progress = measure(trials, workers=alive)
             yield progress
             if progress.finished < target:
                 last_work = time.monotonic()
@@ -115,8 +116,9 @@ def run_search(
                 break
             in_time = timeout_seconds is None or time.monotonic() - started <= timeout_seconds
         _wind_up(executor, study, storage, lock)
-        tracker.log_trials(study.get_trials(deepcopy=False), last=True)
-        progress = measure(workers=0)
+        trials = study.get_trials(deepcopy=False)
+        tracker.log_trials(trials, last=True)
+        progress = measure(trials, workers=0)
         yield progress
         reason = failing(study)
         if reason is not None:
@@ -146,9 +148,9 @@ def _others_work(study: optuna.Study, num_workers: int, target: int) -> bool:
 
 
 def _measure(
-    tracker: Tracker, study: optuna.Study, context: StudyContext, target: int, **known: Any
+    tracker: Tracker, context: StudyContext, target: int, trials: list[FrozenTrial], **known: Any
 ) -> SearchProgress:
-    progress = measure_progress(study, context, target, **known)
+    progress = measure_progress(trials, context, target, **known)
     unsent = 0 if tracker.problem is None else tracker.num_unsent(progress.trials)
     return replace(progress, unsent=unsent)
 
@@ -200,9 +202,8 @@ def join_search(
         target = int(study.user_attrs[TARGET])
         measure = partial(
             measure_progress,
-            study,
-            context,
-            target,
+            context=context,
+            target=target,
             started=time.monotonic(),
             before=num_finished(study),
             folds_before=count_folds(study.get_trials(deepcopy=False), context),
@@ -212,8 +213,8 @@ def join_search(
         while alive > 0:
             alive = executor.poll(POLL_SECONDS)
             put_back_lost(study, storage, lock)
-            yield measure(workers=alive)
-        progress = measure(workers=0)
+            yield measure(study.get_trials(deepcopy=False), workers=alive)
+        progress = measure(study.get_trials(deepcopy=False), workers=0)
         yield progress
         reason = failing(study)
         if reason is not None:

@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from busi_search.errors import BusiSearchError, InputError, reason_of
 from busi_search.home import Home, damage_of, without_password
-from busi_search.search.records import ERROR
+from busi_search.search.records import last_error_line
 
 STORAGE_FAILURES = (StorageInternalError, SQLAlchemyError)
 MAX_FAILURES_IN_A_ROW = 5
@@ -74,17 +74,13 @@ def failing(study: optuna.Study) -> str | None:
     many = kinds[-MAX_MIXED_FAILURES_IN_A_ROW:]
     mixed = len(many) == MAX_MIXED_FAILURES_IN_A_ROW and None not in many
     if (same and last[-1] is not None) or mixed:
-        return _last_line(ended[-1])
+        return last_error_line(ended[-1])
     return None
-
-
-def _last_line(trial: FrozenTrial) -> str:
-    return str(trial.user_attrs.get(ERROR, "unknown")).strip().splitlines()[-1]
 
 
 def _kind_of_failure(trial: FrozenTrial) -> str | None:
     """Name of the error that a trial raised, without its message, which may hold figures."""
-    return _last_line(trial).partition(":")[0] if trial.state == TrialState.FAIL else None
+    return last_error_line(trial).partition(":")[0] if trial.state == TrialState.FAIL else None
 
 
 def forgive_failures(study: optuna.Study) -> None:

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 LEADERBOARD_KEY = "leaderboard"
 # MLflow's tag of a run that holds all it shall hold.
 LOGGED = "busi.logged"
-_METRICS_PER_CALL = 1000
+# MLflow takes 1,000 metrics, parameters and tags at once.
+_METRICS_PER_CALL = 800
 
 
 def leaderboard_view(objective: str, ascending: bool, searched: Iterable[str]) -> dict[str, Any]:
@@ -221,7 +222,10 @@ class MlflowStudy:
         self._client.delete_run(run_id)
 
     def log_trial(self, trial: FrozenTrial) -> None:
-        """Write a finished trial that is not there yet; its mark comes last."""
+        """Write a finished trial that is not there yet; its mark comes last.
+
+        Figures come after all else: MLflow reads those it has whenever a run is touched.
+        """
         folds = stored_folds(trial, len(self._context.partition.folds))
         results = [folds[index] for index in sorted(folds)]
         tags = {**trial_tags(self._context, trial, results), "mlflow.parentRunId": self.run_id}
@@ -229,10 +233,6 @@ class MlflowStudy:
             self.experiment_id, start_time=milliseconds(trial.datetime_start), tags=tags
         )
         run_id = self._half_written = run.info.run_id
-        params = {}
-        if "hyperparameters" in trial.user_attrs:
-            params = trial_hyperparameters(trial).model_dump()
-        self._log_batch(run_id, params=params, metrics=trial_metrics(trial, results))
         with tempfile.TemporaryDirectory() as folder:
             if write_trial_files(Path(folder), self._context, trial, results):
                 self._client.log_artifacts(run_id, folder)
@@ -241,7 +241,12 @@ class MlflowStudy:
             run_id, status=status, end_time=milliseconds(trial.datetime_complete)
         )
         self._log_best(trial)
-        self._client.set_tag(run_id, LOGGED, "yes")
+        params = {}
+        if "hyperparameters" in trial.user_attrs:
+            params = trial_hyperparameters(trial).model_dump()
+        self._log_batch(
+            run_id, params=params, metrics=trial_metrics(trial, results), tags={LOGGED: "yes"}
+        )
         self._half_written = None
         self.logged.add(trial.number)
 
@@ -265,17 +270,19 @@ class MlflowStudy:
         metrics: "list[Metric] | None" = None,
         tags: Mapping[str, str] | None = None,
     ) -> None:
+        """Write in as few calls as MLflow takes; the tags come last, also within a call."""
         from mlflow.entities import Param, RunTag
 
         metrics = metrics or []
+        full = max(0, len(metrics) - 1) // _METRICS_PER_CALL * _METRICS_PER_CALL
+        for start in range(0, full, _METRICS_PER_CALL):
+            self._client.log_batch(run_id, metrics=metrics[start : start + _METRICS_PER_CALL])
         self._client.log_batch(
             run_id,
-            metrics=metrics[:_METRICS_PER_CALL],
+            metrics=metrics[full:],
             params=[Param(key, str(value)) for key, value in (params or {}).items()],
             tags=[RunTag(key, value) for key, value in (tags or {}).items()],
         )
-        for start in range(_METRICS_PER_CALL, len(metrics), _METRICS_PER_CALL):
-            self._client.log_batch(run_id, metrics=metrics[start : start + _METRICS_PER_CALL])
 
     def log_texts(self, texts: Mapping[str, str | bytes]) -> None:
         """Store small files, by name, as artifacts of the study run."""

@@ -8,8 +8,8 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from busi_search.search.context import StudyContext, masks_for
-from busi_search.search.cross_validation import TrainingDiverged, cross_validate
+from busi_search.search.context import StudyContext
+from busi_search.search.cross_validation import TrainingDiverged, cross_validate_configuration
 from busi_search.search.fold_result import FoldResult
 from busi_search.search.pruning import (
     FIRST_LOOK,
@@ -71,20 +71,11 @@ class Objective:
         frozen = self._frozen(trial)
         finished, owner = stored_folds(frozen, len(folds)), frozen.user_attrs.get(WORKER)
         results: list[FoldResult] = []
-        fits = cross_validate(
-            context.images(hyperparameters.image_size_pixels),
-            context.development.labels,
-            context.groups,
-            folds,
+        fits = cross_validate_configuration(
+            context,
             hyperparameters,
-            num_classes=len(context.development.class_names),
-            positive=context.development.positive,
-            study_seed=section.seed,
             trial_number=trial.number,
-            device=context.device,
             finished=finished,
-            cache=context.home.cache,
-            masks=masks_for(context, hyperparameters),
             watch=partial(self._watch, trial, owner, hyperparameters.epochs),
             first_fold=first_fold(section, trial.number, len(folds)),
         )

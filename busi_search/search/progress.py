@@ -4,7 +4,6 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
-import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from busi_search.search.context import StudyContext
@@ -56,7 +55,7 @@ def count_folds(trials: list[FrozenTrial], context: StudyContext) -> int:
 
 
 def measure_progress(
-    study: optuna.Study,
+    trials: list[FrozenTrial],
     context: StudyContext,
     target: int,
     *,
@@ -66,7 +65,6 @@ def measure_progress(
     workers: int,
 ) -> SearchProgress:
     """Count trials and folds, and estimate the time left from this run's pace in folds."""
-    trials = study.get_trials(deepcopy=False)
     count = Counter(trial.state for trial in trials)
     num_folds = len(context.partition.folds)
     trained = count_folds(trials, context)

@@ -24,6 +24,8 @@ WORKER = "worker"
 # Standard error over the folds of the first objective.
 STANDARD_ERROR = "standard_error"
 LOST = "lost"
+# Of a study: how many finished trials it shall hold, by its latest driver.
+TARGET = "target"
 
 
 def fold_key(fold: int) -> str:
@@ -122,6 +124,17 @@ def objective_value(trial: FrozenTrial, results: Sequence[FoldResult], objective
         name = objective.removeprefix("cv_")
         return float(np.mean([result.metrics[name] for result in results]))
     return float(trial.user_attrs[objective])
+
+
+def last_error_line(trial: FrozenTrial) -> str:
+    """Return the last line of the traceback that a failed trial left."""
+    return str(trial.user_attrs.get(ERROR, "unknown")).strip().splitlines()[-1]
+
+
+def last_failure(trials: Sequence[FrozenTrial]) -> str | None:
+    """Return number and error of the latest failed trial; None where none failed."""
+    failed = [trial for trial in trials if trial.state == TrialState.FAIL]
+    return f"trial {failed[-1].number}: {last_error_line(failed[-1])}" if failed else None
 
 
 def best_trial(trials: list[FrozenTrial], direction: str) -> FrozenTrial | None:

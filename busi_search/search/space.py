@@ -5,7 +5,7 @@ from typing import Any
 import optuna
 
 from busi_search.errors import InputError
-from busi_search.spec import RECIPE_LABELS, Choice, Hyperparameters, Range, SearchSpace, StudySpec
+from busi_search.spec import Choice, Hyperparameters, Range, SearchSpace, StudySpec
 
 MAX_GRID_POINTS = 20_000
 
@@ -42,8 +42,8 @@ def suggest_hyperparameters(trial: optuna.Trial, spec: StudySpec) -> Hyperparame
 def recipe_trials(spec: StudySpec) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """Return, for each recipe, the parameters to enqueue and the trial's user attributes."""
     trials = []
-    for index, entry in enumerate(spec.recipe):
-        settings = {key: value for key, value in entry.items() if key not in RECIPE_LABELS}
+    pairs = zip(spec.recipe, spec.recipe_settings(), strict=True)
+    for index, (entry, settings) in enumerate(pairs):
         if spec.resolve(settings).weights == "none" and "weights" not in settings:
             # A known system of pretrained weights, in a study without: there is nothing to freeze.
             settings["freeze_depth"] = 0

@@ -1,16 +1,27 @@
 """What a study holds, in one line; light to import, so that asking is quick."""
 
 import json
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from busi_search.home import Home
 from busi_search.search.liveness import workers_of
-from busi_search.search.records import HYPERPARAMETERS, best_of_study, main_value
+from busi_search.search.records import (
+    HYPERPARAMETERS,
+    TARGET,
+    best_of_study,
+    last_failure,
+    main_value,
+)
 from busi_search.search.storage import open_storage
+
+# The time left is estimated from so many trials, those that finished last.
+NUM_RECENT = 20
 
 
 def list_studies(home: Home) -> list["StudyStatus"]:
@@ -33,6 +44,10 @@ class StudyStatus:
         objective: name of the optimised metric.
         simulated: whether its images are phantoms.
         workers: who works on which trial right now, machine/process to number.
+        target: finished trials asked for, or None.
+        remaining_seconds: estimate of the time until then; None where nobody works on it or
+            nothing is to be estimated from.
+        last_failure: number and error of the latest failed trial, or None.
     """
 
     name: str
@@ -43,6 +58,9 @@ class StudyStatus:
     objective: str
     simulated: bool
     workers: dict[str, int]
+    target: int | None
+    remaining_seconds: float | None
+    last_failure: str | None
 
 
 def study_status(study: optuna.Study) -> StudyStatus:
@@ -52,6 +70,8 @@ def study_status(study: optuna.Study) -> StudyStatus:
     spec = (
         json.loads(study.user_attrs["identity"]["spec"]) if "identity" in study.user_attrs else {}
     )
+    workers = workers_of(trials)
+    target = study.user_attrs.get(TARGET)
     return StudyStatus(
         name=study.study_name,
         states={state.name.lower(): sum(t.state == state for t in trials) for state in TrialState},
@@ -60,5 +80,21 @@ def study_status(study: optuna.Study) -> StudyStatus:
         best_params=best.user_attrs.get(HYPERPARAMETERS, {}) if best else {},
         objective=spec.get("study", {}).get("objective", "cv_auc"),
         simulated=bool(study.user_attrs.get("simulated")),
-        workers=workers_of(trials),
+        workers=workers,
+        target=target,
+        remaining_seconds=_remaining_seconds(trials, target or 0, len(workers)),
+        last_failure=last_failure(trials),
     )
+
+
+def _remaining_seconds(
+    trials: Sequence[FrozenTrial], target: int, num_workers: int
+) -> float | None:
+    finished = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    spans = [t.duration.total_seconds() for t in finished[-NUM_RECENT:] if t.duration is not None]
+    if not spans or num_workers == 0 or len(finished) >= target:
+        return None
+    # A trial that a stopped search left and another took up looks as long as the time between.
+    longest = 5 * statistics.median(spans)
+    mean = statistics.fmean(min(span, longest) for span in spans)
+    return (target - len(finished)) * mean / num_workers

@@ -2,6 +2,7 @@
 
 import warnings
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import optuna
@@ -67,16 +68,12 @@ def _open_server(url: str, patient: bool) -> RDBStorage:
             "PostgreSQL are supported: postgresql+psycopg://USER@HOST/DATABASE."
         )
 
-    def connect() -> RDBStorage:
-        # Whoever comes first makes the tables; two at once would both fail.
-        with database.ServerLock(url, "tables"):
-            return database.ServerStorage(
-                url,
-                engine_kwargs=database.engine_options(),
-                heartbeat_interval=max(1, round(database.heartbeat_seconds())),
-                grace_period=round(database.grace_seconds()),
-            )
-
+    connect = partial(
+        database.server_storage,
+        url,
+        heartbeat_interval=max(1, round(database.heartbeat_seconds())),
+        grace_period=round(database.grace_seconds()),
+    )
     if patient:
         return database.persistently(connect)
     database.check_answers(url)

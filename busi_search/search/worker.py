@@ -16,14 +16,12 @@ from busi_search.search.liveness import heartbeat, put_back_lost, this_worker
 from busi_search.search.locks import worker_lock
 from busi_search.search.objective import Objective, TrialTaken
 from busi_search.search.pruning import make_pruner
-from busi_search.search.records import ERROR
+from busi_search.search.records import ERROR, TARGET
 from busi_search.search.samplers import make_sampler
 from busi_search.search.storage import FINISHED, claim_lock, claim_trial, is_owner, open_storage
 
 # Between looks at trials of other workers, which may be lost and come back.
 WAIT_SECONDS = 1.0
-# Attribute of an Optuna study: how many finished trials it shall hold, by its latest driver.
-TARGET = "target"
 
 
 def search_worker(context: StudyContext, joined: bool, index: int) -> Iterator[None]:

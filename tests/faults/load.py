@@ -6,7 +6,6 @@ python -m tests.faults.load --trials 2000 --workers 4
 import argparse
 import json
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -16,6 +15,7 @@ from mlflow import MlflowClient
 
 from busi_search.home import open_home
 from busi_search.search.storage import find_study
+from tests.command import BUSI_SEARCH
 
 SETTINGS = ("phantom_num_images=60", "num_folds=2", "epochs=1", "image_size_pixels=16",
             "architecture='small_cnn'", "sampler='random'", "pruner='none'",
@@ -35,9 +35,8 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         command = [
-            sys.executable, "-c", "from busi_search.cli import main; main()", "--home", folder,
-            "run", "quickstart", "--name", "load", "--trials", str(options.trials), "--workers",
-            str(options.workers), "--json",
+            *BUSI_SEARCH, "--home", folder, "run", "quickstart", "--name", "load",
+            "--trials", str(options.trials), "--workers", str(options.workers), "--json",
         ]  # fmt: skip
         for setting in SETTINGS:
             command += ["--set", setting]

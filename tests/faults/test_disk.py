@@ -5,7 +5,6 @@ import resource
 import shutil
 import sqlite3
 import subprocess
-import sys
 from collections import namedtuple
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,13 +26,12 @@ from busi_search.search.driver import run_search
 from busi_search.search.executors import InlineExecutor
 from busi_search.search.storage import find_study
 from busi_search.search.tracking import Tracker
-from tests.command import call_here, one_sentence
+from tests.command import BUSI_SEARCH, call_here, one_sentence
 from tests.faults.checks import check_copy, check_storage
 
 TINY = ("epochs=1", "phantom_num_images=60", "num_folds=2", "architecture='small_cnn'",
         "image_size_pixels=28", "pruner='none'", "sampler='random'")  # fmt: skip
 NAME = "quickstart-phantom"
-COMMAND = [sys.executable, "-c", "from busi_search.cli import main; main()"]
 
 
 def words(home: Path, num_trials: int) -> list[str]:
@@ -88,7 +86,7 @@ def fill(disk: Path) -> Path:
 
 def test_no_disk_space_at_the_start_is_one_sentence(tmp_path: Path) -> None:
     done = subprocess.run(
-        [*COMMAND, *words(tmp_path / "home", 2)], check=False, capture_output=True, text=True,
+        [*BUSI_SEARCH, *words(tmp_path / "home", 2)], check=False, capture_output=True, text=True,
         timeout=120, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, -1)),
     )  # fmt: skip
     assert done.returncode == 1

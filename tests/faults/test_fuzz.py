@@ -38,9 +38,8 @@ from busi_search.spec import (
     Hyperparameters,
     StudySection,
     StudySpec,
-    parse_spec,
 )
-from busi_search.study_files import bundled_studies, list_bundled, load_spec
+from busi_search.study_files import bundled_studies, list_bundled, load_spec, parse_spec
 from busi_search.training.weights import check_weights
 from tests.command import call_here
 from tests.conftest import smooth_image

@@ -24,6 +24,7 @@ from busi_search.search.objective import Objective
 from busi_search.search.records import ERROR
 from busi_search.search.storage import claim_lock, claim_trial, find_study, open_storage
 from busi_search.search.tracking import Tracker
+from tests.command import BUSI_SEARCH
 from tests.faults.checks import check_copy, check_storage
 from tests.faults.torture import TINY as TORTURED
 from tests.faults.torture import compare, torture
@@ -31,7 +32,6 @@ from tests.faults.torture import compare, torture
 TINY = ("epochs=1", "phantom_num_images=60", "num_folds=2", "architecture='small_cnn'",
         "image_size_pixels=28", "pruner='none'", "sampler='random'")  # fmt: skip
 NAME = "quickstart-phantom"
-COMMAND = [sys.executable, "-c", "from busi_search.cli import main; main()"]
 
 
 def plan(home: Home, name: str | None = None) -> StudyContext:
@@ -232,7 +232,7 @@ def launch(home: Path, name: str, num_trials: int) -> subprocess.Popen[str]:
     settings = [word for override in TINY for word in ("--set", override)]
     words = ["--home", str(home), "run", "--name", name, "--trials", str(num_trials), "--json"]
     return subprocess.Popen(
-        [*COMMAND, *words, "--workers", "1", "--quiet", "--device", "cpu", *settings],
+        [*BUSI_SEARCH, *words, "--workers", "1", "--quiet", "--device", "cpu", *settings],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 

@@ -12,7 +12,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -26,10 +25,10 @@ from busi_search.home import Home, open_home
 from busi_search.release.run import run_study
 from busi_search.search.records import stored_folds
 from busi_search.search.storage import find_study, open_storage
+from tests.command import BUSI_SEARCH
 from tests.faults.checks import check_copy, check_storage, num_repeated_folds, watch_folds
 
 STUDY = "quickstart-phantom"
-COMMAND = [sys.executable, "-c", "from busi_search.cli import main; main()"]
 TINY = ("epochs=2", "phantom_num_images=60", "num_folds=3", "architecture='small_cnn'",
         "image_size_pixels=28", "startup_trials=4")  # fmt: skip
 
@@ -55,7 +54,7 @@ def launch(home: Home, num_trials: int, workers: int) -> subprocess.Popen[str]:
     words += ["--workers", str(workers), "--device", "cpu"]
     words += [word for override in TINY for word in ("--set", override)]
     return subprocess.Popen(
-        [*COMMAND, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*BUSI_SEARCH, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 

@@ -235,7 +235,7 @@ def test_serve_answers_and_ends(tiny_result: StudyResult, image: bytes) -> None:
         assert "--port" in taken.stderr
     finally:
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=20)
+        _, stderr = process.communicate(timeout=120)
     assert process.returncode == 130, stderr
     assert "Traceback" not in stderr
 

@@ -13,6 +13,7 @@ from busi_search.release.importance import (
     slice_figure,
 )
 from busi_search.release.run import StudyResult
+from busi_search.release.search_charts import parallel_figure
 from busi_search.release.study_view import study_page
 
 
@@ -64,6 +65,36 @@ def test_slices_show_every_complete_trial_on_the_scale_it_was_drawn_from() -> No
     assert set(figure.data[0].x) == {"True", "False"}
     assert [figure.layout[f"xaxis{n}"].type for n in ("", 2, 3)] == [None, None, "log"]
     assert slice_figure([], "cv_auc") is None
+
+
+def test_known_systems_outside_of_the_space_hide_no_hyperparameter() -> None:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    study.enqueue_trial({"learning_rate": 0.01}, user_attrs={"recipe": "a known system"})
+
+    def known_first(trial: optuna.Trial) -> float:
+        if trial.number > 0:
+            return score(trial)
+        trial.suggest_categorical("architecture", ["resnet18"])
+        return trial.suggest_float("learning_rate", 1e-4, 1e-1, log=True)
+
+    study.optimize(known_first, n_trials=12)
+    trials = study.get_trials()
+    assert set(parameter_importances(trials, "maximize")) == {
+        "balanced",
+        "dropout",
+        "learning_rate",
+    }
+    lines = parallel_figure(trials, "cv_auc", "maximize")
+    assert lines is not None
+    assert len(lines.layout.xaxis.ticktext) == 4
+    slices = slice_figure(trials, "cv_auc")
+    assert slices is not None
+    # What never varied says nothing.
+    assert [note.text for note in slices.layout.annotations] == [
+        "balanced",
+        "dropout",
+        "learning_rate",
+    ]
 
 
 def test_the_surest_errors_and_the_closest_calls_are_chosen() -> None:

@@ -164,7 +164,7 @@ def test_trials_without_an_end_are_refused() -> None:
 def test_the_luck_of_a_race_is_corrected_too() -> None:
     """Equal trials, most given up after one fold: the survivors alone do not know how many."""
     survivors, everyone = [], []
-    for seed in range(40):
+    for seed in range(20):
         labels, probabilities = _search(40, 150, 1.5, seed)
         folds = np.arange(150) // 2 % 5
         first = [
@@ -183,7 +183,7 @@ def test_the_luck_of_a_race_is_corrected_too() -> None:
         )  # fmt: skip
         for found, rows in ((survivors, probabilities[kept]), (everyone, known)):
             estimate = bias_corrected_estimate(
-                labels, rows, folds=folds, num_bootstraps=100, seed=seed
+                labels, rows, folds=folds, num_bootstraps=60, seed=seed
             )
             found.append(estimate.value - honest)
     assert np.mean(survivors) > 0.015

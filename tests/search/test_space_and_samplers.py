@@ -8,7 +8,8 @@ from busi_search.errors import InputError
 from busi_search.search.records import EXPECTED_VALUE
 from busi_search.search.samplers import as_finished, make_sampler, num_possible_trials
 from busi_search.search.space import grid_points, recipe_trials, suggest_hyperparameters
-from busi_search.spec import StudySpec, parse_spec
+from busi_search.spec import StudySpec
+from busi_search.study_files import parse_spec
 
 SPACE = {
     "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},

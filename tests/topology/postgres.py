@@ -88,6 +88,18 @@ class Postgres:
         assert row is not None
         return int(row[0])
 
+    def num_connections(self, url: str) -> int:
+        """How many connections a database has now."""
+        import psycopg
+
+        with psycopg.connect(self._plain("postgres")) as connection:
+            row = connection.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = %s",
+                (url.rpartition("/")[2],),
+            ).fetchone()
+        assert row is not None
+        return int(row[0])
+
     def _plain(self, database: str) -> str:
         return f"postgresql://busi@127.0.0.1:{self._port}/{database}"
 

@@ -29,8 +29,8 @@ from busi_search.release.registry import open_registry
 from busi_search.search.database import persistently
 from busi_search.search.liveness import workers_of
 from busi_search.search.storage import FINISHED, find_study
+from tests.command import BUSI_SEARCH
 from tests.faults.checks import check_copy
-from tests.faults.torture import COMMAND
 from tests.topology.mlflow_server import PASSWORD, USER, MlflowServer
 from tests.topology.nodes import TOKEN, RayCluster
 from tests.topology.postgres import Postgres
@@ -56,7 +56,7 @@ class Topology:
 
     def command(self, home: str, words: list[str]) -> "subprocess.Popen[str]":
         process = subprocess.Popen(
-            [*COMMAND, "--home", str(self.folder / home), *words],
+            [*BUSI_SEARCH, "--home", str(self.folder / home), *words],
             env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             cwd=self.folder,
         )  # fmt: skip
@@ -132,7 +132,7 @@ def prove(topology: Topology, *, num_trials: int, num_joined: int) -> Figures:
                 if finished() >= number and all(host in everybody for host in hosts):
                     return
             except InputError:
-                assert time.monotonic() - started < 120, "the study was never begun"
+                assert time.monotonic() - started < 300, "the study was never begun"
             assert driver.poll() is None, driver.communicate()
             time.sleep(0.5)
 
@@ -158,7 +158,7 @@ def prove(topology: Topology, *, num_trials: int, num_joined: int) -> Figures:
     stdout, stderr = driver.communicate(timeout=1200)
     assert driver.returncode == 0, stderr
     for process in joined[1:]:
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=300)
         assert process.returncode == 0, stderr
     joined[0].communicate()
     figures.seconds = elapsed()

@@ -1,5 +1,6 @@
 """The storage on a database server: exact claims, outages, workers of other machines."""
 
+import gc
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from busi_search.home import Home, open_home
 from busi_search.search.liveness import heartbeat, put_back_lost, this_worker
 from busi_search.search.locks import only_driver
 from busi_search.search.records import WORKER
-from busi_search.search.storage import claim_lock, claim_trial, open_storage
+from busi_search.search.storage import claim_lock, claim_trial, find_study, open_storage
 from tests.ports import free_port
 from tests.topology.postgres import Postgres
 
@@ -119,6 +120,20 @@ def test_only_one_driver_on_a_storage(shared: Home, tmp_path: Path) -> None:
         pass
     with only_driver(elsewhere, "s"):
         pass
+
+
+def test_a_study_asked_for_again_and_again_takes_no_more_connections(
+    shared: Home, postgres: Postgres
+) -> None:
+    optuna.create_study(storage=open_storage(shared), study_name="s")
+    gc.disable()
+    try:
+        for _ in range(10):
+            assert find_study(shared, "s").get_trials() == []
+    finally:
+        gc.enable()
+    # The last lock may be on its way out.
+    assert postgres.num_connections(shared.storage_url) <= 3
 
 
 def test_a_server_that_is_not_there_is_said_at_once(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """How fast one trial is: against a bare loop on tensors in memory, and against the plain script.
 
-Parts: ``inside`` (cross_validate against the bare loop), ``decoding`` (all layers trained, against
+Parts: ``inside`` (cross_validate against the bare loop, and against one that looks at the
+validation images as often, as pruning needs), ``decoding`` (all layers trained, against
 benchmarks/plain.py), ``frozen`` (layer4 and head, or the head alone, against benchmarks/plain.py).
 Rates are medians of alternating runs in this process; ratios are what counts.
 
@@ -8,6 +9,7 @@ Rates are medians of alternating runs in this process; ratios are what counts.
 """
 
 import argparse
+import math
 import statistics
 import sys
 import tempfile
@@ -24,7 +26,7 @@ from torch.nn import functional as F
 from busi_search.data.folds import Fold, make_folds
 from busi_search.data.image_cache import load_images
 from busi_search.data.sources import load_dataset
-from busi_search.search.cross_validation import cross_validate
+from busi_search.search.cross_validation import NUM_CURVE_POINTS, cross_validate
 from busi_search.spec import DatasetSection, Hyperparameters
 from busi_search.training.fit import make_optimizer
 from busi_search.training.zoo import build_model
@@ -86,16 +88,22 @@ def alternate(repeats: int, **runs: Callable[[], float]) -> dict[str, float]:
     return {name: statistics.median(found) for name, found in seconds.items()}
 
 
-def bare(material: Material, architecture: str, folds: int, epochs: int) -> float:
-    """Seconds of a bare loop: model, loss, backward, step, on floats in memory."""
+def bare(
+    material: Material, architecture: str, folds: int, epochs: int, *, looks: int = 1
+) -> float:
+    """Seconds of a bare loop: model, loss, backward, step, on floats in memory.
+
+    It looks at the validation images at most ``looks`` times, the last time after the last epoch.
+    """
     torch.set_num_threads(1)
     pixels = torch.from_numpy(np.array(material.images)).unsqueeze(1).float()
     labels = torch.from_numpy(material.labels)
+    every = math.ceil(epochs / looks)
     started = time.perf_counter()
     for fold in material.folds[:folds]:
         model = build_model(architecture, num_classes=3)
         optimizer = make_optimizer(model, "adamw", learning_rate=1e-3, weight_decay=0.01)
-        for _ in range(epochs):
+        for epoch in range(1, epochs + 1):
             model.train()
             order = torch.from_numpy(fold.train)[torch.randperm(len(fold.train))]
             for batch in order.split(BATCH):
@@ -103,9 +111,10 @@ def bare(material: Material, architecture: str, folds: int, epochs: int) -> floa
                     optimizer.zero_grad()
                     F.cross_entropy(model(pixels[batch]), labels[batch]).backward()
                     optimizer.step()
-        model.eval()
-        with torch.inference_mode():
-            model(pixels[torch.from_numpy(fold.validation)])
+            if epoch % every == 0 or epoch == epochs:
+                model.eval()
+                with torch.inference_mode():
+                    model(pixels[torch.from_numpy(fold.validation)])
     return time.perf_counter() - started
 
 
@@ -120,6 +129,7 @@ def inside(data: str, cache: Path, repeats: int) -> None:
         found = alternate(
             repeats,
             bare=lambda: bare(material, architecture, 2, epochs),
+            looking=lambda: bare(material, architecture, 2, epochs, looks=NUM_CURVE_POINTS),
             plain_pixels=lambda: material.ours(
                 2, architecture=architecture, epochs=epochs, augmentation_strength=0.0
             ),
@@ -131,7 +141,8 @@ def inside(data: str, cache: Path, repeats: int) -> None:
         for name, seconds in found.items():
             print(
                 f"{architecture} {size} px, {name}: {passes / seconds:.0f} images/s, "
-                f"{found['bare'] / seconds:.2f} of bare",
+                f"{found['bare'] / seconds:.2f} of bare, "
+                f"{found['looking'] / seconds:.2f} of one that looks as often",
                 flush=True,
             )
 

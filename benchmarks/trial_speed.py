@@ -80,11 +80,12 @@ class Material:
 
 
 def alternate(repeats: int, **runs: Callable[[], float]) -> dict[str, float]:
-    """Median seconds of each run, the runs taking turns."""
+    """Median seconds of each run, the runs taking turns; each is told as soon as it is known."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repeats):
         for name, run in runs.items():
             seconds[name].append(run())
+            print(f"  {name} {seconds[name][-1]:.2f} s", file=sys.stderr, flush=True)
     return {name: statistics.median(found) for name, found in seconds.items()}
 
 
@@ -188,38 +189,44 @@ def decoding(data: str, cache: Path, repeats: int) -> None:
 
 
 def frozen(data: str, cache: Path, repeats: int) -> None:
-    epochs, size = 20, 128
-    material = Material(data, size, cache)
+    material = Material(data, 128, cache)
     weights = cache / "resnet18.pth"
     torch.manual_seed(0)
     torch.save(plain.models.resnet18().state_dict(), weights)
     for depth in (4, 5):
-        # The plain script's time is proportional to its passes: one epoch of one fold is measured.
-        one = statistics.median(
-            material.plain(1, 2, epochs=1, freeze_depth=depth, weights=str(weights))
-            for _ in range(repeats)
-        )
-        whole = one * material.passes(5, epochs) / material.passes(1, 1)
-        first, second, both = [], [], []
-        for _ in range(repeats):
-            for path in (cache / "features").glob("*.npy"):
-                path.unlink()
-            settings = {
-                "architecture": "resnet18", "epochs": epochs, "freeze_depth": depth,
-                "weights": str(weights), "augmentation_views": 4,
-            }  # fmt: skip
-            first.append(material.ours(5, **settings))
-            second.append(material.ours(5, trial=1, **settings))
-            both.append(two_workers(data, size, cache, {"trial": 2, **settings}, folds=5) / 2)
-        one_trial, next_trial = statistics.median(first), statistics.median(second)
-        shared = statistics.median(both)
-        print(
-            f"resnet18 {size} px, freeze depth {depth}, {epochs} epochs x 5 folds: plain "
-            f"{whole:.0f} s (from one epoch of one fold), first trial {one_trial:.1f} s "
-            f"({whole / one_trial:.1f} x), second {next_trial:.1f} s ({whole / next_trial:.1f} x), "
-            f"with two workers {shared:.1f} s a trial ({whole / shared:.1f} x)",
-            flush=True,
-        )
+        _frozen_to(depth, material, data, weights, repeats)
+
+
+def _frozen_to(depth: int, material: Material, data: str, weights: Path, repeats: int) -> None:
+    settings = {
+        "architecture": "resnet18", "epochs": 20, "freeze_depth": depth,
+        "weights": str(weights), "augmentation_views": 4,
+    }  # fmt: skip
+
+    def plain_trial() -> float:
+        # Its time is proportional to its passes: one epoch of one fold is measured.
+        one = material.plain(1, 2, epochs=1, freeze_depth=depth, weights=str(weights))
+        return one * material.passes(5, 20) / material.passes(1, 1)
+
+    def first_trial() -> float:
+        for path in (material.cache / "features").glob("*.npy"):
+            path.unlink()
+        return material.ours(5, **settings)
+
+    def of_two_workers() -> float:
+        again = {"trial": 2, **settings}
+        return two_workers(data, material.size, material.cache, again, folds=5) / 2
+
+    found = alternate(
+        repeats,
+        plain=plain_trial,
+        first=first_trial,
+        next=lambda: material.ours(5, trial=1, **settings),
+        next_of_two_workers=of_two_workers,
+    )
+    print(f"resnet18 {material.size} px, freeze depth {depth}, 20 epochs x 5 folds")
+    for name, seconds in found.items():
+        print(f"  {name}: {seconds:.1f} s a trial, {found['plain'] / seconds:.1f} x", flush=True)
 
 
 def main() -> None:

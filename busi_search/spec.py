@@ -3,13 +3,11 @@
 import difflib
 import itertools
 import json
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from busi_search.architectures import ARCHITECTURES
-from busi_search.errors import InputError
 
 METRICS = (
     "auc",
@@ -362,21 +360,6 @@ def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
         return message
     got = problem.get("input")
     return f"{place} = {got!r}: {message}" if not isinstance(got, dict) else f"{place}: {message}"
-
-
-def user_path(written: str | Path) -> Path:
-    """Return a path as a user wrote it, with ``~`` resolved; it need not exist.
-
-    Raises:
-        InputError: no file can have that name.
-    """
-    try:
-        path = Path(written).expanduser()
-        path.exists()
-    except (OSError, RuntimeError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"{str(written)[:100]!r}: not a usable path ({reason}).") from None
-    return path
 
 
 def spec_json(spec: StudySpec) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from busi_search.errors import InputError
+from busi_search.files import user_path
 from busi_search.spec import (
     Choice,
     Condition,
@@ -17,7 +18,6 @@ from busi_search.spec import (
     StudySpec,
     first_problem,
     nearest,
-    user_path,
 )
 
 

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from busi_search.errors import InputError
-from busi_search.home import open_home, without_password, write_atomically
+from busi_search.files import write_atomically
+from busi_search.home import open_home, without_password
 from busi_search.seeding import derive_seed
 
 

@@ -209,7 +209,7 @@ def predict(
       busi-search predict "benign (1).png"
       busi-search predict images --to answers.csv
     """
-    from busi_search.home import write_file
+    from busi_search.files import write_file
     from busi_search.release.predict import find_images, load_champion, predictions_csv
 
     if target is not None and not target.lower().endswith(".csv"):

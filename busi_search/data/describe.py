@@ -12,7 +12,7 @@ from busi_search.data.duplicates import conflicting_groups
 from busi_search.data.medmnist import load_medmnist
 from busi_search.data.partition import find_groups
 from busi_search.errors import InputError
-from busi_search.spec import user_path
+from busi_search.files import user_path
 
 
 def open_dataset(path: str) -> ImageDataset:

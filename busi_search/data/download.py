@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from busi_search.errors import BusiSearchError, InputError, reason_of
-from busi_search.home import check_free_space, write_file
-from busi_search.spec import user_path
+from busi_search.files import check_free_space, user_path, write_file
 
 CONNECT_SECONDS = 10.0
 TOTAL_SECONDS = 600.0

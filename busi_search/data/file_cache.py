@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock
 
-from busi_search.home import check_free_space, disk_errors
+from busi_search.files import check_free_space, disk_errors
 
 Array = npt.NDArray[Any]
 Content = TypeVar("Content")

@@ -14,9 +14,9 @@ from busi_search.data.dataset import ImageDataset, ImagesOnDemand
 from busi_search.data.duplicates import conflicting_groups, find_duplicates
 from busi_search.data.folds import Fold, make_folds, split_sealed_test
 from busi_search.errors import InputError
-from busi_search.home import disk_errors, write_atomically
+from busi_search.files import disk_errors, user_path, write_atomically
 from busi_search.seeding import derive_seed
-from busi_search.spec import DatasetSection, user_path
+from busi_search.spec import DatasetSection
 
 Indices = npt.NDArray[np.int64]
 # Part of the cache key: raise it when find_duplicates may give another answer for the same images.

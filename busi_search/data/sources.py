@@ -14,7 +14,8 @@ from busi_search.data.images import GreyImage
 from busi_search.data.medmnist import load_medmnist
 from busi_search.data.phantom import Phantom, simulate_phantom
 from busi_search.errors import InputError
-from busi_search.spec import DatasetSection, user_path
+from busi_search.files import user_path
+from busi_search.spec import DatasetSection
 
 # A set that takes less is kept: reading an image here and there would simulate all of them anew.
 _KEPT_PIXELS = 50_000_000

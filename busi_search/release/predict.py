@@ -16,10 +16,10 @@ import torch
 from busi_search.data.busi import IMAGE_SUFFIXES, is_mask
 from busi_search.data.images import decode_image, resize_image
 from busi_search.errors import BusiSearchError, InputError
+from busi_search.files import user_path
 from busi_search.home import Home, create_tracking_store, open_home, quiet_mlflow
 from busi_search.release.familiarity import Familiarity
 from busi_search.release.registry import CHAMPION, MODEL_NAME, find_version
-from busi_search.spec import user_path
 
 BATCH_SIZE = 64
 

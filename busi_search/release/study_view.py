@@ -12,7 +12,8 @@ import plotly.graph_objects as go
 from optuna.trial import FrozenTrial, TrialState
 
 from busi_search.errors import InputError
-from busi_search.home import Home, open_home, write_file
+from busi_search.files import user_path, write_file
+from busi_search.home import Home, open_home
 from busi_search.release.predict import load_champion
 from busi_search.release.rebuild import calibrate, estimate_scores
 from busi_search.release.registry import MODEL_NAME, RELEASED
@@ -29,7 +30,7 @@ from busi_search.search.records import (
 )
 from busi_search.search.status import StudyStatus, study_status
 from busi_search.search.storage import find_study
-from busi_search.spec import StudySpec, user_path
+from busi_search.spec import StudySpec
 
 TABLE_SUFFIXES = (".csv", ".parquet")
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from busi_search.data.file_cache import build_once
 from busi_search.data.phantom import MALIGNANT, simulate_phantom
-from busi_search.home import check_free_space
+from busi_search.files import check_free_space
 from busi_search.training.augment import AugmentationRanges, augment_batch
 from busi_search.training.fit import Schedule, fit_fold, make_optimizer
 from busi_search.training.inputs import PixelInputs, place_pixels

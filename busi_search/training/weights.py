@@ -13,7 +13,8 @@ from torch import Tensor
 
 from busi_search.architectures import ARCHITECTURES
 from busi_search.errors import BusiSearchError, InputError
-from busi_search.spec import NAMED_WEIGHTS, user_path
+from busi_search.files import user_path
+from busi_search.spec import NAMED_WEIGHTS
 from busi_search.training.backbones import FAMILIES
 from busi_search.training.zoo import ImageClassifier
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from busi_search.home import write_atomically
+from busi_search.files import write_atomically
 from busi_search.search.executors import Executor, InlineExecutor, ProcessExecutor
 
 

@@ -16,7 +16,8 @@ import pytest
 from busi_search.data.image_cache import load_images
 from busi_search.data.partition import find_groups
 from busi_search.errors import BusiSearchError
-from busi_search.home import Home, damage_of, open_home, write_atomically
+from busi_search.files import write_atomically
+from busi_search.home import Home, damage_of, open_home
 from busi_search.release.doctor import examine
 from busi_search.release.plan import plan_study
 from busi_search.release.predict import load_champion
@@ -101,7 +102,7 @@ def test_no_disk_space_at_the_start_is_one_sentence(tmp_path: Path) -> None:
 def test_a_disk_that_fills_up_in_a_search_loses_nothing(
     small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("busi_search.home.SPARE_BYTES", 0)
+    monkeypatch.setattr("busi_search.files.SPARE_BYTES", 0)
     home = open_home(small_disk / "home")
     search(home, 2)
     context = plan_study("quickstart", home=home, overrides=TINY, device="cpu")

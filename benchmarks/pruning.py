@@ -22,10 +22,13 @@ from busi_search.home import Home, open_home
 from busi_search.search.context import StudyContext, reopen_study
 from busi_search.search.pruning import (
     LEAST_CHANCE,
+    LEAST_LOOK_CHANCE,
+    Difference,
     Evidence,
-    least_auc,
+    hoped_difference,
     make_pruner,
-    paired_evidence,
+    paired_difference,
+    weigh,
 )
 from busi_search.search.records import stored_folds
 from busi_search.search.storage import find_study
@@ -50,72 +53,81 @@ class Recording:
         held = [fold.validation for fold in self.context.partition.folds]
         self._labels = [self.context.development.labels[indices] for indices in held]
         self._groups = [self.context.groups[indices] for indices in held]
-        self._known: dict[tuple[int, int, tuple[int, ...]], Evidence] = {}
+        self._differences: dict[tuple[int, int, int], Difference] = {}
+        self._hopes: dict[tuple[int, int, int, int], Difference | None] = {}
 
-    def evidence(self, trial: int, best: int, done: tuple[int, ...]) -> Evidence:
-        """Compare two trials on some folds."""
-        key = (trial, best, done)
-        if key not in self._known:
-            self._known[key] = paired_evidence(
-                [self.trials[trial][fold] for fold in done],
-                [self.trials[best][fold] for fold in done],
-                [self._labels[fold] for fold in done],
-                [self._groups[fold] for fold in done],
+    def difference(self, trial: int, best: int, fold: int) -> Difference:
+        """Compare two trials on a fold that both finished."""
+        key = (trial, best, fold)
+        if key not in self._differences:
+            self._differences[key] = paired_difference(
+                self.trials[trial][fold],
+                self.trials[best][fold],
+                self._labels[fold],
+                self._groups[fold],
                 metric="auc",
                 positive=self.context.development.positive,
-                num_folds=self.num_folds,
             )
-        return self._known[key]
+        return self._differences[key]
 
-    def first_look(self, trial: int, best: int, fold: int) -> float | None:
-        """Return the share of its first fold after which a trial is given up; None if it is not."""
-        own, rival = self.trials[trial][fold], self.trials[best][fold]
-        epochs = len(own.train_loss)
-        shown = 0.0
-        for epoch, auc in zip(own.val_epochs, own.val_auc, strict=True):
-            shown = max(shown, auc)
-            least = least_auc(
+    def hope(self, trial: int, best: int, fold: int, look: int) -> Difference | None:
+        """Compare a fold that a trial has begun with the best one's."""
+        key = (trial, best, fold, look)
+        if key not in self._hopes:
+            own, rival = self.trials[trial][fold], self.trials[best][fold]
+            self._hopes[key] = hoped_difference(
+                own.val_auc[: look + 1],
                 rival,
-                epoch / epochs,
+                own.val_epochs[look] / len(own.train_loss),
                 self._labels[fold],
-                epochs=len(rival.train_loss),
+                best_epochs=len(rival.train_loss),
                 positive=self.context.development.positive,
             )
-            if epoch < epochs and least is not None and shown < least:
-                return epoch / epochs
-        return None
+        return self._hopes[key]
 
     def by_evidence(
-        self, given_up: Callable[[Evidence], bool], *, looks: bool = False, in_turn: bool = True
+        self,
+        given_up: Callable[[Evidence], bool],
+        *,
+        look_chance: float = 0.0,
+        in_turn: bool = True,
     ) -> Replay:
         """Give a trial up by its evidence against the best one so far.
 
         Args:
             given_up: whether to, after a fold.
-            looks: whether also within the first fold, as the pruner does.
+            look_chance: within a fold, the chance below which to; 0: never.
             in_turn: whether each trial begins with the fold after its predecessor's, as the pruner
                 has it, or all with the same.
         """
+
+        def spent(trial: int, best: int, folds: Sequence[int]) -> float | None:
+            """Folds until a trial is given up; None if it is not."""
+            done: list[Difference] = []
+            for fold in folds:
+                own = self.trials[trial][fold]
+                for look, epoch in enumerate(own.val_epochs[:-1] if look_chance > 0 else ()):
+                    hoped = self.hope(trial, best, fold, look)
+                    if hoped is None:
+                        continue
+                    if weigh(done, self.num_folds, hoped=hoped).chance < look_chance:
+                        return len(done) + epoch / len(own.train_loss)
+                done.append(self.difference(trial, best, fold))
+                if len(done) < self.num_folds and given_up(weigh(done, self.num_folds)):
+                    return float(len(done))
+            return None
 
         def replay(order: Sequence[int]) -> tuple[float, float]:
             best, used = None, 0.0
             for number, trial in enumerate(order):
                 start = number if in_turn else 0
                 folds = [(start + turn) % self.num_folds for turn in range(self.num_folds)]
-                if looks and best is not None:
-                    share = self.first_look(trial, best, folds[0])
-                    if share is not None:
-                        used += share
-                        continue
-                for num_done in range(1, self.num_folds + 1):
-                    used += 1
-                    if best is None or num_done == self.num_folds:
-                        continue
-                    if given_up(self.evidence(trial, best, tuple(folds[:num_done]))):
-                        break
-                else:
-                    if best is None or self.scores[trial].mean() > self.scores[best].mean():
-                        best = trial
+                ended = None if best is None else spent(trial, best, folds)
+                used += self.num_folds if ended is None else ended
+                if ended is None and (
+                    best is None or self.scores[trial].mean() > self.scores[best].mean()
+                ):
+                    best = trial
             assert best is not None
             return used, float(self.scores[best].mean())
 
@@ -155,11 +167,14 @@ class Recording:
                 lambda e, c=chance: e.chance < c,  # type: ignore[misc]
                 in_turn=False,
             )
-            found[f"{chance}, looks"] = self.by_evidence(
-                lambda e, c=chance: e.chance < c,  # type: ignore[misc]
-                looks=True,
-            )
-        found["evidence"] = self.by_evidence(lambda e: e.chance < LEAST_CHANCE, looks=True)
+            for look_chance in (0.1, 0.15, 0.2):
+                found[f"{chance}, looks {look_chance}"] = self.by_evidence(
+                    lambda e, c=chance: e.chance < c,  # type: ignore[misc]
+                    look_chance=look_chance,
+                )
+        found["evidence"] = self.by_evidence(
+            lambda e: e.chance < LEAST_CHANCE, look_chance=LEAST_LOOK_CHANCE
+        )
         return found
 
 

@@ -55,15 +55,7 @@ def known_systems(
             continue
         order = sorted(done)
         results = [done[index] for index in order]
-        evidence = paired_evidence(
-            results,
-            [best[index] for index in order],
-            [context.development.labels[folds[index].validation] for index in order],
-            [context.groups[folds[index].validation] for index in order],
-            metric=context.spec.study.metric,
-            positive=context.development.positive,
-            num_folds=len(folds),
-        )
+        evidence = paired_evidence(context, results, best)
         name = str(trial.user_attrs["recipe"])
         systems.append(
             KnownSystem(

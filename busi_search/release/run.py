@@ -19,7 +19,7 @@ from busi_search.search.executors import Executor, InlineExecutor, ProcessExecut
 from busi_search.search.faults import storage_errors
 from busi_search.search.outages import tracking_errors
 from busi_search.search.progress import SearchProgress
-from busi_search.search.records import first_fold, stored_folds, unfinished_epochs
+from busi_search.search.records import stored_folds, unfinished_fold
 from busi_search.search.storage import find_study
 from busi_search.search.tracking import Tracker
 
@@ -252,16 +252,15 @@ def _total_cost(
     results = [
         fold for trial in progress.trials for fold in stored_folds(trial, num_folds).values()
     ]
-    broken_off = [unfinished_epochs(trial, num_folds) for trial in progress.trials]
-    begun = [
-        len(context.partition.folds[first_fold(context.spec.study, trial.number, num_folds)].train)
-        for trial in progress.trials
-    ]
+    broken_off = [fold for trial in progress.trials if (fold := unfinished_fold(trial)) is not None]
     return {
         "seconds": total["seconds"],
         "fold_trainings": progress.folds_trained,
-        "epochs": sum(broken_off) + sum(len(fold.train_loss) for fold in results),
-        "image_passes": sum(e * size for e, size in zip(broken_off, begun, strict=True))
+        "epochs": sum(fold.epochs for fold in broken_off)
+        + sum(len(fold.train_loss) for fold in results),
+        "image_passes": sum(
+            fold.epochs * len(context.partition.folds[fold.fold].train) for fold in broken_off
+        )
         + sum(fold.image_passes for fold in results),
         "tracking_seconds": total["tracking_seconds"],
         "search_seconds": total["search_seconds"],

@@ -14,16 +14,17 @@ from busi_search.search.fold_result import FoldResult
 from busi_search.search.pruning import (
     FIRST_LOOK,
     LEAST_CHANCE,
-    least_auc,
+    LEAST_LOOK_CHANCE,
+    hoped_difference,
     paired_evidence,
 )
 from busi_search.search.records import (
-    EXPECTED_VALUE,
     HYPERPARAMETERS,
     PRUNE_REASON,
     STANDARD_ERROR,
-    UNFINISHED_EPOCHS,
+    UNFINISHED_FOLD,
     WORKER,
+    UnfinishedFold,
     best_trial,
     encode_fold,
     first_fold,
@@ -42,17 +43,13 @@ class TrialTaken(Exception):
     """Another worker has taken the trial over, for this one was not heard of for too long."""
 
 
-def _mean_auc(folds: Sequence[FoldResult]) -> float:
-    return float(np.mean([fold.metrics["auc"] for fold in folds]))
-
-
 class Objective:
     """Callable that Optuna's trials are scored with; keeps the best trial's folds at hand."""
 
     def __init__(self, context: StudyContext, study: optuna.Study) -> None:
         self._context = context
         self._study = study
-        self._incumbent: tuple[int, list[FoldResult], int] | None = None
+        self._incumbent: tuple[int, dict[int, FoldResult], int] | None = None
 
     def __call__(self, trial: optuna.Trial) -> list[float]:
         """Return the value of every objective: means over folds, and what the model costs.
@@ -76,7 +73,7 @@ class Objective:
             hyperparameters,
             trial_number=trial.number,
             finished=finished,
-            watch=partial(self._watch, trial, owner, hyperparameters.epochs),
+            watch=partial(self._watch, trial, owner, hyperparameters.epochs, results),
             first_fold=first_fold(section, trial.number, len(folds)),
         )
         try:
@@ -131,42 +128,45 @@ class Objective:
         trial: optuna.Trial,
         owner: str | None,
         epochs: int,
+        finished: Sequence[FoldResult],
         fold: int,
         epoch: int,
         val_auc: Sequence[float],
     ) -> None:
-        """Give up within the first fold what is far behind the best trial at the same point."""
+        """Give up within a fold what would not be good enough if the fold ended at its best."""
         context, section = self._context, self._context.spec.study
         by_auc = section.pruner == "evidence" and section.objectives == ("cv_auc",)
-        first = first_fold(section, trial.number, len(context.partition.folds))
-        if fold != first or epoch < FIRST_LOOK * epochs or not by_auc:
+        if epoch < FIRST_LOOK * epochs or not by_auc:
             return
-        if "recipe" in trial.user_attrs:
+        if "recipe" in trial.user_attrs and not finished:
             # A known system is shown beside the winner: it gets a whole fold.
             return
         incumbent = self._best_folds(trial)
         if incumbent is None:
             return
         number, folds, best_epochs = incumbent
-        least = least_auc(
+        hoped = hoped_difference(
+            val_auc,
             folds[fold],
             epoch / epochs,
             context.development.labels[context.partition.folds[fold].validation],
-            epochs=best_epochs,
+            best_epochs=best_epochs,
             positive=context.development.positive,
         )
-        if least is not None and max(val_auc) < least:
+        if hoped is None:
+            return
+        evidence = paired_evidence(context, finished, folds, hoped=hoped)
+        if evidence.chance < LEAST_LOOK_CHANCE:
             if self._frozen(trial).user_attrs.get(WORKER) != owner:
                 raise TrialTaken(str(trial.number))
-            # As far below the best trial as it is now below what that had after this fold: too
-            # low, for it might have learned more, but in the right order among its like.
-            behind = folds[fold].metrics["auc"] - max(val_auc)
-            trial.set_user_attr(EXPECTED_VALUE, _mean_auc(folds) - behind)
-            trial.set_user_attr(UNFINISHED_EPOCHS, epoch)
+            unfinished = UnfinishedFold(fold, epoch, max(val_auc))
+            trial.set_user_attr(UNFINISHED_FOLD, unfinished.encode())
             raise self._pruned(
                 trial,
-                f"in epoch {epoch} of {epochs} of the first fold, AUC {max(val_auc):.3f} at best: "
-                f"more than a standard error below trial {number} from there on",
+                f"in epoch {epoch} of {epochs} of fold {fold}, its number {len(finished) + 1}, AUC "
+                f"{max(val_auc):.3f} at best: at most {evidence.difference:+.3f} ± "
+                f"{evidence.standard_error:.3f} against trial {number}, a chance of "
+                f"{evidence.chance:.1g} to end above it",
             )
 
     def _weigh_evidence(self, trial: optuna.Trial, results: list[FoldResult]) -> None:
@@ -175,17 +175,7 @@ class Objective:
         incumbent = self._best_folds(trial)
         if incumbent is None:
             return
-        context = self._context
-        held_out = [context.partition.folds[result.fold].validation for result in results]
-        evidence = paired_evidence(
-            results,
-            [incumbent[1][result.fold] for result in results],
-            [context.development.labels[indices] for indices in held_out],
-            [context.groups[indices] for indices in held_out],
-            metric=context.spec.study.metric,
-            positive=context.development.positive,
-            num_folds=len(context.partition.folds),
-        )
+        evidence = paired_evidence(self._context, results, incumbent[1])
         if evidence.chance < LEAST_CHANCE:
             raise self._pruned(
                 trial,
@@ -194,7 +184,7 @@ class Objective:
                 f"a chance of {evidence.chance:.1g} to end above it",
             )
 
-    def _best_folds(self, trial: optuna.Trial) -> tuple[int, list[FoldResult], int] | None:
+    def _best_folds(self, trial: optuna.Trial) -> tuple[int, dict[int, FoldResult], int] | None:
         """Return the best finished trial that costs no more, what its folds gave, its epochs."""
         section = self._context.spec.study
         complete = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
@@ -211,7 +201,7 @@ class Objective:
         if self._incumbent is None or self._incumbent[0] != best.number:
             folds = stored_folds(best, len(self._context.partition.folds))
             epochs = trial_hyperparameters(best).epochs
-            self._incumbent = (best.number, [folds[index] for index in sorted(folds)], epochs)
+            self._incumbent = (best.number, folds, epochs)
         return self._incumbent
 
     def _pruned(self, trial: optuna.Trial, reason: str) -> optuna.TrialPruned:

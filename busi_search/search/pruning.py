@@ -1,14 +1,16 @@
 """When a trial is given up: Optuna's pruners, and evidence from paired images."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import optuna
 from scipy.stats import norm, rankdata
 
+from busi_search.search.context import StudyContext
 from busi_search.search.fold_result import FoldResult
 from busi_search.spec import MINIMISED_METRICS, StudySection
 from busi_search.training import metrics
@@ -20,10 +22,10 @@ Influence = npt.NDArray[np.float64]
 # A trial is given up when its chance of ending above the best one is smaller. Chosen on replays of
 # unpruned searches (benchmarks/pruning.py).
 LEAST_CHANCE = 0.2
-# Within its first fold, from this share of the epochs on, a trial is given up when the highest
-# validation AUC it has shown is more than a standard error below the lowest of the best trial from
-# that point on. Single looks vary by .03: comparing look with look gave up good trials.
-FIRST_LOOK = 0.5
+# Within a fold, from this share of its epochs on, the fold is taken to end as well as it may, and
+# the trial is given up when its chance is then smaller than this.
+FIRST_LOOK = 0.3
+LEAST_LOOK_CHANCE = 0.15
 
 
 def make_pruner(section: StudySection, num_folds: int) -> optuna.pruners.BasePruner:
@@ -81,6 +83,13 @@ def _metric_influence(
     return whole, (num_images - 1) * (whole - np.nan_to_num(values[1:], nan=whole))
 
 
+class Difference(NamedTuple):
+    """By how much a trial is better than the best one on a fold, and the variance of that."""
+
+    value: float
+    variance: float
+
+
 @dataclass(frozen=True)
 class Evidence:
     """How sure the folds so far are that a trial is worse than the best one.
@@ -101,43 +110,85 @@ class Evidence:
     chance: float
 
 
-def paired_evidence(
-    trial: Sequence[FoldResult],
-    incumbent: Sequence[FoldResult],
-    labels: Sequence[Indices],
-    groups: Sequence[Indices],
+def paired_difference(
+    fold: FoldResult,
+    best: FoldResult,
+    labels: Indices,
+    groups: Indices,
     *,
     metric: str,
     positive: int,
-    num_folds: int,
-) -> Evidence:
-    """Compare two configurations image by image on the folds both have finished.
+) -> Difference:
+    """Compare two configurations image by image on a fold that both have finished.
 
-    Both saw the same folds, so an image that is hard for one is hard for the other and cancels:
-    five means cannot show what a hundred paired images can. Images of a group move together.
+    An image that is hard for one is hard for the other and cancels: five means cannot show what a
+    hundred paired images can. Images of a group move together.
 
     Args:
-        trial: K finished folds of the trial in question.
-        incumbent: the same folds of the best finished trial.
-        labels: K arrays, labels of each fold's validation images.
-        groups: K arrays, their groups.
+        fold: of the trial in question.
+        best: the same fold of the best finished trial.
+        labels: (V,) of the fold's validation images.
+        groups: (V,) their groups.
         metric: name of the metric compared.
         positive: the class that binary figures are about.
-        num_folds: of the whole cross-validation.
     """
     sign = -1.0 if metric in MINIMISED_METRICS else 1.0
-    differences, variances = [], []
-    for one, other, truth, group in zip(trial, incumbent, labels, groups, strict=True):
-        value, influence = _metric_influence(one.log_probabilities, truth, metric, positive)
-        best, best_influence = _metric_influence(other.log_probabilities, truth, metric, positive)
-        _, member = np.unique(group, return_inverse=True)
-        per_group = np.bincount(member, weights=influence - best_influence)
-        differences.append(sign * (value - best))
-        variances.append(float(np.sum(per_group**2)) / len(truth) ** 2)
-    difference = float(np.mean(differences))
-    error = math.sqrt(sum(variances)) / len(variances)
+    value, influence = _metric_influence(fold.log_probabilities, labels, metric, positive)
+    rival, rival_influence = _metric_influence(best.log_probabilities, labels, metric, positive)
+    _, member = np.unique(groups, return_inverse=True)
+    per_group = np.bincount(member, weights=influence - rival_influence)
+    return Difference(sign * (value - rival), float(np.sum(per_group**2)) / len(labels) ** 2)
+
+
+def hoped_difference(
+    val_auc: Sequence[float],
+    best: FoldResult,
+    share: float,
+    labels: Indices,
+    *,
+    best_epochs: int,
+    positive: int,
+) -> Difference | None:
+    """Return by how much a fold that is not finished may become better, in AUC, than the best's.
+
+    The highest AUC it has shown is compared with the lowest of the best trial from that point on:
+    single looks vary by .03, and comparing look with look gave up good trials. The variance is that
+    of the best trial's AUC, for want of paired predictions.
+
+    Args:
+        val_auc: of the trial in question at every look so far.
+        best: the same fold of the best finished trial.
+        share: of its epochs that the trial in question has behind it.
+        labels: (V,) of the fold's validation images.
+        best_epochs: that the best trial was meant to be trained for.
+        positive: the class that binary figures are about.
+
+    Returns:
+        None while it is too early to say.
+    """
+    looks = zip(best.val_epochs, best.val_auc, strict=True)
+    later = [auc for epoch, auc in looks if epoch / best_epochs >= share - 1e-9]
+    if share < FIRST_LOOK or not later:
+        return None
+    _, influence = _metric_influence(best.log_probabilities, labels, "auc", positive)
+    return Difference(max(val_auc) - min(later), float(np.mean(influence**2)) / len(labels))
+
+
+def weigh(
+    finished: Sequence[Difference], num_folds: int, *, hoped: Difference | None = None
+) -> Evidence:
+    """Return what the differences on some of ``num_folds`` folds say together.
+
+    Args:
+        finished: of the folds that the trial has finished.
+        num_folds: of the whole cross-validation.
+        hoped: of a fold that it has begun; as little is known for sure as before it.
+    """
+    seen = [*finished, hoped] if hoped is not None else finished
+    difference = float(np.mean([fold.value for fold in seen]))
+    error = math.sqrt(sum(fold.variance for fold in seen)) / len(seen)
     # The mean of all folds is what is seen plus what is to come; its error, seen from here.
-    to_come = error * math.sqrt(1 - len(variances) / num_folds)
+    to_come = error * math.sqrt(1 - len(finished) / num_folds)
     return Evidence(
         difference,
         error,
@@ -146,36 +197,38 @@ def paired_evidence(
     )
 
 
+def paired_evidence(
+    context: StudyContext,
+    folds: Sequence[FoldResult],
+    best: Mapping[int, FoldResult],
+    *,
+    hoped: Difference | None = None,
+) -> Evidence:
+    """Compare a trial with the best one, image by image on the folds that it has finished.
+
+    Args:
+        context: the study.
+        folds: of the trial in question.
+        best: all folds of the best finished trial, by index.
+        hoped: see :func:`weigh`.
+    """
+    differences = []
+    for fold in folds:
+        images = context.partition.folds[fold.fold].validation
+        differences.append(
+            paired_difference(
+                fold,
+                best[fold.fold],
+                context.development.labels[images],
+                context.groups[images],
+                metric=context.spec.study.metric,
+                positive=context.development.positive,
+            )
+        )
+    return weigh(differences, len(context.partition.folds), hoped=hoped)
+
+
 def _chance_above_zero(mean: float, error: float) -> float:
     if error == 0.0:
         return 0.0 if mean < 0 else 1.0
     return float(norm.cdf(mean / error))
-
-
-def least_auc(
-    best: FoldResult,
-    share: float,
-    labels: Indices,
-    *,
-    epochs: int,
-    positive: int,
-) -> float | None:
-    """Return the validation AUC that a trial must have shown to go on within its first fold.
-
-    Args:
-        best: the same fold of the best finished trial.
-        share: of the epochs that the trial in question has behind it.
-        labels: (V,) of the fold's validation images.
-        epochs: that the best trial was meant to be trained for.
-        positive: the class that binary figures are about.
-
-    Returns:
-        The lowest AUC of the best trial from that share of its epochs on, less the standard error
-        of its AUC in the end; None while it is too early to say.
-    """
-    looks = zip(best.val_epochs, best.val_auc, strict=True)
-    later = [auc for epoch, auc in looks if epoch / epochs >= share - 1e-9]
-    if share < FIRST_LOOK or not later:
-        return None
-    _, influence = _metric_influence(best.log_probabilities, labels, "auc", positive)
-    return min(later) - math.sqrt(float(np.mean(influence**2)) / len(labels))

@@ -3,6 +3,7 @@
 import base64
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
@@ -15,10 +16,8 @@ from busi_search.spec import Hyperparameters, StudySection
 
 HYPERPARAMETERS = "hyperparameters"
 PRUNE_REASON = "prune_reason"
-# Epochs of a first fold that was not trained to its end.
-UNFINISHED_EPOCHS = "unfinished_epochs"
-# What its score would have been, as far as these epochs say.
-EXPECTED_VALUE = "expected_value"
+# The fold within which it was given up.
+UNFINISHED_FOLD = "unfinished_fold"
 ERROR = "error"
 WORKER = "worker"
 # Standard error over the folds of the first objective.
@@ -94,18 +93,38 @@ def stored_folds(trial: FrozenTrial, num_folds: int) -> dict[int, FoldResult]:
     }
 
 
+@dataclass(frozen=True)
+class UnfinishedFold:
+    """The fold within which a trial was given up.
+
+    Attributes:
+        fold: its index.
+        epochs: that were trained.
+        auc: the highest validation AUC until then.
+    """
+
+    fold: int
+    epochs: int
+    auc: float
+
+    def encode(self) -> dict[str, Any]:
+        """Return a JSON-ready form."""
+        return asdict(self)
+
+
+def unfinished_fold(trial: FrozenTrial) -> UnfinishedFold | None:
+    """Return the fold within which a trial was given up; None if it ended after a whole one."""
+    stored = trial.user_attrs.get(UNFINISHED_FOLD)
+    if stored is None or fold_key(stored["fold"]) in trial.user_attrs:
+        # The latter: its worker was killed while giving it up, and the next one went on with it.
+        return None
+    return UnfinishedFold(**stored)
+
+
 def folds_begun(trial: FrozenTrial, num_folds: int) -> int:
     """Return how many folds of a trial were trained, one that was broken off included."""
     finished = len(_fold_keys(num_folds) & trial.user_attrs.keys())
-    return finished or int(UNFINISHED_EPOCHS in trial.user_attrs)
-
-
-def unfinished_epochs(trial: FrozenTrial, num_folds: int) -> int:
-    """Return the epochs of the fold within which a trial was given up; mostly 0."""
-    if _fold_keys(num_folds) & trial.user_attrs.keys():
-        # Its worker was killed while giving it up, and the next one went on with it.
-        return 0
-    return int(trial.user_attrs.get(UNFINISHED_EPOCHS, 0))
+    return finished + (unfinished_fold(trial) is not None)
 
 
 def trial_hyperparameters(trial: FrozenTrial) -> Hyperparameters:

@@ -11,7 +11,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from busi_search.search.records import EXPECTED_VALUE
+from busi_search.search.records import unfinished_fold
 from busi_search.search.space import grid_points
 from busi_search.search.storage import FINISHED
 from busi_search.seeding import derive_seed
@@ -29,8 +29,8 @@ def with_expected_values(
 
     Returns:
         The same trials. A pruned one has what the finished trials have on average, plus by how much
-        it is better than they on the folds it has. One that was given up within its first fold has
-        what was expected of it then; one of which nothing is known stays as it is.
+        it is better than they on the folds it has, the one that it was given up in included, as far
+        as it went; one of which nothing is known stays as it is.
     """
     values = {t.number: t.values[0] for t in trials if t.state == TrialState.COMPLETE and t.values}
     scores = {trial.number: _fold_scores(trial, running_means) for trial in trials}
@@ -43,14 +43,11 @@ def with_expected_values(
     expected = list(trials)
     for index, trial in enumerate(trials):
         own = scores[trial.number]
-        if trial.state != TrialState.PRUNED or not (own or EXPECTED_VALUE in trial.user_attrs):
+        if trial.state != TrialState.PRUNED or not own:
             continue
         expected[index] = copy.copy(trial)
-        if own:
-            better = [score - usual.get(fold, overall) for fold, score in own.items()]
-            expected[index].values = [overall + float(np.mean(better))]
-        else:
-            expected[index].values = [float(trial.user_attrs[EXPECTED_VALUE])]
+        better = [score - usual.get(fold, overall) for fold, score in own.items()]
+        expected[index].values = [overall + float(np.mean(better))]
     return expected
 
 
@@ -78,10 +75,11 @@ def as_finished(
 
 def _fold_scores(trial: FrozenTrial, running_means: bool) -> dict[int, float]:
     found = dict(sorted(trial.intermediate_values.items()))
-    if not running_means:
-        return found
-    totals = np.array(list(found.values())) * np.arange(1, len(found) + 1)
-    return dict(zip(found, np.diff(totals, prepend=0.0).tolist(), strict=True))
+    if running_means:
+        totals = np.array(list(found.values())) * np.arange(1, len(found) + 1)
+        return dict(zip(found, np.diff(totals, prepend=0.0).tolist(), strict=True))
+    broken_off = unfinished_fold(trial)
+    return found if broken_off is None else {**found, broken_off.fold: broken_off.auc}
 
 
 class _Expectations(Study):

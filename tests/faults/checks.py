@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from optuna.trial import TrialState
 
 from busi_search.home import Home
-from busi_search.search.records import UNFINISHED_EPOCHS, stored_folds
+from busi_search.search.records import stored_folds, unfinished_fold
 from busi_search.search.storage import find_study
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -54,8 +54,11 @@ def check_storage(home: Home, name: str, num_trials: int) -> None:
         # One after another, from the trial's own first fold on (by evidence) or from fold 0.
         in_turn = [(trial.number + turn) % num_folds for turn in range(len(folds))]
         assert folds in (set(in_turn), set(range(len(folds))))
-        given_up_within_its_first = UNFINISHED_EPOCHS in trial.user_attrs
-        assert folds or (trial.state == TrialState.PRUNED and given_up_within_its_first)
+        broken_off = unfinished_fold(trial)
+        assert folds or broken_off is not None
+        if broken_off is not None:
+            assert trial.state == TrialState.PRUNED
+            assert broken_off.fold == (trial.number + len(folds)) % num_folds
     with sqlite3.connect(home.root / "optuna.db") as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 

@@ -5,7 +5,13 @@ import pytest
 from scipy.stats import norm
 
 from busi_search.search.fold_result import FoldResult
-from busi_search.search.pruning import auc_influence, least_auc, paired_evidence
+from busi_search.search.pruning import (
+    Difference,
+    auc_influence,
+    hoped_difference,
+    paired_difference,
+    weigh,
+)
 from busi_search.training.metrics import binary_auc, compute_metrics, softmax
 
 
@@ -33,7 +39,7 @@ def test_auc_influence_gives_the_variance_of_the_auc() -> None:
 def _searches(shift: float, seed: int, num_folds: int, metric: str) -> float:
     """Evidence against a trial whose scores are worse than the incumbent's by ``shift``."""
     rng = np.random.default_rng(seed)
-    trial, incumbent, labels, groups = [], [], [], []
+    differences = []
     for index in range(num_folds):
         truth = rng.permutation(np.arange(60) % 3)
         shared = rng.normal(size=(60, 3))
@@ -41,13 +47,13 @@ def _searches(shift: float, seed: int, num_folds: int, metric: str) -> float:
         worse = shared + 0.5 * rng.normal(size=(60, 3))
         better = shared + 0.5 * rng.normal(size=(60, 3))
         worse[np.arange(60), truth] -= shift
-        trial.append(_fold(worse, truth, index))
-        incumbent.append(_fold(better, truth, index))
-        labels.append(truth)
-        groups.append(np.arange(60))
-    return paired_evidence(
-        trial, incumbent, labels, groups, metric=metric, positive=1, num_folds=5
-    ).p_value  # fmt: skip
+        differences.append(
+            paired_difference(
+                _fold(worse, truth, index), _fold(better, truth, index), truth, np.arange(60),
+                metric=metric, positive=1,
+            )
+        )  # fmt: skip
+    return weigh(differences, 5).p_value
 
 
 @pytest.mark.parametrize("metric", ["auc", "accuracy", "log_loss"])
@@ -66,25 +72,22 @@ def test_twins_count_once() -> None:
     one, other = rng.normal(size=(2, 40, 2))
     one[np.arange(40), truth] += 0.3
     other[np.arange(40), truth] += 1.0
-    args = {"metric": "auc", "positive": 1, "num_folds": 5}
-    single = paired_evidence(
-        [_fold(one, truth)], [_fold(other, truth)], [truth], [np.arange(40)], **args
-    )
+    args = {"metric": "auc", "positive": 1}
+    single = paired_difference(_fold(one, truth), _fold(other, truth), truth, np.arange(40), **args)
     doubled_truth = np.tile(truth, 2)
-    doubled = paired_evidence(
-        [_fold(np.tile(one, (2, 1)), doubled_truth)],
-        [_fold(np.tile(other, (2, 1)), doubled_truth)],
-        [doubled_truth], [np.tile(np.arange(40), 2)], **args,
+    doubled = paired_difference(
+        _fold(np.tile(one, (2, 1)), doubled_truth),
+        _fold(np.tile(other, (2, 1)), doubled_truth),
+        doubled_truth, np.tile(np.arange(40), 2), **args,
     )  # fmt: skip
-    assert doubled.standard_error == pytest.approx(single.standard_error)
+    assert doubled == pytest.approx(single)
 
 
 def test_identical_predictions_are_no_evidence() -> None:
     truth = np.arange(30) % 3
     fold = _fold(np.random.default_rng(0).normal(size=(30, 3)), truth)
-    evidence = paired_evidence(
-        [fold], [fold], [truth], [np.arange(30)], metric="auc", positive=1, num_folds=5
-    )
+    same = paired_difference(fold, fold, truth, np.arange(30), metric="auc", positive=1)
+    evidence = weigh([same], 5)
     assert evidence.p_value == evidence.chance == 1.0
 
 
@@ -95,15 +98,10 @@ def test_a_chance_is_forgiving_after_one_fold_and_decisive_when_one_is_left() ->
     one, other = rng.normal(size=(2, 80, 2))
     one[np.arange(80), truth] += 0.9
     other[np.arange(80), truth] += 1.0
-    folds = [_fold(one, truth, index) for index in range(4)]
-    best = [_fold(other, truth, index) for index in range(4)]
-    found = [
-        paired_evidence(
-            folds[:k], best[:k], [truth] * k, [np.arange(80)] * k,
-            metric="auc", positive=1, num_folds=5,
-        )
-        for k in (1, 4)
-    ]  # fmt: skip
+    every = paired_difference(
+        _fold(one, truth), _fold(other, truth), truth, np.arange(80), metric="auc", positive=1
+    )
+    found = [weigh([every] * k, 5) for k in (1, 4)]
     for done, evidence in zip((1, 4), found, strict=True):
         assert evidence.difference < 0
         z = evidence.difference / evidence.standard_error
@@ -112,7 +110,9 @@ def test_a_chance_is_forgiving_after_one_fold_and_decisive_when_one_is_left() ->
     assert found[1].chance < found[0].chance < 0.5
 
 
-def test_the_first_look_forgives_one_standard_error_and_what_the_best_one_got_wrong() -> None:
+def test_a_fold_under_way_is_hoped_to_end_above_the_worst_the_best_trial_still_had_before_it() -> (
+    None
+):
     rng = np.random.default_rng(2)
     truth = np.arange(100) % 2
     logits = rng.normal(size=(100, 2))
@@ -120,9 +120,23 @@ def test_the_first_look_forgives_one_standard_error_and_what_the_best_one_got_wr
     fold = _fold(logits, truth)
     best = replace(fold, val_epochs=(2, 4, 6, 8), val_auc=(0.6, 0.9, 0.7, 0.85))
     influence = auc_influence(best.log_probabilities[:, 1], truth == 1)
-    error = np.sqrt(np.mean(influence**2) / 100)
-    half = least_auc(best, 0.5, truth, epochs=8, positive=1)
-    assert half == pytest.approx(0.7 - error)
-    late = least_auc(best, 0.8, truth, epochs=8, positive=1)
-    assert late == pytest.approx(0.85 - error)
-    assert least_auc(best, 0.2, truth, epochs=8, positive=1) is None
+    variance = np.mean(influence**2) / 100
+    looks = (0.5, 0.66, 0.64)
+    half = hoped_difference(looks, best, 0.5, truth, best_epochs=8, positive=1)
+    assert half == pytest.approx((0.66 - 0.7, variance))
+    late = hoped_difference(looks, best, 0.8, truth, best_epochs=8, positive=1)
+    assert late == pytest.approx((0.66 - 0.85, variance))
+    assert hoped_difference(looks, best, 0.2, truth, best_epochs=8, positive=1) is None
+
+
+def test_a_fold_under_way_counts_in_the_mean_but_is_still_to_come() -> None:
+    """After one fold at -.03 ± .02, a second that can only come to -.05 ± .04."""
+    done, hoped = Difference(-0.03, 0.02**2), Difference(-0.05, 0.04**2)
+    evidence = weigh([done], 5, hoped=hoped)
+    error = np.hypot(0.02, 0.04) / 2
+    assert evidence.difference == pytest.approx(-0.04)
+    assert evidence.standard_error == pytest.approx(error)
+    assert evidence.chance == pytest.approx(norm.cdf(-0.04 / (error * np.sqrt(1 - 1 / 5))))
+    # Hope for the last fold leaves room for doubt; the finished last fold does not.
+    assert 0 < weigh([done] * 4, 5, hoped=hoped).chance < 0.2
+    assert weigh([done] * 5, 5).chance == 0.0

@@ -11,7 +11,7 @@ from busi_search.errors import InputError
 from busi_search.home import Home
 from busi_search.release.plan import plan_study
 from busi_search.release.run import StudyResult, run_study
-from busi_search.search.records import EXPECTED_VALUE, PRUNE_REASON, UNFINISHED_EPOCHS, stored_folds
+from busi_search.search.records import PRUNE_REASON, stored_folds, unfinished_fold
 from busi_search.search.storage import find_study
 from busi_search.study_files import load_spec
 from tests.conftest import TINY
@@ -82,22 +82,22 @@ def test_the_hopeless_are_given_up_in_their_first_fold_but_never_a_known_system(
         trials=7,
     )
     study = find_study(home, "quickstart-phantom")
-    early = [t for t in study.get_trials() if UNFINISHED_EPOCHS in t.user_attrs]
-    assert early
-    for trial in early:
+    broken_off = {t.number: f for t in study.get_trials() if (f := unfinished_fold(t)) is not None}
+    assert broken_off
+    for number, fold in broken_off.items():
+        trial = study.trials[number]
         assert trial.state == TrialState.PRUNED
         assert trial.params["learning_rate"] == 1e-8
         assert not stored_folds(trial, 3)
-        assert 2 <= trial.user_attrs[UNFINISHED_EPOCHS] < 8
-        assert trial.user_attrs[EXPECTED_VALUE] < study.best_value
-        assert "of the first fold" in trial.user_attrs[PRUNE_REASON]
+        assert fold.fold == number % 3
+        assert 3 <= fold.epochs < 8
+        assert fold.auc < study.best_value
+        assert f"in epoch {fold.epochs} of 8 of fold {fold.fold}" in trial.user_attrs[PRUNE_REASON]
     (known,) = [t for t in study.get_trials() if "recipe" in t.user_attrs]
     assert stored_folds(known, 3)
     assert result.cost["epochs"] == sum(
-        t.user_attrs.get(UNFINISHED_EPOCHS, 0)
-        + sum(len(fold.train_loss) for fold in stored_folds(t, 3).values())
-        for t in study.get_trials()
-    )
+        len(fold.train_loss) for t in study.get_trials() for fold in stored_folds(t, 3).values()
+    ) + sum(fold.epochs for fold in broken_off.values())
     assert result.cost["epochs"] < 8 * 3 * 7
 
 

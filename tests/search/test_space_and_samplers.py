@@ -5,7 +5,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from busi_search.errors import InputError
-from busi_search.search.records import EXPECTED_VALUE
+from busi_search.search.records import UNFINISHED_FOLD, UnfinishedFold, fold_key
 from busi_search.search.samplers import as_finished, make_sampler, num_possible_trials
 from busi_search.search.space import grid_points, recipe_trials, suggest_hyperparameters
 from busi_search.spec import StudySpec
@@ -154,8 +154,6 @@ def test_pruned_trials_count_at_the_value_to_be_expected_of_them() -> None:
     assert [t.value for t in as_finished(trials, minimise=True, running_means=True)][
         4
     ] == pytest.approx(0.85)
-    trials[4].user_attrs[EXPECTED_VALUE] = 0.72
-    assert as_finished(trials, minimise=False, running_means=True)[4].value == 0.72
     assert trials[2].state == TrialState.PRUNED
     assert trials[2].values is None
     # Scores of single folds: the finished trials have .7 on average on fold 2, .8 on fold 0.
@@ -164,6 +162,15 @@ def test_pruned_trials_count_at_the_value_to_be_expected_of_them() -> None:
     begun_elsewhere.intermediate_values = {2: 0.75, 0: 0.8}
     single = as_finished(_numbered(*finished, begun_elsewhere), minimise=False)
     assert single[2].value == pytest.approx(0.8 + (0.05 + 0.0) / 2)
+    # Given up within fold 1, where they have .9: as far as it went, that counts like a fold.
+    begun_elsewhere.user_attrs[UNFINISHED_FOLD] = UnfinishedFold(1, 6, 0.72).encode()
+    broken_off = as_finished(_numbered(*finished, begun_elsewhere), minimise=False)
+    assert broken_off[2].value == pytest.approx(0.8 + (0.05 + 0.0 - 0.18) / 3)
+    # Given up, but its worker was killed before that was told, and the next one finished the fold.
+    begun_elsewhere.user_attrs[fold_key(1)] = {}
+    begun_elsewhere.intermediate_values[1] = 0.9
+    finished_after_all = as_finished(_numbered(*finished, begun_elsewhere), minimise=False)
+    assert finished_after_all[2].value == pytest.approx(0.8 + (0.05 + 0.0 + 0.0) / 3)
 
 
 def test_the_sampler_learns_from_pruned_trials() -> None:

@@ -43,7 +43,11 @@ def no_training(
     rng = np.random.default_rng(options["trial_number"])
     num_classes = options["num_classes"]
     skill = 2.0 - abs(np.log10(hyperparameters.learning_rate / 3e-3))
-    for index, fold in enumerate(folds):
+    epochs, num_looks = hyperparameters.epochs, cross_validation.NUM_CURVE_POINTS
+    looks = [max(1, round(epochs * (look + 1) / num_looks)) for look in range(num_looks)]
+    for turn in range(len(folds)):
+        index = (options["first_fold"] + turn) % len(folds)
+        fold = folds[index]
         started = time.perf_counter()
         truth = labels[fold.validation]
         logits = rng.normal(size=(len(truth), num_classes))
@@ -54,13 +58,15 @@ def no_training(
             fold=index,
             log_probabilities=log_probabilities,
             metrics=figures,
-            train_loss=tuple(rng.random(12)),
-            val_epochs=tuple(range(2, 18, 2)),
-            val_auc=tuple(rng.random(8)),
+            train_loss=tuple(rng.random(epochs)),
+            val_epochs=tuple(looks),
+            val_auc=(figures["auc"],) * num_looks,
             image_passes=0,
             seconds=0.0,
         )
         SPENT["evaluation"] += time.perf_counter() - started
+        for look, epoch in enumerate(looks[:-1]):
+            options["watch"](index, epoch, result.val_auc[: look + 1])
         yield result
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from optuna.trial import FrozenTrial, TrialState
 
 from busi_search.search.context import StudyContext
-from busi_search.search.pruning import Evidence, paired_evidence
+from busi_search.search.pruning import Evidence, paired_differences, weigh
 from busi_search.search.records import cv_metrics, stored_folds, trial_hyperparameters
 
 
@@ -55,7 +55,7 @@ def known_systems(
             continue
         order = sorted(done)
         results = [done[index] for index in order]
-        evidence = paired_evidence(context, results, best)
+        evidence = weigh(paired_differences(context, results, best), len(folds))
         name = str(trial.user_attrs["recipe"])
         systems.append(
             KnownSystem(

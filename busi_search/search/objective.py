@@ -3,6 +3,7 @@
 import math
 from collections.abc import Container, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import optuna
@@ -15,8 +16,10 @@ from busi_search.search.pruning import (
     FIRST_LOOK,
     LEAST_CHANCE,
     LEAST_LOOK_CHANCE,
+    Difference,
     hoped_difference,
-    paired_evidence,
+    paired_differences,
+    weigh,
 )
 from busi_search.search.records import (
     HYPERPARAMETERS,
@@ -43,13 +46,25 @@ class TrialTaken(Exception):
     """Another worker has taken the trial over, for this one was not heard of for too long."""
 
 
+class Incumbent(NamedTuple):
+    """The best finished trial: its number, its folds by index, its epochs."""
+
+    number: int
+    folds: dict[int, FoldResult]
+    epochs: int
+
+
 class Objective:
     """Callable that Optuna's trials are scored with; keeps the best trial's folds at hand."""
 
     def __init__(self, context: StudyContext, study: optuna.Study) -> None:
         self._context = context
         self._study = study
-        self._incumbent: tuple[int, dict[int, FoldResult], int] | None = None
+        self._incumbent: Incumbent | None = None
+        # What the looks within one fold of one trial have in common.
+        self._fold_watched: tuple[int, int] | None = None
+        self._rival: Incumbent | None = None
+        self._differences: list[Difference] = []
 
     def __call__(self, trial: optuna.Trial) -> list[float]:
         """Return the value of every objective: means over folds, and what the model costs.
@@ -141,21 +156,25 @@ class Objective:
         if "recipe" in trial.user_attrs and not finished:
             # A known system is shown beside the winner: it gets a whole fold.
             return
-        incumbent = self._best_folds(trial)
-        if incumbent is None:
+        if self._fold_watched != (trial.number, fold):
+            # Once a fold: a look may come every few milliseconds.
+            self._fold_watched, self._rival = (trial.number, fold), self._best_folds(trial)
+            if self._rival is not None:
+                self._differences = paired_differences(context, finished, self._rival.folds)
+        rival = self._rival
+        if rival is None:
             return
-        number, folds, best_epochs = incumbent
         hoped = hoped_difference(
             val_auc,
-            folds[fold],
+            rival.folds[fold],
             epoch / epochs,
             context.development.labels[context.partition.folds[fold].validation],
-            best_epochs=best_epochs,
+            best_epochs=rival.epochs,
             positive=context.development.positive,
         )
         if hoped is None:
             return
-        evidence = paired_evidence(context, finished, folds, hoped=hoped)
+        evidence = weigh(self._differences, len(context.partition.folds), hoped=hoped)
         if evidence.chance < LEAST_LOOK_CHANCE:
             if self._frozen(trial).user_attrs.get(WORKER) != owner:
                 raise TrialTaken(str(trial.number))
@@ -165,7 +184,7 @@ class Objective:
                 trial,
                 f"in epoch {epoch} of {epochs} of fold {fold}, its number {len(finished) + 1}, AUC "
                 f"{max(val_auc):.3f} at best: at most {evidence.difference:+.3f} ± "
-                f"{evidence.standard_error:.3f} against trial {number}, a chance of "
+                f"{evidence.standard_error:.3f} against trial {rival.number}, a chance of "
                 f"{evidence.chance:.1g} to end above it",
             )
 
@@ -175,17 +194,18 @@ class Objective:
         incumbent = self._best_folds(trial)
         if incumbent is None:
             return
-        evidence = paired_evidence(self._context, results, incumbent[1])
+        differences = paired_differences(self._context, results, incumbent.folds)
+        evidence = weigh(differences, len(self._context.partition.folds))
         if evidence.chance < LEAST_CHANCE:
             raise self._pruned(
                 trial,
                 f"after {len(results)} fold(s) {evidence.difference:+.3f} ± "
-                f"{evidence.standard_error:.3f} against trial {incumbent[0]}, "
+                f"{evidence.standard_error:.3f} against trial {incumbent.number}, "
                 f"a chance of {evidence.chance:.1g} to end above it",
             )
 
-    def _best_folds(self, trial: optuna.Trial) -> tuple[int, dict[int, FoldResult], int] | None:
-        """Return the best finished trial that costs no more, what its folds gave, its epochs."""
+    def _best_folds(self, trial: optuna.Trial) -> Incumbent | None:
+        """Return the best finished trial that costs no more."""
         section = self._context.spec.study
         complete = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         costs = [name for name in section.further_objectives if name in COSTS]
@@ -198,10 +218,10 @@ class Objective:
         best = best_trial(complete, section.direction)
         if best is None:
             return None
-        if self._incumbent is None or self._incumbent[0] != best.number:
+        if self._incumbent is None or self._incumbent.number != best.number:
             folds = stored_folds(best, len(self._context.partition.folds))
             epochs = trial_hyperparameters(best).epochs
-            self._incumbent = (best.number, folds, epochs)
+            self._incumbent = Incumbent(best.number, folds, epochs)
         return self._incumbent
 
     def _pruned(self, trial: optuna.Trial, reason: str) -> optuna.TrialPruned:

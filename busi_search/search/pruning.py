@@ -197,20 +197,15 @@ def weigh(
     )
 
 
-def paired_evidence(
-    context: StudyContext,
-    folds: Sequence[FoldResult],
-    best: Mapping[int, FoldResult],
-    *,
-    hoped: Difference | None = None,
-) -> Evidence:
-    """Compare a trial with the best one, image by image on the folds that it has finished.
+def paired_differences(
+    context: StudyContext, folds: Sequence[FoldResult], best: Mapping[int, FoldResult]
+) -> list[Difference]:
+    """Compare a trial with the best one, image by image, on every fold that it has finished.
 
     Args:
         context: the study.
         folds: of the trial in question.
         best: all folds of the best finished trial, by index.
-        hoped: see :func:`weigh`.
     """
     differences = []
     for fold in folds:
@@ -225,7 +220,7 @@ def paired_evidence(
                 positive=context.development.positive,
             )
         )
-    return weigh(differences, len(context.partition.folds), hoped=hoped)
+    return differences
 
 
 def _chance_above_zero(mean: float, error: float) -> float:

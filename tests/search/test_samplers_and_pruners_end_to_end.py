@@ -1,19 +1,34 @@
 """Every sampler and pruner of the contract through a whole study on phantoms."""
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from mlflow import MlflowClient
 from optuna.trial import TrialState
 
+from busi_search.data.folds import Fold
 from busi_search.errors import InputError
 from busi_search.home import Home
 from busi_search.release.plan import plan_study
 from busi_search.release.run import StudyResult, run_study
-from busi_search.search.records import PRUNE_REASON, stored_folds, unfinished_fold
+from busi_search.search import cross_validation
+from busi_search.search.cross_validation import Watch
+from busi_search.search.driver import run_search
+from busi_search.search.executors import InlineExecutor
+from busi_search.search.fold_result import FoldResult
+from busi_search.search.records import (
+    PRUNE_REASON,
+    UnfinishedFold,
+    stored_folds,
+    unfinished_fold,
+)
 from busi_search.search.storage import find_study
+from busi_search.search.tracking import Tracker
 from busi_search.study_files import load_spec
+from busi_search.training.metrics import compute_metrics, softmax
 from tests.conftest import TINY
 
 FINITE = "learning_rate=[0.001,0.01]", "dropout=0.0", "weight_decay=0.0", "batch_size=16"
@@ -99,6 +114,46 @@ def test_the_hopeless_are_given_up_in_their_first_fold_but_never_a_known_system(
         len(fold.train_loss) for t in study.get_trials() for fold in stored_folds(t, 3).values()
     ) + sum(fold.epochs for fold in broken_off.values())
     assert result.cost["epochs"] < 8 * 3 * 7
+
+
+def _as_good_as_the_first_until_its_second_fold(
+    _images: object, labels: np.ndarray, _groups: object, folds: Sequence[Fold], _: object,
+    *, trial_number: int, first_fold: int, watch: Watch, **__: object,
+) -> Iterator[FoldResult]:  # fmt: skip
+    """No training: trial 1 is trial 0 again, but its second fold begins badly."""
+    for turn in range(len(folds)):
+        index = (first_fold + turn) % len(folds)
+        truth = labels[folds[index].validation]
+        logits = np.random.default_rng(index).normal(size=(len(truth), 3))
+        logits[np.arange(len(truth)), truth] += 2.0
+        rows = np.log(softmax(logits)).astype(np.float32)
+        auc = 0.5 if trial_number == 1 and turn == 1 else 0.9
+        for epoch in (2, 4, 6):
+            watch(index, epoch, [auc] * (epoch // 2))
+        yield FoldResult(
+            index, rows, compute_metrics(np.exp(rows.astype(float)), truth),
+            (0.0,) * 8, (2, 4, 6, 8), (0.9,) * 4, 0, 0.0,
+        )  # fmt: skip
+
+
+def test_a_trial_is_given_up_within_a_later_fold_by_what_all_its_folds_say(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        cross_validation, "cross_validate", _as_good_as_the_first_until_its_second_fold
+    )
+    overrides = *TINY, "epochs=8", "recipes=[]", "pruner='evidence'"
+    context = plan_study("quickstart", home=home, overrides=overrides, device="cpu")
+    search = run_search(context, InlineExecutor(), Tracker(context), num_trials=2, num_workers=1)
+    *_, progress = search
+    first, second = find_study(home, context.name).get_trials()
+    assert first.state == TrialState.COMPLETE
+    assert second.state == TrialState.PRUNED
+    # It began with fold 1, which it has whole; fold 2 ended at the first look that may end it.
+    assert set(stored_folds(second, 3)) == {1}
+    assert unfinished_fold(second) == UnfinishedFold(fold=2, epochs=4, auc=0.5)
+    assert "fold 2, its number 2" in second.user_attrs[PRUNE_REASON]
+    assert progress.folds_trained == 3 + 2
 
 
 def test_several_objectives_give_a_front_and_a_stated_winner(home: Home) -> None:

@@ -54,6 +54,22 @@ class Incumbent(NamedTuple):
     epochs: int
 
 
+class Race(NamedTuple):
+    """What the looks within one fold of one trial have in common.
+
+    Attributes:
+        trial: number of the trial.
+        fold: index of the fold under way.
+        incumbent: whom the trial is compared with, as of its first look.
+        differences: on the folds that the trial has finished.
+    """
+
+    trial: int
+    fold: int
+    incumbent: Incumbent | None
+    differences: list[Difference]
+
+
 class Objective:
     """Callable that Optuna's trials are scored with; keeps the best trial's folds at hand."""
 
@@ -61,10 +77,7 @@ class Objective:
         self._context = context
         self._study = study
         self._incumbent: Incumbent | None = None
-        # What the looks within one fold of one trial have in common.
-        self._fold_watched: tuple[int, int] | None = None
-        self._rival: Incumbent | None = None
-        self._differences: list[Difference] = []
+        self._race: Race | None = None
 
     def __call__(self, trial: optuna.Trial) -> list[float]:
         """Return the value of every objective: means over folds, and what the model costs.
@@ -156,12 +169,13 @@ class Objective:
         if "recipe" in trial.user_attrs and not finished:
             # A known system is shown beside the winner: it gets a whole fold.
             return
-        if self._fold_watched != (trial.number, fold):
+        race = self._race
+        if race is None or (race.trial, race.fold) != (trial.number, fold):
             # Once a fold: a look may come every few milliseconds.
-            self._fold_watched, self._rival = (trial.number, fold), self._best_folds(trial)
-            if self._rival is not None:
-                self._differences = paired_differences(context, finished, self._rival.folds)
-        rival = self._rival
+            best = self._best_folds(trial)
+            differences = paired_differences(context, finished, best.folds) if best else []
+            race = self._race = Race(trial.number, fold, best, differences)
+        rival = race.incumbent
         if rival is None:
             return
         hoped = hoped_difference(
@@ -174,7 +188,7 @@ class Objective:
         )
         if hoped is None:
             return
-        evidence = weigh(self._differences, len(context.partition.folds), hoped=hoped)
+        evidence = weigh(race.differences, len(context.partition.folds), hoped=hoped)
         if evidence.chance < LEAST_LOOK_CHANCE:
             if self._frozen(trial).user_attrs.get(WORKER) != owner:
                 raise TrialTaken(str(trial.number))

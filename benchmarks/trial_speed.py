@@ -2,7 +2,8 @@
 
 Parts: ``inside`` (cross_validate against the bare loop, and against one that looks at the
 validation images as often, as pruning needs), ``decoding`` (all layers trained, against
-benchmarks/plain.py), ``frozen`` (layer4 and head, or the head alone, against benchmarks/plain.py).
+benchmarks/plain.py), ``frozen`` (layer4 and head, or the head alone, against benchmarks/plain.py),
+``memory`` (a worker that keeps the memory it frees, against one that gives it back).
 Rates are medians of alternating runs in this process; ratios are what counts.
 
     uv run python benchmarks/trial_speed.py inside --data FOLDER
@@ -10,6 +11,7 @@ Rates are medians of alternating runs in this process; ratios are what counts.
 
 import argparse
 import math
+import resource
 import statistics
 import sys
 import tempfile
@@ -28,6 +30,7 @@ from busi_search.data.image_cache import load_images
 from busi_search.data.sources import load_dataset
 from busi_search.search.cross_validation import NUM_CURVE_POINTS, cross_validate
 from busi_search.spec import DatasetSection, Hyperparameters
+from busi_search.training.cores import train_on_one_core
 from busi_search.training.fit import make_optimizer
 from busi_search.training.zoo import build_model
 
@@ -56,7 +59,8 @@ class Material:
 
     def ours(self, folds: int, trial: int = 0, **settings: object) -> float:
         """Seconds that cross_validate takes."""
-        hyperparameters = Hyperparameters(batch_size=BATCH, image_size_pixels=self.size, **settings)  # type: ignore[arg-type]
+        settings = {"batch_size": BATCH, "image_size_pixels": self.size, **settings}
+        hyperparameters = Hyperparameters(**settings)  # type: ignore[arg-type]
         torch.set_num_threads(1)
         started = time.perf_counter()
         for _ in cross_validate(
@@ -151,6 +155,7 @@ def inside(data: str, cache: Path, repeats: int) -> None:
 def _work(
     barrier: Any, data: str, size: int, cache: Path, folds: int, settings: dict[str, Any]
 ) -> float:
+    train_on_one_core()
     material = Material(data, size, cache)
     barrier.wait()
     return material.ours(folds, **settings)
@@ -229,16 +234,60 @@ def _frozen_to(depth: int, material: Material, data: str, weights: Path, repeats
         print(f"  {name}: {seconds:.1f} s a trial, {found['plain'] / seconds:.1f} x", flush=True)
 
 
+def _own_process(
+    keep: bool, data: str, size: int, cache: Path, settings: dict[str, Any]
+) -> tuple[float, float, float]:
+    """Seconds of one fold, seconds waited for the system meanwhile, most memory held (MiB)."""
+    if keep:
+        train_on_one_core()
+    material = Material(data, size, cache)
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    seconds = material.ours(1, **settings)
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    return seconds, after.ru_stime - before.ru_stime, after.ru_maxrss / 1024
+
+
+def memory(data: str, cache: Path, repeats: int) -> None:
+    for architecture, size, batch, epochs in (
+        ("small_cnn", 28, 32, 8),
+        ("small_cnn", 64, 32, 4),
+        ("small_cnn_wide", 64, 16, 4),
+        ("small_cnn_wide", 64, 64, 4),
+        ("resnet18", 64, 32, 1),
+        ("resnet18", 128, 32, 1),
+    ):
+        settings = {"architecture": architecture, "epochs": epochs, "batch_size": batch}
+        found: dict[bool, list[tuple[float, float, float]]] = {False: [], True: []}
+        for _ in range(repeats):
+            for keep, seen in found.items():
+                with get_context("spawn").Pool(1) as pool:
+                    arguments = (keep, data, size, cache, settings)
+                    seen.append(pool.apply(_own_process, arguments))
+        for keep, seen in found.items():
+            whole, system, most = (statistics.median(column) for column in zip(*seen, strict=True))
+            print(
+                f"{architecture} {size} px, batch {batch}, freed memory "
+                f"{'kept' if keep else 'given back'}: {whole:.2f} s ({system:.2f} s of the "
+                f"system), at most {most:.0f} MiB",
+                flush=True,
+            )
+        ratio = statistics.median(
+            given[0] / kept[0] for given, kept in zip(found[False], found[True], strict=True)
+        )
+        print(f"  {ratio:.2f} x", flush=True)
+
+
+PARTS = {"inside": inside, "decoding": decoding, "frozen": frozen, "memory": memory}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=("inside", "decoding", "frozen"))
+    parser.add_argument("part", choices=tuple(PARTS))
     parser.add_argument("--data", required=True)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        {"inside": inside, "decoding": decoding, "frozen": frozen}[options.part](
-            options.data, Path(folder), options.repeats
-        )
+        PARTS[options.part](options.data, Path(folder), options.repeats)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from optuna.trial import FrozenTrial, TrialState
 
 from busi_search.errors import BusiSearchError
@@ -21,6 +20,7 @@ from busi_search.search.cross_validation import cross_validate_configuration
 from busi_search.search.fold_result import gather_out_of_fold
 from busi_search.search.records import stored_folds, trial_hyperparameters
 from busi_search.spec import METRICS
+from busi_search.training.cores import train_on_one_core
 from busi_search.training.metrics import softmax
 
 # On one kind of CPU a trial comes out the same to the last bit; elsewhere by rounding.
@@ -77,7 +77,7 @@ def rebuild_ensemble(context: StudyContext, trial: FrozenTrial) -> tuple[FoldEns
     Raises:
         BusiSearchError: on a CPU, they differ by more than ``REBUILD_TOLERANCE``.
     """
-    torch.set_num_threads(1)
+    train_on_one_core()
     hyperparameters = trial_hyperparameters(trial)
     stored = stored_folds(trial, len(context.partition.folds))
     results = list(

@@ -5,7 +5,6 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-import torch
 
 from busi_search.data.folds import make_folds
 from busi_search.errors import InputError
@@ -24,6 +23,7 @@ from busi_search.search.storage import find_study
 from busi_search.search.study import environment
 from busi_search.seeding import derive_seed
 from busi_search.spec import Hyperparameters
+from busi_search.training.cores import train_on_one_core
 from busi_search.training.metrics import softmax
 
 # A GPU sums in another order from call to call.
@@ -61,7 +61,7 @@ def _train(
 
     Trained are ``num_folds`` folds (default: all) from the one of index ``first`` on, in turn.
     """
-    torch.set_num_threads(1)
+    train_on_one_core()
     labels = context.development.labels
     groups = context.groups if grouped else np.arange(len(labels))
     folds = list(context.partition.folds)

@@ -67,9 +67,10 @@ def measure_progress(
     """Count trials and folds, and estimate the time left from this run's pace in folds."""
     count = Counter(trial.state for trial in trials)
     num_folds = len(context.partition.folds)
-    trained = count_folds(trials, context)
-    pruned = [t for t in trials if t.state == TrialState.PRUNED]
-    done_of_pruned = count_folds(pruned, context)
+    folds = Counter[TrialState]()
+    for trial in trials:
+        folds[trial.state] += folds_begun(trial, num_folds)
+    trained, done_of_pruned = folds.total(), folds[TrialState.PRUNED]
     finished = count[TrialState.COMPLETE] + count[TrialState.PRUNED]
     elapsed = time.monotonic() - started
     remaining = None
@@ -86,7 +87,7 @@ def measure_progress(
         failed=count[TrialState.FAIL],
         running=count[TrialState.RUNNING],
         folds_trained=trained,
-        folds_saved=num_folds * len(pruned) - done_of_pruned,
+        folds_saved=num_folds * count[TrialState.PRUNED] - done_of_pruned,
         best=best_trial(trials, context.spec.study.direction),
         elapsed_seconds=elapsed,
         remaining_seconds=remaining,

@@ -27,18 +27,16 @@ WAIT_SECONDS = 1.0
 def search_worker(context: StudyContext, joined: bool, index: int) -> Iterator[None]:
     """Work on trials until the study holds as many finished ones as its driver wants.
 
-    One step is one trial, or a moment of waiting for the last trials of other workers. A CPU trial
-    uses one thread wherever it runs: several workers then share the cores without fighting, and
-    the sums come out the same to the last bit.
+    One step is one trial, or a moment of waiting for the last trials of other workers.
 
     Args:
         context: the study.
         joined: whether this worker came of its own accord, not started by a driver of this home.
         index: of the worker among those started with it.
     """
-    import torch
+    from busi_search.training.cores import train_on_one_core
 
-    torch.set_num_threads(1)
+    train_on_one_core()
     with ExitStack() as stack:
         stack.enter_context(storage_errors(context.home))
         if context.home.has_local_storage and not joined:

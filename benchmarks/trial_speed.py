@@ -4,7 +4,9 @@ Parts: ``inside`` (cross_validate against the bare loop, and against one that lo
 validation images as often, as pruning needs), ``decoding`` (all layers trained, against
 benchmarks/plain.py), ``frozen`` (layer4 and head, or the head alone, against benchmarks/plain.py),
 ``memory`` (a worker that keeps the memory it frees, against one that gives it back).
-Rates are medians of alternating runs in this process; ratios are what counts.
+Rates are medians of alternating runs; ratios are what counts. What shares this process with the bare
+loop or the plain script gives its memory back as they do; two workers, and ``memory``, are processes
+of their own.
 
     uv run python benchmarks/trial_speed.py inside --data FOLDER
 """
@@ -237,7 +239,7 @@ def _frozen_to(depth: int, material: Material, data: str, weights: Path, repeats
 def _own_process(
     keep: bool, data: str, size: int, cache: Path, settings: dict[str, Any]
 ) -> tuple[float, float, float]:
-    """Seconds of one fold, seconds waited for the system meanwhile, most memory held (MiB)."""
+    """Seconds of one fold, the system's share of them, most memory held (MiB)."""
     if keep:
         train_on_one_core()
     material = Material(data, size, cache)

@@ -18,8 +18,9 @@ def train_on_one_core() -> None:
     workers share the cores without fighting.
 
     A training step frees what the next one needs again. glibc hands blocks of some megabytes back
-    to the system, which clears them page by page when they are asked for anew: a third of the time
-    of a step of ``small_cnn_wide`` at 64 px. Results are the same. Elsewhere nothing is changed.
+    to the system, which clears them page by page when they are asked for anew: with
+    ``small_cnn_wide`` at 64 px up to a quarter of a fold's time. Results are the same. Other
+    systems and C libraries are left as they are.
     """
     torch.set_num_threads(1)
     if not sys.platform.startswith("linux"):

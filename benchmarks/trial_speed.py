@@ -4,9 +4,9 @@ Parts: ``inside`` (cross_validate against the bare loop, and against one that lo
 validation images as often, as pruning needs), ``decoding`` (all layers trained, against
 benchmarks/plain.py), ``frozen`` (layer4 and head, or the head alone, against benchmarks/plain.py),
 ``memory`` (a worker that keeps the memory it frees, against one that gives it back).
-Rates are medians of alternating runs; ratios are what counts. What shares this process with the bare
-loop or the plain script gives its memory back as they do; two workers, and ``memory``, are processes
-of their own.
+Rates are medians of alternating runs; ratios are what counts. What shares this process with the
+bare loop or the plain script gives its memory back as they do; two workers, and ``memory``, are
+processes of their own.
 
     uv run python benchmarks/trial_speed.py inside --data FOLDER
 """

@@ -4,9 +4,9 @@ Parts: ``inside`` (cross_validate against the bare loop, and against one that lo
 validation images as often, as pruning needs), ``decoding`` (all layers trained, against
 benchmarks/plain.py), ``frozen`` (layer4 and head, or the head alone, against benchmarks/plain.py),
 ``memory`` (a worker that keeps the memory it frees, against one that gives it back).
-Rates are medians of alternating runs; ratios are what counts. What shares this process with the
-bare loop or the plain script gives its memory back as they do; two workers, and ``memory``, are
-processes of their own.
+Rates are medians of alternating runs; ratios are what counts. Against the plain script, and in
+``memory``, our side runs in processes of its own, as workers do; beside the bare loop it shares the
+process, and gives its memory back as that does.
 
     uv run python benchmarks/trial_speed.py inside --data FOLDER
 """
@@ -163,34 +163,37 @@ def _work(
     return material.ours(folds, **settings)
 
 
-def two_workers(
-    data: str, size: int, cache: Path, settings: dict[str, Any], *, folds: int = 1
+def of_workers(
+    count: int, data: str, size: int, cache: Path, settings: dict[str, Any], *, folds: int
 ) -> float:
-    """Seconds the folds take when two one-thread workers train them each, start-up left out."""
+    """Seconds a worker's folds take, ``count`` of them training them each, start-up left out.
+
+    Returns:
+        The slowest worker's seconds, divided by the number of workers.
+    """
     context = get_context("spawn")
-    with context.Manager() as manager, context.Pool(2) as pool:
-        barrier = manager.Barrier(2)
-        arguments = [(barrier, data, size, cache, folds, settings)] * 2
-        return max(pool.starmap(_work, arguments))
+    with context.Manager() as manager, context.Pool(count) as pool:
+        barrier = manager.Barrier(count)
+        arguments = [(barrier, data, size, cache, folds, settings)] * count
+        return max(pool.starmap(_work, arguments, chunksize=1)) / count
 
 
 def decoding(data: str, cache: Path, repeats: int) -> None:
     for architecture, size, epochs in (("small_cnn", 32, 2), ("resnet18", 64, 1)):
         material = Material(data, size, cache)
         passes = material.passes(1, epochs)
+        settings: dict[str, Any] = {"architecture": architecture, "epochs": epochs}
         found = alternate(
             repeats,
-            plain=lambda: material.plain(1, 2, architecture=architecture, epochs=epochs),
-            ours=lambda: material.ours(1, architecture=architecture, epochs=epochs),
-            two=lambda: two_workers(
-                data, size, cache, {"architecture": architecture, "epochs": epochs}
-            ),
+            plain=lambda: material.plain(1, 2, **settings),
+            one=lambda: of_workers(1, data, size, cache, settings, folds=1),
+            two=lambda: of_workers(2, data, size, cache, settings, folds=1),
         )
         print(
             f"{architecture} {size} px, all layers: plain {passes / found['plain']:.0f} images/s "
-            f"(2 threads, 2 loaders); ours {passes / found['ours']:.0f} with one one-thread worker "
-            f"({found['plain'] / found['ours']:.2f} x), {2 * passes / found['two']:.0f} with two "
-            f"({2 * found['plain'] / found['two']:.2f} x)",
+            f"(2 threads, 2 loaders); ours {passes / found['one']:.0f} with one one-thread worker "
+            f"({found['plain'] / found['one']:.2f} x), {passes / found['two']:.0f} with two "
+            f"({found['plain'] / found['two']:.2f} x)",
             flush=True,
         )
 
@@ -215,21 +218,21 @@ def _frozen_to(depth: int, material: Material, data: str, weights: Path, repeats
         one = material.plain(1, 2, epochs=1, freeze_depth=depth, weights=str(weights))
         return one * material.passes(5, 20) / material.passes(1, 1)
 
+    def ours(workers: int, trial: int) -> float:
+        chosen = {"trial": trial, **settings}
+        return of_workers(workers, data, material.size, material.cache, chosen, folds=5)
+
     def first_trial() -> float:
         for path in (material.cache / "features").glob("*.npy"):
             path.unlink()
-        return material.ours(5, **settings)
-
-    def of_two_workers() -> float:
-        again = {"trial": 2, **settings}
-        return two_workers(data, material.size, material.cache, again, folds=5) / 2
+        return ours(1, 0)
 
     found = alternate(
         repeats,
         plain=plain_trial,
         first=first_trial,
-        next=lambda: material.ours(5, trial=1, **settings),
-        next_of_two_workers=of_two_workers,
+        next=lambda: ours(1, 1),
+        next_of_two_workers=lambda: ours(2, 2),
     )
     print(f"resnet18 {material.size} px, freeze depth {depth}, 20 epochs x 5 folds")
     for name, seconds in found.items():

@@ -1,7 +1,9 @@
 """Who proposes the next configuration: Optuna's samplers, seeded per trial."""
 
 import copy
+import math
 from collections.abc import Callable, Container, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,11 +13,15 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from busi_search.search.records import unfinished_fold
+from busi_search.search.records import HYPERPARAMETERS, fold_key, unfinished_fold
 from busi_search.search.space import grid_points
 from busi_search.search.storage import FINISHED
 from busi_search.seeding import derive_seed
 from busi_search.spec import StudySpec
+
+# The time of a Gaussian process grows with the cube of the trials: .05 s at 100, .3 s at 400, 1.5 s
+# at 800. From this one on TPE goes on, which then has enough to learn from.
+MOST_GP_TRIALS = 400
 
 
 def with_expected_values(
@@ -29,26 +35,50 @@ def with_expected_values(
 
     Returns:
         The same trials. A pruned one has what the finished trials have on average, plus by how much
-        it is better than they on the folds it has, the one that it was given up in included, as far
-        as it went; one of which nothing is known stays as it is.
+        it is better than they on the folds it has; on the one that it was given up in, than they
+        were at that point of their training. One of which nothing is known stays as it is.
     """
-    values = {t.number: t.values[0] for t in trials if t.state == TrialState.COMPLETE and t.values}
-    scores = {trial.number: _fold_scores(trial, running_means) for trial in trials}
+    complete = [t for t in trials if t.state == TrialState.COMPLETE and t.values]
+    overall = float(np.mean([trial.values[0] for trial in complete])) if complete else 0.0
     of_fold: dict[int, list[float]] = {}
-    for number in values:
-        for fold, score in scores[number].items():
+    for trial in complete:
+        for fold, score in _fold_scores(trial, running_means).items():
             of_fold.setdefault(fold, []).append(score)
     usual = {fold: float(np.mean(found)) for fold, found in of_fold.items()}
-    overall = float(np.mean(list(values.values()))) if values else 0.0
+    usual_then: dict[tuple[int, float], float] = {}
     expected = list(trials)
     for index, trial in enumerate(trials):
-        own = scores[trial.number]
-        if trial.state != TrialState.PRUNED or not own:
+        if trial.state != TrialState.PRUNED:
             continue
-        expected[index] = copy.copy(trial)
-        better = [score - usual.get(fold, overall) for fold, score in own.items()]
-        expected[index].values = [overall + float(np.mean(better))]
+        scores = _fold_scores(trial, running_means)
+        better = [score - usual.get(fold, overall) for fold, score in scores.items()]
+        if (broken_off := unfinished_fold(trial)) is not None:
+            fold, share = broken_off.fold, broken_off.epochs / _num_epochs(trial)
+            if (fold, share) not in usual_then:
+                then = [auc for t in complete if (auc := _auc_until(t, fold, share)) is not None]
+                usual_then[fold, share] = float(np.mean(then)) if then else math.nan
+            # Halfway through its epochs a network has a far lower AUC than in the end.
+            if not math.isnan(usual_then[fold, share]):
+                better.append(broken_off.auc - usual_then[fold, share])
+        if better:
+            expected[index] = copy.copy(trial)
+            expected[index].values = [overall + float(np.mean(better))]
     return expected
+
+
+def _num_epochs(trial: FrozenTrial) -> int:
+    """Return the number of epochs that a trial was to be trained for."""
+    return int(trial.user_attrs[HYPERPARAMETERS]["epochs"])
+
+
+def _auc_until(trial: FrozenTrial, fold: int, share: float) -> float | None:
+    """Return the highest validation AUC of a finished trial up to a share of its epochs."""
+    stored = trial.user_attrs.get(fold_key(fold))
+    if stored is None:
+        return None
+    latest = share * _num_epochs(trial) + 1e-9
+    looks = zip(stored["val_epochs"], stored["val_auc"], strict=True)
+    return max((auc for epoch, auc in looks if epoch <= latest and auc is not None), default=None)
 
 
 def as_finished(
@@ -75,28 +105,34 @@ def as_finished(
 
 def _fold_scores(trial: FrozenTrial, running_means: bool) -> dict[int, float]:
     found = dict(sorted(trial.intermediate_values.items()))
-    if running_means:
-        totals = np.array(list(found.values())) * np.arange(1, len(found) + 1)
-        return dict(zip(found, np.diff(totals, prepend=0.0).tolist(), strict=True))
-    broken_off = unfinished_fold(trial)
-    return found if broken_off is None else {**found, broken_off.fold: broken_off.auc}
+    if not running_means:
+        return found
+    totals = np.array(list(found.values())) * np.arange(1, len(found) + 1)
+    return dict(zip(found, np.diff(totals, prepend=0.0).tolist(), strict=True))
 
 
 class _Expectations(Study):
-    """What a sampler sees of a study: pruned trials at their expected values, as of one moment."""
+    """What a sampler sees of a study: pruned trials at their expected values, as of one moment.
+
+    Trials that lack one of ``needed`` hyperparameters are not shown: a sampler that models all of
+    them at once would leave out what a known system has outside of the space.
+    """
 
     _running_means = False
+    _needed: frozenset[str] = frozenset()
     _seen: list[FrozenTrial] | None = None
 
     @classmethod
-    def of(cls, study: Study, *, running_means: bool) -> Study:
+    def of(
+        cls, study: Study, *, running_means: bool, needed: frozenset[str] = frozenset()
+    ) -> Study:
         """Return such a view of a study with one objective, or Hyperband's own view as it is."""
         if type(study) is not Study:
             return study
         view = copy.copy(study)
         view.__class__ = cls
         assert isinstance(view, cls)
-        view._running_means = running_means
+        view._running_means, view._needed = running_means, needed
         return view
 
     def _get_trials(
@@ -106,10 +142,13 @@ class _Expectations(Study):
         use_cache: bool = False,
     ) -> list[FrozenTrial]:
         if self._seen is None:
-            found = super()._get_trials(deepcopy=False, states=FINISHED)
+            found = super()._get_trials(deepcopy=False, states=(*FINISHED, TrialState.RUNNING))
+            found = [t for t in found if self._needed <= t.params.keys()]
             minimise = self.direction == StudyDirection.MINIMIZE
             self._seen = as_finished(found, minimise=minimise, running_means=self._running_means)
-        return self._seen
+        if states is None:
+            return self._seen
+        return [trial for trial in self._seen if trial.state in states]
 
 
 class SeededSampler(BaseSampler):
@@ -122,10 +161,11 @@ class SeededSampler(BaseSampler):
 
     def __init__(
         self,
-        make: Callable[[int], BaseSampler],
+        make: Callable[[int, int], BaseSampler],
         study_seed: int,
         view: Callable[[Study], Study] = lambda study: study,
     ) -> None:
+        """Take what makes a sampler of a seed and a trial's number, and what shows it a study."""
         self._make = make
         self._study_seed = study_seed
         self._view = view
@@ -134,7 +174,7 @@ class SeededSampler(BaseSampler):
     def _of(self, study: Study, trial: FrozenTrial) -> tuple[BaseSampler, Study]:
         if self._current is None or self._current[0] != trial.number:
             seed = derive_seed(self._study_seed, trial.number, -1, "sampler")
-            self._current = (trial.number, self._make(seed), self._view(study))
+            self._current = (trial.number, self._make(seed, trial.number), self._view(study))
         return self._current[1:]
 
     def infer_relative_search_space(
@@ -231,23 +271,42 @@ def make_sampler(spec: StudySpec) -> BaseSampler:
     if section.sampler == "grid":
         points = grid_points(spec)
 
-    def make(seed: int) -> BaseSampler:
+    def make_tpe(seed: int) -> BaseSampler:
+        if section.further_objectives:
+            return optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup)
+        # One hyperparameter at a time: with noisy scores a joint model may stay for hundreds of
+        # trials near the first good ones (benchmarks/LOG.md).
+        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup, multivariate=False)
+
+    def make(seed: int, number: int) -> BaseSampler:
         if section.sampler == "random":
             return optuna.samplers.RandomSampler(seed=seed)
-        if section.sampler == "gp":
-            return optuna.samplers.GPSampler(seed=seed, n_startup_trials=startup)
         if section.sampler == "cmaes":
             return optuna.samplers.CmaEsSampler(seed=seed, n_startup_trials=max(1, startup))
         if section.sampler == "grid":
             return GridOrder(points, num_recipes=len(spec.recipe), seed=section.seed)
-        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup)
+        if section.sampler == "gp" and number < MOST_GP_TRIALS:
+            return optuna.samplers.GPSampler(
+                seed=seed,
+                n_startup_trials=startup,
+                # Of what is searched under a condition only, and of the first trials.
+                independent_sampler=make_tpe(seed),
+                warn_independent_sampling=False,
+            )
+        return make_tpe(seed)
 
-    if section.sampler == "tpe" and not section.further_objectives:
-        running = section.reports_running_means
-        return SeededSampler(
-            make, section.seed, lambda study: _Expectations.of(study, running_means=running)
-        )
-    return SeededSampler(make, section.seed)
+    if section.sampler not in ("tpe", "gp") or section.further_objectives:
+        return SeededSampler(make, section.seed)
+    always = frozenset(name for name, searched in spec.space.items() if not searched.only_if)
+    return SeededSampler(
+        make,
+        section.seed,
+        partial(
+            _Expectations.of,
+            running_means=section.reports_running_means,
+            needed=always if section.sampler == "gp" else frozenset(),
+        ),
+    )
 
 
 def num_possible_trials(spec: StudySpec) -> int | None:

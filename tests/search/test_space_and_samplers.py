@@ -5,7 +5,12 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from busi_search.errors import InputError
-from busi_search.search.records import UNFINISHED_FOLD, UnfinishedFold, fold_key
+from busi_search.search.records import (
+    HYPERPARAMETERS,
+    UNFINISHED_FOLD,
+    UnfinishedFold,
+    fold_key,
+)
 from busi_search.search.samplers import as_finished, make_sampler, num_possible_trials
 from busi_search.search.space import grid_points, recipe_trials, suggest_hyperparameters
 from busi_search.spec import StudySpec
@@ -162,10 +167,16 @@ def test_pruned_trials_count_at_the_value_to_be_expected_of_them() -> None:
     begun_elsewhere.intermediate_values = {2: 0.75, 0: 0.8}
     single = as_finished(_numbered(*finished, begun_elsewhere), minimise=False)
     assert single[2].value == pytest.approx(0.8 + (0.05 + 0.0) / 2)
-    # Given up within fold 1, where they have .9: as far as it went, that counts like a fold.
-    begun_elsewhere.user_attrs[UNFINISHED_FOLD] = UnfinishedFold(1, 6, 0.72).encode()
+    # Given up within fold 1, a quarter of the way, where they had .7 and .74: .9 came later.
+    for trial, epochs, then in zip(finished, (24, 12), (0.7, 0.74), strict=True):
+        looks = {"val_epochs": [epochs // 4, epochs], "val_auc": [then, 0.9]}
+        trial.user_attrs = {HYPERPARAMETERS: {"epochs": epochs}, fold_key(1): looks}
+    begun_elsewhere.user_attrs = {
+        HYPERPARAMETERS: {"epochs": 12},
+        UNFINISHED_FOLD: UnfinishedFold(1, 3, 0.69).encode(),
+    }
     broken_off = as_finished(_numbered(*finished, begun_elsewhere), minimise=False)
-    assert broken_off[2].value == pytest.approx(0.8 + (0.05 + 0.0 - 0.18) / 3)
+    assert broken_off[2].value == pytest.approx(0.8 + (0.05 + 0.0 - 0.03) / 3)
     # Given up, but its worker was killed before that was told, and the next one finished the fold.
     begun_elsewhere.user_attrs[fold_key(1)] = {}
     begun_elsewhere.intermediate_values[1] = 0.9
@@ -173,11 +184,12 @@ def test_pruned_trials_count_at_the_value_to_be_expected_of_them() -> None:
     assert finished_after_all[2].value == pytest.approx(0.8 + (0.05 + 0.0 + 0.0) / 3)
 
 
-def test_the_sampler_learns_from_pruned_trials() -> None:
+@pytest.mark.parametrize("sampler", ["tpe", "gp"])
+def test_the_sampler_learns_from_pruned_trials(sampler: str) -> None:
     """Six bad trials are finished, all later ones pruned: Optuna's TPE stays with the six."""
     far: dict[bool, list[float]] = {True: [], False: []}
     spec = _spec(
-        study={"sampler": "tpe", "startup_trials": 6},
+        study={"sampler": sampler, "startup_trials": 6},
         space={"dropout": {"low": 0.0, "high": 0.9}},
     )
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -200,3 +212,56 @@ def test_the_sampler_learns_from_pruned_trials() -> None:
                 if number >= 20:
                     far[ours].append(off)
     assert sum(far[True]) < 0.5 * sum(far[False])
+
+
+def _asked(spec: StudySpec, study: optuna.Study) -> optuna.Trial:
+    trial = study.ask()
+    suggest_hyperparameters(trial, spec)
+    return trial
+
+
+def test_tpe_models_each_hyperparameter_by_itself() -> None:
+    spec = _spec(study={"sampler": "tpe", "startup_trials": 5})
+    study = _optimise(spec, 12)
+    assert study.ask().relative_params == {}
+
+
+def test_a_gaussian_process_models_together_what_every_trial_has() -> None:
+    """A known system outside of the space, as to dropout, does not take dropout out of it."""
+    recipe = {"architecture": "resnet18", "dropout": 0.9}
+    spec = _spec(study={"sampler": "gp", "startup_trials": 5}, recipe=[recipe])
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(sampler=make_sampler(spec))
+    ((inside, attributes),) = recipe_trials(spec)
+    study.enqueue_trial(inside, user_attrs=attributes)
+    for number in range(12):
+        trial = _asked(spec, study)
+        assert ("dropout" in trial.params) == (number > 0)
+        study.tell(trial, 0.1 * number)
+    together = study.ask().relative_params.keys()
+    assert together == {"learning_rate", "dropout", "architecture", "weights"}
+
+
+def test_a_gaussian_process_knows_of_trials_under_way() -> None:
+    spec = _spec(
+        study={"sampler": "gp", "startup_trials": 5},
+        space={"dropout": {"low": 0.0, "high": 0.9}},
+    )
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(direction="maximize", sampler=make_sampler(spec))
+    for _ in range(8):
+        trial = _asked(spec, study)
+        study.tell(trial, -((trial.params["dropout"] - 0.4) ** 2))
+    workers = [_asked(spec, study).params["dropout"] for _ in range(3)]
+    gaps = [abs(a - b) for i, a in enumerate(workers) for b in workers[:i]]
+    assert min(gaps) > 0.01
+
+
+def test_tpe_goes_on_where_a_gaussian_process_would_take_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("busi_search.search.samplers.MOST_GP_TRIALS", 10)
+    spec = _spec(study={"sampler": "gp", "startup_trials": 5})
+    study = _optimise(spec, 10)
+    assert study.trials[9].system_attrs != {}
+    assert study.ask().relative_params == {}

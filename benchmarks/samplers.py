@@ -41,9 +41,9 @@ from busi_search.search.samplers import SeededSampler, make_sampler
 from busi_search.search.storage import find_study
 from busi_search.spec import StudySpec
 
-# From searches of BUSI at 64 px. Standard deviations: of a fold's AUC when a configuration is trained
-# with other seeds, of a paired difference on a fold, of a fold's AUC for want of pairs, of what a
-# look says about the fold's end.
+# From searches of BUSI at 64 px. Standard deviations: of the AUC of a fold when a configuration is
+# trained with other seeds, of a paired difference on a fold, of the AUC of a fold without pairs, of
+# what a look says about the end of the fold.
 FOLD_NOISE = 0.015
 PAIRED_ERROR = 0.022
 AUC_ERROR = 0.03

@@ -40,6 +40,7 @@ MOST_TRIALS = 10_000
 STUDY = """
 [study]
 seed = {seed}
+sampler = "{sampler}"
 recipes = []
 
 [dataset]
@@ -70,6 +71,7 @@ def write_study(folder: Path, options: argparse.Namespace, seed: int) -> Path:
     path.write_text(
         STUDY.format(
             seed=seed,
+            sampler=options.sampler,
             source=options.source,
             data=Path(options.data).resolve(),
             size=options.size,
@@ -164,6 +166,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--sampler", default="gp", help="of this one; the plain script has TPE")
     parser.add_argument("--architectures", default="small_cnn,small_cnn_wide")
     options = parser.parse_args()
     ratios = []

@@ -272,8 +272,6 @@ def make_sampler(spec: StudySpec) -> BaseSampler:
         points = grid_points(spec)
 
     def make_tpe(seed: int) -> BaseSampler:
-        if section.further_objectives:
-            return optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup)
         # One hyperparameter at a time: with noisy scores a joint model may stay for hundreds of
         # trials near the first good ones (benchmarks/LOG.md).
         return optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup, multivariate=False)

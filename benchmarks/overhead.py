@@ -108,7 +108,13 @@ def main() -> None:
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     cross_validation.cross_validate = no_training
-    for name in ("infer_relative_search_space", "sample_relative", "before_trial", "after_trial"):
+    for name in (
+        "before_trial",
+        "infer_relative_search_space",
+        "sample_relative",
+        "sample_independent",
+        "after_trial",
+    ):
         original = getattr(SeededSampler, name)
 
         def timed(self, *args, _original=original):

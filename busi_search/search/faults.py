@@ -1,6 +1,6 @@
 """What a search does about faults: failing trials, a broken storage, other code."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 
@@ -55,12 +55,17 @@ def check_storage(home: Home) -> None:
         )
 
 
-def failing(study: optuna.Study) -> str | None:
+def failing(study: optuna.Study, trials: Sequence[FrozenTrial] | None = None) -> str | None:
     """Return the last error line if the latest trials all failed in the same way, else None.
 
     Trials that had failed when the driver began are not counted: the same line tries again.
+
+    Args:
+        study: the study.
+        trials: its trials, where the caller has just read them.
     """
-    trials = study.get_trials(deepcopy=False)
+    if trials is None:
+        trials = study.get_trials(deepcopy=False)
     if not any(trial.state == TrialState.FAIL for trial in trials):
         return None
     forgiven = set(study.user_attrs.get(_FORGIVEN, ()))

@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Callable, Container, Sequence
 from functools import partial
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -39,12 +40,12 @@ def with_expected_values(
         were at that point of their training. One of which nothing is known stays as it is.
     """
     complete = [t for t in trials if t.state == TrialState.COMPLETE and t.values]
-    overall = float(np.mean([trial.values[0] for trial in complete])) if complete else 0.0
+    overall = fmean(trial.values[0] for trial in complete) if complete else 0.0
     of_fold: dict[int, list[float]] = {}
     for trial in complete:
         for fold, score in _fold_scores(trial, running_means).items():
             of_fold.setdefault(fold, []).append(score)
-    usual = {fold: float(np.mean(found)) for fold, found in of_fold.items()}
+    usual = {fold: fmean(found) for fold, found in of_fold.items()}
     usual_then: dict[tuple[int, float], float] = {}
     expected = list(trials)
     for index, trial in enumerate(trials):
@@ -56,13 +57,13 @@ def with_expected_values(
             fold, share = broken_off.fold, broken_off.epochs / _num_epochs(trial)
             if (fold, share) not in usual_then:
                 then = [auc for t in complete if (auc := _auc_until(t, fold, share)) is not None]
-                usual_then[fold, share] = float(np.mean(then)) if then else math.nan
+                usual_then[fold, share] = fmean(then) if then else math.nan
             # Halfway through its epochs a network has a far lower AUC than in the end.
             if not math.isnan(usual_then[fold, share]):
                 better.append(broken_off.auc - usual_then[fold, share])
         if better:
             expected[index] = copy.copy(trial)
-            expected[index].values = [overall + float(np.mean(better))]
+            expected[index].values = [overall + fmean(better)]
     return expected
 
 
@@ -97,7 +98,8 @@ def as_finished(
     worst = (max if minimise else min)(values)
     for index, trial in enumerate(expected):
         if trial.state == TrialState.PRUNED:
-            expected[index] = copy.copy(trial)
+            if trial is trials[index]:
+                expected[index] = copy.copy(trial)
             expected[index].state = TrialState.COMPLETE
             expected[index].values = trial.values or [worst]
     return expected

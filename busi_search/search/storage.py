@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from busi_search.errors import BusiSearchError, InputError, reason_of
 from busi_search.home import Home, without_password
+from busi_search.search.faults import failing
 from busi_search.search.records import WORKER
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -121,7 +122,7 @@ def claim_trial(
     target: int,
     worker: str = "",
 ) -> optuna.Trial | None:
-    """Take the next trial to work on, or None when enough are finished or under way.
+    """Take the next trial to work on, or None when enough are finished or under way, or all fail.
 
     Waiting trials come first: those asked for by name, and those whose worker was lost.
 
@@ -138,7 +139,8 @@ def claim_trial(
         while True:
             trials = study.get_trials(deepcopy=False)
             counted = (*FINISHED, TrialState.RUNNING)
-            if sum(trial.state in counted for trial in trials) >= target:
+            enough = sum(trial.state in counted for trial in trials) >= target
+            if enough or failing(study, trials):
                 return None
             trial_id = _take_waiting(storage, study_id, trials, worker, beating=beating)
             if trial_id is None:

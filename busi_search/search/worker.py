@@ -50,12 +50,12 @@ def search_worker(context: StudyContext, joined: bool, index: int) -> Iterator[N
         )
         objective = Objective(context, study)
         lock = claim_lock(context.home, context.name)
-        while not failing(study):
+        while True:
             target = int(study.user_attrs.get(TARGET, 0))
             trial = claim_trial(study, storage, lock, target=target, worker=this_worker())
             if trial is not None:
                 _run_trial(study, storage, objective, trial)
-            elif num_finished(study) >= target:
+            elif failing(study) or num_finished(study) >= target:
                 return
             else:
                 time.sleep(WAIT_SECONDS)

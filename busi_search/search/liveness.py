@@ -94,15 +94,13 @@ def put_back_lost(
     Returns:
         Numbers of the trials put back.
     """
-    if not study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+    # The lock holds up claims: most of the time there is no need of it.
+    if not _lost_trials(study, storage, own=own):
         return []
     numbers = []
     study_id = storage.get_study_id_from_name(study.study_name)
     with lock:
-        stale = _stale_trials(storage, study_id)
-        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if not _is_lost(trial, stale, own=own):
-                continue
+        for trial in _lost_trials(study, storage, own=own):
             trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, trial.number)
             if blame and (reason := _blame(storage, trial_id, trial)) is not None:
                 storage.set_trial_user_attr(trial_id, ERROR, reason)
@@ -111,6 +109,14 @@ def put_back_lost(
             storage.set_trial_state_values(trial_id, TrialState.WAITING)
             numbers.append(trial.number)
     return numbers
+
+
+def _lost_trials(study: optuna.Study, storage: BaseStorage, *, own: bool) -> list[FrozenTrial]:
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    if not running:
+        return []
+    stale = _stale_trials(storage, storage.get_study_id_from_name(study.study_name))
+    return [trial for trial in running if _is_lost(trial, stale, own=own)]
 
 
 def _stale_trials(storage: BaseStorage, study_id: int) -> set[int] | None:

@@ -114,17 +114,19 @@ class UnfinishedFold:
 
 def unfinished_fold(trial: FrozenTrial) -> UnfinishedFold | None:
     """Return the fold within which a trial was given up; None if it ended after a whole one."""
+    return UnfinishedFold(**trial.user_attrs[UNFINISHED_FOLD]) if _broke_off(trial) else None
+
+
+def _broke_off(trial: FrozenTrial) -> bool:
     stored = trial.user_attrs.get(UNFINISHED_FOLD)
-    if stored is None or fold_key(stored["fold"]) in trial.user_attrs:
-        # The latter: its worker was killed while giving it up, and the next one went on with it.
-        return None
-    return UnfinishedFold(**stored)
+    # With the whole fold beside it, its worker was killed while giving it up; the next one went on.
+    return stored is not None and fold_key(stored["fold"]) not in trial.user_attrs
 
 
 def folds_begun(trial: FrozenTrial, num_folds: int) -> int:
     """Return how many folds of a trial were trained, one that was broken off included."""
     finished = len(_fold_keys(num_folds) & trial.user_attrs.keys())
-    return finished + (unfinished_fold(trial) is not None)
+    return finished + _broke_off(trial)
 
 
 def trial_hyperparameters(trial: FrozenTrial) -> Hyperparameters:

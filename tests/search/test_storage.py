@@ -7,7 +7,9 @@ from optuna.trial import TrialState
 
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.home import Home
+from busi_search.search.faults import MAX_FAILURES_IN_A_ROW, forgive_failures
 from busi_search.search.liveness import put_back_lost
+from busi_search.search.records import ERROR
 from busi_search.search.storage import (
     claim_lock,
     claim_trial,
@@ -68,6 +70,20 @@ def test_a_failed_trial_does_not_count(home: Home) -> None:
     study.tell(claim_trial(study, storage, lock, target=1), state=TrialState.FAIL)
     assert claim_trial(study, storage, lock, target=1) is not None
     assert claim_trial(study, storage, lock, target=1) is None
+
+
+def test_nothing_is_claimed_while_all_fail(home: Home) -> None:
+    storage = open_storage(home)
+    study = optuna.create_study(storage=storage, study_name="s")
+    lock = claim_lock(home, "s")
+    for _ in range(MAX_FAILURES_IN_A_ROW):
+        trial = claim_trial(study, storage, lock, target=1)
+        assert trial is not None
+        trial.set_user_attr(ERROR, "ValueError: of no use")
+        study.tell(trial, state=TrialState.FAIL)
+    assert claim_trial(study, storage, lock, target=1) is None
+    forgive_failures(study)
+    assert claim_trial(study, storage, lock, target=1) is not None
 
 
 def test_a_damaged_store_is_said_to_be(home: Home) -> None:

@@ -105,8 +105,9 @@ def run_search(
         in_time, last_work = True, time.monotonic()
         while missing > 0 and in_time and (alive > 0 or _others_work(study, num_workers, target)):
             alive = _poll(executor, alive)
-            put_back_lost(study, storage, lock)
             trials = study.get_trials(deepcopy=False)
+            if put_back_lost(study, storage, lock, trials=trials):
+                trials = study.get_trials(deepcopy=False)
             tracker.log_trials(trials)
             progress = measure(trials, workers=alive)
             yield progress

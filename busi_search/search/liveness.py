@@ -3,7 +3,7 @@
 import os
 import platform
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,7 @@ def put_back_lost(
     *,
     blame: bool = True,
     own: bool = False,
+    trials: Sequence[FrozenTrial] | None = None,
 ) -> list[int]:
     """Put trials that nobody works on any more back into the queue, under their own numbers.
 
@@ -90,17 +91,20 @@ def put_back_lost(
             in a library) is FAILED: it would never end. False where workers were ended on purpose.
         own: for a driver that begins or ends: this process's own trials go back too, and, on a
             storage without heartbeats (a file), those of other machines, for there are none.
+        trials: the study's, where the caller has just read them.
 
     Returns:
         Numbers of the trials put back.
     """
     # The lock holds up claims: most of the time there is no need of it.
-    if not _lost_trials(study, storage, own=own):
+    if trials is None:
+        trials = study.get_trials(deepcopy=False)
+    if not _lost_trials(study, storage, trials, own=own):
         return []
     numbers = []
     study_id = storage.get_study_id_from_name(study.study_name)
     with lock:
-        for trial in _lost_trials(study, storage, own=own):
+        for trial in _lost_trials(study, storage, study.get_trials(deepcopy=False), own=own):
             trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, trial.number)
             if blame and (reason := _blame(storage, trial_id, trial)) is not None:
                 storage.set_trial_user_attr(trial_id, ERROR, reason)
@@ -111,8 +115,10 @@ def put_back_lost(
     return numbers
 
 
-def _lost_trials(study: optuna.Study, storage: BaseStorage, *, own: bool) -> list[FrozenTrial]:
-    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+def _lost_trials(
+    study: optuna.Study, storage: BaseStorage, trials: Sequence[FrozenTrial], *, own: bool
+) -> list[FrozenTrial]:
+    running = [trial for trial in trials if trial.state == TrialState.RUNNING]
     if not running:
         return []
     stale = _stale_trials(storage, storage.get_study_id_from_name(study.study_name))

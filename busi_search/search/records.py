@@ -125,6 +125,8 @@ def _broke_off(trial: FrozenTrial) -> bool:
 
 def folds_begun(trial: FrozenTrial, num_folds: int) -> int:
     """Return how many folds of a trial were trained, one that was broken off included."""
+    if trial.state == TrialState.COMPLETE:
+        return num_folds
     finished = len(_fold_keys(num_folds) & trial.user_attrs.keys())
     return finished + _broke_off(trial)
 

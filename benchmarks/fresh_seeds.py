@@ -18,8 +18,12 @@ import torch
 from busi_search.home import open_home
 from busi_search.search.context import reopen_study
 from busi_search.search.cross_validation import cross_validate_configuration
-from busi_search.search.progress import count_folds
-from busi_search.search.records import best_of_study, main_value, trial_hyperparameters
+from busi_search.search.records import (
+    best_of_study,
+    folds_begun,
+    main_value,
+    trial_hyperparameters,
+)
 from busi_search.search.storage import find_study
 
 FIRST_SEED = 10_000
@@ -61,7 +65,8 @@ def main() -> None:
             best = best_of_study(study)
             found = main_value(best) if best is not None else None
             scores = np.array([future.result() for future in futures])
-            folds = count_folds(study.get_trials(deepcopy=False), context)
+            trials = study.get_trials(deepcopy=False)
+            folds = sum(folds_begun(t, len(context.partition.folds)) for t in trials)
             means.append((found, scores[:, 0].mean()))
             print(
                 f"{name} | {folds} | {found:.4f} | {scores[:, 0].mean():.4f} | "

@@ -26,6 +26,7 @@ from busi_search.release.known_systems import known_systems_section
 from busi_search.release.model_card import Card
 from busi_search.release.selection import Estimate, pareto_front
 from busi_search.search.context import StudyContext
+from busi_search.search.expectations import with_expected_values
 from busi_search.search.fold_result import FoldResult, gather_out_of_fold
 from busi_search.search.records import (
     cv_metrics,
@@ -34,7 +35,6 @@ from busi_search.search.records import (
     stored_folds,
     trial_hyperparameters,
 )
-from busi_search.search.samplers import with_expected_values
 from busi_search.training.metrics import softmax
 
 PHANTOM_WARNING = "Simulated phantoms: these scores mean nothing for patients."

@@ -4,7 +4,6 @@ import shlex
 import time
 from collections.abc import Generator
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -26,7 +25,7 @@ from busi_search.search.faults import (
 )
 from busi_search.search.liveness import put_back_lost
 from busi_search.search.locks import only_driver, wait_for_old_workers
-from busi_search.search.progress import SearchProgress, count_folds, measure_progress
+from busi_search.search.progress import ProgressMeter, SearchProgress
 from busi_search.search.records import TARGET
 from busi_search.search.samplers import num_possible_trials
 from busi_search.search.storage import claim_lock, open_storage
@@ -80,17 +79,9 @@ def run_search(
         forgive_failures(study)
         target = min(num_trials, num_possible_trials(context.spec) or num_trials)
         study.set_user_attr(TARGET, target)
-        started, before = time.monotonic(), num_finished(study)
-        measure = partial(
-            _measure,
-            tracker,
-            context,
-            target,
-            started=started,
-            before=before,
-            folds_before=count_folds(study.get_trials(deepcopy=False), context),
-        )
-        missing = max(0, target - before)
+        started = time.monotonic()
+        meter = ProgressMeter(context, target, study.get_trials(deepcopy=False))
+        missing = max(0, target - meter.before)
         alive = min(num_workers, missing)
         if missing > 0:
             check_versions(study)
@@ -109,7 +100,7 @@ def run_search(
             if put_back_lost(study, storage, lock, trials=trials):
                 trials = study.get_trials(deepcopy=False)
             tracker.log_trials(trials)
-            progress = measure(trials, workers=alive)
+            progress = meter.measure(trials, workers=alive, unsent=_num_unsent(tracker, trials))
             yield progress
             if progress.finished < target:
                 last_work = time.monotonic()
@@ -119,7 +110,7 @@ def run_search(
         _wind_up(executor, study, storage, lock)
         trials = study.get_trials(deepcopy=False)
         tracker.log_trials(trials, last=True)
-        progress = measure(trials, workers=0)
+        progress = meter.measure(trials, workers=0, unsent=_num_unsent(tracker, trials))
         yield progress
         reason = failing(study)
         if reason is not None:
@@ -148,12 +139,8 @@ def _others_work(study: optuna.Study, num_workers: int, target: int) -> bool:
     return bool(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
 
 
-def _measure(
-    tracker: Tracker, context: StudyContext, target: int, trials: list[FrozenTrial], **known: Any
-) -> SearchProgress:
-    progress = measure_progress(trials, context, target, **known)
-    unsent = 0 if tracker.problem is None else tracker.num_unsent(progress.trials)
-    return replace(progress, unsent=unsent)
+def _num_unsent(tracker: Tracker, trials: list[FrozenTrial]) -> int:
+    return 0 if tracker.problem is None else tracker.num_unsent(trials)
 
 
 def _wind_up(
@@ -201,21 +188,14 @@ def join_search(
         stack.callback(put_back_lost, study, storage, lock, blame=False)
         stack.callback(executor.stop)
         target = int(study.user_attrs[TARGET])
-        measure = partial(
-            measure_progress,
-            context=context,
-            target=target,
-            started=time.monotonic(),
-            before=num_finished(study),
-            folds_before=count_folds(study.get_trials(deepcopy=False), context),
-        )
+        meter = ProgressMeter(context, target, study.get_trials(deepcopy=False))
         executor.start(partial(search_worker, context, True), num_workers)
         alive = num_workers
         while alive > 0:
             alive = executor.poll(POLL_SECONDS)
             put_back_lost(study, storage, lock)
-            yield measure(study.get_trials(deepcopy=False), workers=alive)
-        progress = measure(study.get_trials(deepcopy=False), workers=0)
+            yield meter.measure(study.get_trials(deepcopy=False), workers=alive)
+        progress = meter.measure(study.get_trials(deepcopy=False), workers=0)
         yield progress
         reason = failing(study)
         if reason is not None:

@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -49,48 +50,88 @@ class SearchProgress:
         return self.complete + self.pruned
 
 
-def count_folds(trials: list[FrozenTrial], context: StudyContext) -> int:
-    """Return how many folds of these trials were trained, some not to their end."""
-    return sum(folds_begun(trial, len(context.partition.folds)) for trial in trials)
+class ProgressMeter:
+    """Measures a search again and again; what has ended is counted once, for it does not change.
+
+    Attributes:
+        before: finished trials as it began.
+    """
+
+    def __init__(self, context: StudyContext, target: int, trials: list[FrozenTrial]) -> None:
+        """Take the study, how many finished trials it shall hold, and those it has."""
+        self._context = context
+        self._target = target
+        self._started = time.monotonic()
+        # So many trials, from the first on, have ended.
+        self._num_settled = 0
+        self._settled = _Counts()
+        so_far = self._count(trials)
+        self._folds_before = so_far.folds.total()
+        self.before = so_far.finished
+
+    def _count(self, trials: list[FrozenTrial]) -> "_Counts":
+        num_folds = len(self._context.partition.folds)
+        direction = self._context.spec.study.direction
+        unsettled = trials[self._num_settled :]
+        newly = list(takewhile(lambda trial: trial.state.is_finished(), unsettled))
+        self._settled = self._settled.with_these(newly, num_folds, direction)
+        self._num_settled += len(newly)
+        return self._settled.with_these(unsettled[len(newly) :], num_folds, direction)
+
+    def measure(
+        self, trials: list[FrozenTrial], *, workers: int, unsent: int = 0
+    ) -> SearchProgress:
+        """Return where the search stands, and the time left by its pace in folds.
+
+        Args:
+            trials: all of the study, by number.
+            workers: number of workers at work.
+            unsent: finished trials that a tracking store which does not answer is without.
+        """
+        counts = self._count(trials)
+        number, num_folds = counts.trials, len(self._context.partition.folds)
+        trained, done_of_pruned = counts.folds.total(), counts.folds[TrialState.PRUNED]
+        elapsed = time.monotonic() - self._started
+        remaining = None
+        if trained > self._folds_before:
+            ended = num_folds * number[TrialState.COMPLETE] + done_of_pruned
+            folds_a_trial = ended / counts.finished if counts.finished else num_folds
+            folds_left = max(0.0, self._target * folds_a_trial - trained)
+            remaining = elapsed / (trained - self._folds_before) * folds_left
+        return SearchProgress(
+            target=self._target,
+            before=self.before,
+            complete=number[TrialState.COMPLETE],
+            pruned=number[TrialState.PRUNED],
+            failed=number[TrialState.FAIL],
+            running=number[TrialState.RUNNING],
+            folds_trained=trained,
+            folds_saved=num_folds * number[TrialState.PRUNED] - done_of_pruned,
+            best=counts.best,
+            elapsed_seconds=elapsed,
+            remaining_seconds=remaining,
+            workers=workers,
+            trials=trials,
+            unsent=unsent,
+        )
 
 
-def measure_progress(
-    trials: list[FrozenTrial],
-    context: StudyContext,
-    target: int,
-    *,
-    started: float,
-    before: int,
-    folds_before: int,
-    workers: int,
-) -> SearchProgress:
-    """Count trials and folds, and estimate the time left from this run's pace in folds."""
-    count = Counter(trial.state for trial in trials)
-    num_folds = len(context.partition.folds)
-    folds = Counter[TrialState]()
-    for trial in trials:
-        folds[trial.state] += folds_begun(trial, num_folds)
-    trained, done_of_pruned = folds.total(), folds[TrialState.PRUNED]
-    finished = count[TrialState.COMPLETE] + count[TrialState.PRUNED]
-    elapsed = time.monotonic() - started
-    remaining = None
-    if trained > folds_before:
-        ended = num_folds * count[TrialState.COMPLETE] + done_of_pruned
-        folds_a_trial = ended / finished if finished else num_folds
-        folds_left = max(0.0, target * folds_a_trial - trained)
-        remaining = elapsed / (trained - folds_before) * folds_left
-    return SearchProgress(
-        target=target,
-        before=before,
-        complete=count[TrialState.COMPLETE],
-        pruned=count[TrialState.PRUNED],
-        failed=count[TrialState.FAIL],
-        running=count[TrialState.RUNNING],
-        folds_trained=trained,
-        folds_saved=num_folds * count[TrialState.PRUNED] - done_of_pruned,
-        best=best_trial(trials, context.spec.study.direction),
-        elapsed_seconds=elapsed,
-        remaining_seconds=remaining,
-        workers=workers,
-        trials=trials,
-    )
+@dataclass(frozen=True)
+class _Counts:
+    """Trials and their folds, some not to their end, by state; the best trial."""
+
+    trials: Counter[TrialState] = field(default_factory=Counter)
+    folds: Counter[TrialState] = field(default_factory=Counter)
+    best: FrozenTrial | None = None
+
+    @property
+    def finished(self) -> int:
+        return self.trials[TrialState.COMPLETE] + self.trials[TrialState.PRUNED]
+
+    def with_these(self, more: list[FrozenTrial], num_folds: int, direction: str) -> "_Counts":
+        trials, folds = self.trials.copy(), self.folds.copy()
+        for trial in more:
+            trials[trial.state] += 1
+            folds[trial.state] += folds_begun(trial, num_folds)
+        rivals = more if self.best is None else [self.best, *more]
+        return _Counts(trials, folds, best_trial(rivals, direction))

@@ -1,156 +1,24 @@
 """Who proposes the next configuration: Optuna's samplers, seeded per trial."""
 
-import copy
-import math
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from statistics import fmean
 from typing import Any
 
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
-from optuna.study import Study, StudyDirection
+from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from busi_search.search.records import HYPERPARAMETERS, fold_key, unfinished_fold
+from busi_search.search.expectations import Expectations
 from busi_search.search.space import grid_points
-from busi_search.search.storage import FINISHED
 from busi_search.seeding import derive_seed
 from busi_search.spec import StudySpec
 
 # The time of a Gaussian process grows with the cube of the trials: .05 s at 100, .3 s at 400, 1.5 s
 # at 800. From this one on TPE goes on, which then has enough to learn from.
 MOST_GP_TRIALS = 400
-
-
-def with_expected_values(
-    trials: Sequence[FrozenTrial], *, running_means: bool = False
-) -> list[FrozenTrial]:
-    """Return trials, pruned ones with the value to be expected of them.
-
-    Args:
-        trials: with each fold's score as the intermediate value of the step of its index.
-        running_means: the intermediate values are means over the folds so far instead.
-
-    Returns:
-        The same trials. A pruned one has what the finished trials have on average, plus by how much
-        it is better than they on the folds it has; on the one that it was given up in, than they
-        were at that point of their training. One of which nothing is known stays as it is.
-    """
-    complete = [t for t in trials if t.state == TrialState.COMPLETE and t.values]
-    overall = fmean(trial.values[0] for trial in complete) if complete else 0.0
-    of_fold: dict[int, list[float]] = {}
-    for trial in complete:
-        for fold, score in _fold_scores(trial, running_means).items():
-            of_fold.setdefault(fold, []).append(score)
-    usual = {fold: fmean(found) for fold, found in of_fold.items()}
-    usual_then: dict[tuple[int, float], float] = {}
-    expected = list(trials)
-    for index, trial in enumerate(trials):
-        if trial.state != TrialState.PRUNED:
-            continue
-        scores = _fold_scores(trial, running_means)
-        better = [score - usual.get(fold, overall) for fold, score in scores.items()]
-        if (broken_off := unfinished_fold(trial)) is not None:
-            fold, share = broken_off.fold, broken_off.epochs / _num_epochs(trial)
-            if (fold, share) not in usual_then:
-                then = [auc for t in complete if (auc := _auc_until(t, fold, share)) is not None]
-                usual_then[fold, share] = fmean(then) if then else math.nan
-            # Halfway through its epochs a network has a far lower AUC than in the end.
-            if not math.isnan(usual_then[fold, share]):
-                better.append(broken_off.auc - usual_then[fold, share])
-        if better:
-            expected[index] = copy.copy(trial)
-            expected[index].values = [overall + fmean(better)]
-    return expected
-
-
-def _num_epochs(trial: FrozenTrial) -> int:
-    """Return the number of epochs that a trial was to be trained for."""
-    return int(trial.user_attrs[HYPERPARAMETERS]["epochs"])
-
-
-def _auc_until(trial: FrozenTrial, fold: int, share: float) -> float | None:
-    """Return the highest validation AUC of a finished trial up to a share of its epochs."""
-    stored = trial.user_attrs.get(fold_key(fold))
-    if stored is None:
-        return None
-    latest = share * _num_epochs(trial) + 1e-9
-    looks = zip(stored["val_epochs"], stored["val_auc"], strict=True)
-    return max((auc for epoch, auc in looks if epoch <= latest and auc is not None), default=None)
-
-
-def as_finished(
-    trials: Sequence[FrozenTrial], *, minimise: bool, running_means: bool = False
-) -> list[FrozenTrial]:
-    """Return trials with pruned ones as if finished, at their expected values.
-
-    Optuna's TPE ranks every finished trial before every pruned one. Where most trials are pruned
-    and the first were finished for want of anything to compare them with, it then takes these for
-    the good ones. A pruned trial of which nothing is known gets the worst value of all.
-    """
-    expected = with_expected_values(trials, running_means=running_means)
-    values = [trial.values[0] for trial in expected if trial.values]
-    if not values:
-        return expected
-    worst = (max if minimise else min)(values)
-    for index, trial in enumerate(expected):
-        if trial.state == TrialState.PRUNED:
-            if trial is trials[index]:
-                expected[index] = copy.copy(trial)
-            expected[index].state = TrialState.COMPLETE
-            expected[index].values = trial.values or [worst]
-    return expected
-
-
-def _fold_scores(trial: FrozenTrial, running_means: bool) -> dict[int, float]:
-    found = dict(sorted(trial.intermediate_values.items()))
-    if not running_means:
-        return found
-    totals = np.array(list(found.values())) * np.arange(1, len(found) + 1)
-    return dict(zip(found, np.diff(totals, prepend=0.0).tolist(), strict=True))
-
-
-class _Expectations(Study):
-    """What a sampler sees of a study: pruned trials at their expected values, as of one moment.
-
-    Trials that lack one of ``needed`` hyperparameters are not shown: a sampler that models all of
-    them at once would leave out what a known system has outside of the space.
-    """
-
-    _running_means = False
-    _needed: frozenset[str] = frozenset()
-    _seen: list[FrozenTrial] | None = None
-
-    @classmethod
-    def of(
-        cls, study: Study, *, running_means: bool, needed: frozenset[str] = frozenset()
-    ) -> Study:
-        """Return such a view of a study with one objective, or Hyperband's own view as it is."""
-        if type(study) is not Study:
-            return study
-        view = copy.copy(study)
-        view.__class__ = cls
-        assert isinstance(view, cls)
-        view._running_means, view._needed = running_means, needed
-        return view
-
-    def _get_trials(
-        self,
-        deepcopy: bool = True,
-        states: Container[TrialState] | None = None,
-        use_cache: bool = False,
-    ) -> list[FrozenTrial]:
-        if self._seen is None:
-            found = super()._get_trials(deepcopy=False, states=(*FINISHED, TrialState.RUNNING))
-            found = [t for t in found if self._needed <= t.params.keys()]
-            minimise = self.direction == StudyDirection.MINIMIZE
-            self._seen = as_finished(found, minimise=minimise, running_means=self._running_means)
-        if states is None:
-            return self._seen
-        return [trial for trial in self._seen if trial.state in states]
 
 
 class SeededSampler(BaseSampler):
@@ -302,7 +170,7 @@ def make_sampler(spec: StudySpec) -> BaseSampler:
         make,
         section.seed,
         partial(
-            _Expectations.of,
+            Expectations.of,
             running_means=section.reports_running_means,
             needed=always if section.sampler == "gp" else frozenset(),
         ),

@@ -138,8 +138,8 @@ def claim_trial(
     with lock:
         while True:
             trials = study.get_trials(deepcopy=False)
-            counted = (*FINISHED, TrialState.RUNNING)
-            enough = sum(trial.state in counted for trial in trials) >= target
+            states = [trial.state for trial in trials]
+            enough = sum(map(states.count, (*FINISHED, TrialState.RUNNING))) >= target
             if enough or failing(study, trials):
                 return None
             trial_id = _take_waiting(storage, study_id, trials, worker, beating=beating)

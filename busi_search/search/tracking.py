@@ -107,7 +107,7 @@ class Tracker:
             self._pause.reset()
 
     def _missing(self, trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
-        return [t for t in trials if t.state.is_finished() and t.number not in self._logged]
+        return [t for t in trials if t.number not in self._logged and t.state.is_finished()]
 
     def num_unsent(self, trials: Iterable[FrozenTrial]) -> int:
         """Return how many of these trials are finished and not known to be in the store."""
@@ -121,17 +121,18 @@ class Tracker:
             last: try now even if the store did not answer just before, and write all of them;
                 otherwise for about ``PORTION_SECONDS``.
         """
-        finished = [trial for trial in trials if trial.state.is_finished()]
-        if self.problem is None and not self._missing(finished):
+        missing = self._missing(trials)
+        if self.problem is None and not missing:
             return
         if last or self._pause.over():
             self._attempt(
-                lambda there: self._log_missing(there, finished, last), seconds=self._call_seconds
+                lambda there: self._log_missing(there, missing, last), seconds=self._call_seconds
             )
 
-    def _log_missing(self, there: MlflowStudy, finished: list[FrozenTrial], last: bool) -> None:
+    def _log_missing(self, there: MlflowStudy, missing: list[FrozenTrial], last: bool) -> None:
         started = time.monotonic()
-        for trial in self._missing(finished):
+        # A new connection may have found that some are there.
+        for trial in self._missing(missing):
             with self._context.home.writing():
                 there.log_trial(trial)
             if not last and time.monotonic() - started > PORTION_SECONDS:

@@ -1,3 +1,4 @@
+from itertools import pairwise
 from pathlib import Path
 
 import optuna
@@ -5,13 +6,14 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from busi_search.errors import InputError
+from busi_search.search.expectations import as_finished
 from busi_search.search.records import (
     HYPERPARAMETERS,
     UNFINISHED_FOLD,
     UnfinishedFold,
     fold_key,
 )
-from busi_search.search.samplers import as_finished, make_sampler, num_possible_trials
+from busi_search.search.samplers import make_sampler, num_possible_trials
 from busi_search.search.space import grid_points, recipe_trials, suggest_hyperparameters
 from busi_search.spec import StudySpec
 from busi_search.study_files import parse_spec
@@ -265,3 +267,26 @@ def test_tpe_goes_on_where_a_gaussian_process_would_take_long(
     study = _optimise(spec, 10)
     assert study.trials[9].system_attrs != {}
     assert study.ask().relative_params == {}
+
+
+@pytest.mark.parametrize("minimise", [False, True])
+def test_of_many_trials_the_best_and_a_part_of_the_others_are_shown(
+    minimise: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("busi_search.search.expectations.MOST_SHOWN_TRIALS", 24)
+    monkeypatch.setattr("busi_search.search.expectations.MOST_GOOD_TRIALS", 4)
+    sign = -1 if minimise else 1
+    # The best four are next to each other; one of them was given up. Two are under way.
+    finished = [_trial([sign * 0.1], sign * 0.1) for _ in range(61)]
+    finished[30:34] = [_trial([sign * 0.9], sign * 0.9) for _ in range(3)] + [_trial([sign * 0.8])]
+    under_way = [create_trial(state=TrialState.RUNNING) for _ in range(2)]
+    trials = _numbered(*finished, *under_way)
+    shown = [trial.number for trial in as_finished(trials, minimise=minimise)]
+    assert shown == sorted(shown)
+    assert {30, 31, 32, 33, 61, 62} < set(shown)
+    others = [number for number in shown if number not in range(30, 34) and number < 61]
+    assert len(others) == 20
+    assert (others[0], others[-1]) == (0, 60)
+    # Three in a row have one of them, the best four aside.
+    assert max(b - a for a, b in pairwise([n for n in others if n < 30])) <= 3
+    assert [t.number for t in as_finished(trials[40:], minimise=minimise)] == list(range(40, 63))

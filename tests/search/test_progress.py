@@ -1,0 +1,84 @@
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from busi_search.search import progress
+from busi_search.search.context import StudyContext
+from busi_search.search.progress import ProgressMeter
+from busi_search.search.records import UNFINISHED_FOLD, UnfinishedFold, fold_key
+
+CONTEXT = cast(
+    StudyContext,
+    SimpleNamespace(
+        partition=SimpleNamespace(folds=range(5)),
+        spec=SimpleNamespace(study=SimpleNamespace(direction="maximize")),
+    ),
+)
+
+
+def a_trial(
+    number: int, state: TrialState, *, folds: int, value: float | None = None
+) -> FrozenTrial:
+    stored = {fold_key(fold): {} for fold in range(folds)}
+    trial = create_trial(state=state, value=value, user_attrs=stored)
+    trial.number = number
+    return trial
+
+
+def complete(number: int, value: float) -> FrozenTrial:
+    return a_trial(number, TrialState.COMPLETE, folds=5, value=value)
+
+
+def test_a_search_is_measured_as_if_for_the_first_time() -> None:
+    running, pruned = TrialState.RUNNING, a_trial(2, TrialState.PRUNED, folds=1)
+    pruned.set_user_attr(UNFINISHED_FOLD, UnfinishedFold(1, 3, 0.7).encode())
+    steps = [
+        [complete(0, 0.8)],
+        [complete(0, 0.8), a_trial(1, running, folds=2), pruned],
+        [complete(0, 0.8), a_trial(1, running, folds=4), pruned, complete(3, 0.9)],
+        # Trial 1 ends with what trial 3 has: the earlier one leads.
+        [complete(0, 0.8), complete(1, 0.9), pruned, complete(3, 0.9)],
+        [
+            *(complete(0, 0.8), complete(1, 0.9), pruned, complete(3, 0.9)),
+            *(a_trial(4, TrialState.FAIL, folds=1), a_trial(5, TrialState.WAITING, folds=0)),
+        ],
+    ]
+    meter = ProgressMeter(CONTEXT, 10, steps[0])
+    expected = [
+        # complete, pruned, failed, running, folds trained, folds saved, the best
+        (1, 0, 0, 0, 5, 0, 0),
+        (1, 1, 0, 1, 9, 3, 0),
+        (2, 1, 0, 1, 16, 3, 3),
+        (3, 1, 0, 0, 17, 3, 1),
+        (3, 1, 1, 0, 18, 3, 1),
+    ]
+    for trials, figures in zip(steps, expected, strict=True):
+        for measured in (meter, ProgressMeter(CONTEXT, 10, trials)):
+            now = measured.measure(trials, workers=2)
+            assert now.best is not None
+            assert figures == (
+                now.complete, now.pruned, now.failed, now.running,
+                now.folds_trained, now.folds_saved, now.best.number,
+            )  # fmt: skip
+    assert meter.before == 1
+    assert now.remaining_seconds is None
+    assert meter.measure(steps[-1], workers=2).remaining_seconds is not None
+
+
+def test_what_has_ended_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(
+        progress, "folds_begun", lambda trial, _num_folds: seen.append(trial.number) or 1
+    )
+    trials = [complete(number, 0.5) for number in range(6)]
+    trials[4] = a_trial(4, TrialState.RUNNING, folds=1)
+    meter = ProgressMeter(CONTEXT, 10, trials)
+    assert seen == list(range(6))
+    meter.measure(trials, workers=1)
+    assert seen[6:] == [4, 5]
+    trials[4] = complete(4, 0.5)
+    for _ in range(2):
+        meter.measure(trials, workers=1)
+    assert seen[8:] == [4, 5]

@@ -67,6 +67,9 @@ class ProgressMeter:
         self._settled = _Counts()
         so_far = self._count(trials)
         self._folds_before = so_far.folds.total()
+        # When this run's first folds were seen, and how many there were then: what came before,
+        # imports and weights to be learned, says nothing about the pace.
+        self._first_seen: tuple[float, int] | None = None
         self.before = so_far.finished
 
     def _count(self, trials: list[FrozenTrial]) -> "_Counts":
@@ -91,13 +94,15 @@ class ProgressMeter:
         counts = self._count(trials)
         number, num_folds = counts.trials, len(self._context.partition.folds)
         trained, done_of_pruned = counts.folds.total(), counts.folds[TrialState.PRUNED]
-        elapsed = time.monotonic() - self._started
-        remaining = None
-        if trained > self._folds_before:
+        now, remaining = time.monotonic(), None
+        if self._first_seen is None and trained > self._folds_before:
+            self._first_seen = (now, trained)
+        since, folds_then = self._first_seen or (now, trained)
+        if trained > folds_then:
             ended = num_folds * number[TrialState.COMPLETE] + done_of_pruned
             folds_a_trial = ended / counts.finished if counts.finished else num_folds
             folds_left = max(0.0, self._target * folds_a_trial - trained)
-            remaining = elapsed / (trained - self._folds_before) * folds_left
+            remaining = (now - since) / (trained - folds_then) * folds_left
         return SearchProgress(
             target=self._target,
             before=self.before,
@@ -108,7 +113,7 @@ class ProgressMeter:
             folds_trained=trained,
             folds_saved=num_folds * number[TrialState.PRUNED] - done_of_pruned,
             best=counts.best,
-            elapsed_seconds=elapsed,
+            elapsed_seconds=now - self._started,
             remaining_seconds=remaining,
             workers=workers,
             trials=trials,

@@ -63,8 +63,6 @@ def test_a_search_is_measured_as_if_for_the_first_time() -> None:
                 now.folds_trained, now.folds_saved, now.best.number,
             )  # fmt: skip
     assert meter.before == 1
-    assert now.remaining_seconds is None
-    assert meter.measure(steps[-1], workers=2).remaining_seconds is not None
 
 
 def test_what_has_ended_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,3 +80,21 @@ def test_what_has_ended_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None
     for _ in range(2):
         meter.measure(trials, workers=1)
     assert seen[8:] == [4, 5]
+
+
+def test_the_time_left_does_not_count_what_came_before_the_first_fold(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    old = complete(0, 0.5)
+    meter = ProgressMeter(CONTEXT, 5, [old])
+    left = []
+    # A minute of preparations, then a fold every two seconds.
+    for clock.now, folds in ((30.0, 0), (62.0, 1), (62.5, 1), (64.0, 2), (68.0, 4)):
+        trials = [old, a_trial(1, TrialState.RUNNING, folds=folds)]
+        left.append(meter.measure(trials, workers=1).remaining_seconds)
+    assert left == [None, None, None, 2.0 * (25 - 7), 2.0 * (25 - 9)]
+    trials = [old, complete(1, 0.6)]
+    clock.now = 70.0
+    assert meter.measure(trials, workers=1).elapsed_seconds == 70.0

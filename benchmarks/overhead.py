@@ -32,7 +32,7 @@ from busi_search.training import metrics
 
 TRIAL_SECONDS = 5.0
 # Trials of an early and of a late study that are run in turn.
-ALTERNATING = 50
+ALTERNATING = 150
 SPENT = {"sampler": 0.0, "evaluation": 0.0}
 
 

@@ -17,8 +17,8 @@ from busi_search.search.records import (
 )
 from busi_search.search.storage import FINISHED
 
-# What TPE takes for a proposal grows with the trials it is shown. Its good ones are at most so
-# many; a part of the others says as well where trials usually are.
+# What TPE takes for a proposal grows with the trials it is shown. Its good ones are so many of 250
+# or more; a part of the others says as well where trials usually are.
 MOST_GOOD_TRIALS = 25
 MOST_SHOWN_TRIALS = 500
 

@@ -92,26 +92,27 @@ class ProgressMeter:
             unsent: finished trials that a tracking store which does not answer is without.
         """
         counts = self._count(trials)
-        number, num_folds = counts.trials, len(self._context.partition.folds)
+        of_state, num_folds = counts.trials, len(self._context.partition.folds)
         trained, done_of_pruned = counts.folds.total(), counts.folds[TrialState.PRUNED]
         now, remaining = time.monotonic(), None
         if self._first_seen is None and trained > self._folds_before:
             self._first_seen = (now, trained)
         since, folds_then = self._first_seen or (now, trained)
-        if trained > folds_then:
-            ended = num_folds * number[TrialState.COMPLETE] + done_of_pruned
+        # Workers begin together, and so their first folds end together.
+        if trained - folds_then >= max(1, workers):
+            ended = num_folds * of_state[TrialState.COMPLETE] + done_of_pruned
             folds_a_trial = ended / counts.finished if counts.finished else num_folds
             folds_left = max(0.0, self._target * folds_a_trial - trained)
             remaining = (now - since) / (trained - folds_then) * folds_left
         return SearchProgress(
             target=self._target,
             before=self.before,
-            complete=number[TrialState.COMPLETE],
-            pruned=number[TrialState.PRUNED],
-            failed=number[TrialState.FAIL],
-            running=number[TrialState.RUNNING],
+            complete=of_state[TrialState.COMPLETE],
+            pruned=of_state[TrialState.PRUNED],
+            failed=of_state[TrialState.FAIL],
+            running=of_state[TrialState.RUNNING],
             folds_trained=trained,
-            folds_saved=num_folds * number[TrialState.PRUNED] - done_of_pruned,
+            folds_saved=num_folds * of_state[TrialState.PRUNED] - done_of_pruned,
             best=counts.best,
             elapsed_seconds=now - self._started,
             remaining_seconds=remaining,

@@ -82,7 +82,7 @@ def test_what_has_ended_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None
     assert seen[8:] == [4, 5]
 
 
-def test_the_time_left_does_not_count_what_came_before_the_first_fold(
+def test_the_time_left_does_not_count_what_came_before_the_first_folds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = SimpleNamespace(now=0.0)
@@ -90,11 +90,13 @@ def test_the_time_left_does_not_count_what_came_before_the_first_fold(
     old = complete(0, 0.5)
     meter = ProgressMeter(CONTEXT, 5, [old])
     left = []
-    # A minute of preparations, then a fold every two seconds.
-    for clock.now, folds in ((30.0, 0), (62.0, 1), (62.5, 1), (64.0, 2), (68.0, 4)):
-        trials = [old, a_trial(1, TrialState.RUNNING, folds=folds)]
-        left.append(meter.measure(trials, workers=1).remaining_seconds)
-    assert left == [None, None, None, 2.0 * (25 - 7), 2.0 * (25 - 9)]
-    trials = [old, complete(1, 0.6)]
+    # A minute of preparations, then two workers, each with a fold every four seconds.
+    for clock.now, folds, other in ((30, 0, 0), (62, 1, 0), (62.5, 1, 1), (66, 2, 1), (68, 3, 2)):
+        trials = [old] + [
+            a_trial(1 + index, TrialState.RUNNING, folds=finished)
+            for index, finished in enumerate((folds, other))
+        ]
+        left.append(meter.measure(trials, workers=2).remaining_seconds)
+    assert left == [None, None, None, 4 / 2 * (25 - 8), 6 / 4 * (25 - 10)]
     clock.now = 70.0
-    assert meter.measure(trials, workers=1).elapsed_seconds == 70.0
+    assert meter.measure([old, complete(1, 0.6)], workers=0).elapsed_seconds == 70.0

@@ -3,9 +3,11 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.samplers._tpe.sampler import default_gamma
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from busi_search.errors import InputError
+from busi_search.search import expectations
 from busi_search.search.expectations import as_finished
 from busi_search.search.records import (
     HYPERPARAMETERS,
@@ -290,3 +292,8 @@ def test_of_many_trials_the_best_and_a_part_of_the_others_are_shown(
     # Three in a row have one of them, the best four aside.
     assert max(b - a for a, b in pairwise([n for n in others if n < 30])) <= 3
     assert [t.number for t in as_finished(trials[40:], minimise=minimise)] == list(range(40, 63))
+
+
+def test_tpe_takes_the_trials_for_good_that_it_is_shown_as_the_best() -> None:
+    taken = default_gamma(expectations.MOST_SHOWN_TRIALS)
+    assert taken == expectations.MOST_GOOD_TRIALS == default_gamma(100_000)

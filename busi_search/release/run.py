@@ -4,13 +4,16 @@ import math
 import shlex
 import time
 from collections.abc import Generator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import optuna
+
 from busi_search.errors import InputError, TrackingAway
 from busi_search.home import Home, open_home
+from busi_search.interrupts import interrupts_wait
 from busi_search.release.plan import default_workers, plan_study
 from busi_search.release.winner import Release, release_winner
 from busi_search.search.context import StudyContext, reopen_study
@@ -165,14 +168,15 @@ def search_and_release(
         timeout_seconds=timeout_seconds,
         worker_context=worker_context,
     )
+    spent = _Spent(context, tracker, started)
     with closing(search):
         for progress in search:
+            spent.note(progress)
             yield progress
     assert progress is not None, "a search reports at least once"
-    searched = time.monotonic() - started
+    spent.search_ended(progress)
     release = None
     if tracker.problem is not None:
-        _total_cost(context, progress, _times(tracker, started, searched))
         raise _kept(context, progress, tracker.problem)
     if progress.complete > 0:
         try:
@@ -184,14 +188,14 @@ def search_and_release(
         except BaseException:
             tracker.mark("searched", hurry=True)
             raise
-    times = _times(tracker, started, searched)
+    spent.note(progress, every_seconds=0.0)
     yield StudyResult(
         context=context,
         progress=progress,
         release=release,
         experiment_id=tracker.experiment_id,
         run_id=tracker.run_id,
-        cost=_total_cost(context, progress, times),
+        cost=_total_cost(context, progress),
     )
 
 
@@ -220,12 +224,46 @@ def _processes(context: StudyContext) -> ProcessExecutor:
     return ProcessExecutor(forked=context.device == "cpu")
 
 
-def _times(tracker: Tracker, started: float, searched: float) -> dict[str, float]:
-    return {
-        "seconds": time.monotonic() - started,
-        "search_seconds": searched,
-        "tracking_seconds": tracker.seconds,
-    }
+class _Spent:
+    """What a call takes, kept with the study beside what the calls before took.
+
+    Written every few seconds, for a call may be ended at any moment. One that finds nothing to
+    search does not count.
+    """
+
+    def __init__(self, context: StudyContext, tracker: Tracker, started: float) -> None:
+        self._context, self._tracker, self._started = context, tracker, started
+        self._searched: float | None = None
+        self._written = -math.inf
+        self._study: optuna.Study | None = None
+        self._before: dict[str, float] = {}
+
+    def note(self, progress: SearchProgress, *, every_seconds: float = 5.0) -> None:
+        """Write what was spent until now, if that was not done within the last seconds."""
+        now = time.monotonic()
+        if progress.target <= progress.before or now - self._written < every_seconds:
+            return
+        seconds = now - self._started
+        times = {
+            "seconds": seconds,
+            "search_seconds": seconds if self._searched is None else self._searched,
+            "tracking_seconds": self._tracker.seconds,
+        }
+        home = self._context.home
+        # An interrupt within a commit would leave the file locked.
+        waits = interrupts_wait() if home.has_local_storage else nullcontext()
+        with storage_errors(home), waits:
+            if self._study is None:
+                self._study = find_study(home, self._context.name)
+                self._before = self._study.user_attrs.get(COST, {})
+            total = {key: round(self._before.get(key, 0.0) + t, 3) for key, t in times.items()}
+            self._study.set_user_attr(COST, total)
+        self._written = now
+
+    def search_ended(self, progress: SearchProgress) -> None:
+        """Tell that what follows is not search any more."""
+        self._searched = time.monotonic() - self._started
+        self.note(progress, every_seconds=0.0)
 
 
 def _kept(context: StudyContext, progress: SearchProgress, problem: str) -> TrackingAway:
@@ -239,22 +277,17 @@ def _kept(context: StudyContext, progress: SearchProgress, problem: str) -> Trac
     )
 
 
-def _total_cost(
-    context: StudyContext, progress: SearchProgress, times: dict[str, float]
-) -> dict[str, float]:
-    """Add this call's seconds, if it searched, to those of the calls before; count the work."""
+def _total_cost(context: StudyContext, progress: SearchProgress) -> dict[str, float]:
+    """Return the seconds of all calls that searched, and count the work."""
     study = find_study(context.home, context.name)
-    total: dict[str, float] = study.user_attrs.get(COST, dict.fromkeys(times, 0.0))
-    if progress.finished > progress.before:
-        total = {key: round(total[key] + value, 3) for key, value in times.items()}
-        study.set_user_attr(COST, total)
+    total: dict[str, float] = study.user_attrs.get(COST, {})
     num_folds = len(context.partition.folds)
     results = [
         fold for trial in progress.trials for fold in stored_folds(trial, num_folds).values()
     ]
     broken_off = [fold for trial in progress.trials if (fold := unfinished_fold(trial)) is not None]
     return {
-        "seconds": total["seconds"],
+        "seconds": total.get("seconds", 0.0),
         "fold_trainings": progress.folds_trained,
         "epochs": sum(fold.epochs for fold in broken_off)
         + sum(len(fold.train_loss) for fold in results),
@@ -262,8 +295,8 @@ def _total_cost(
             fold.epochs * len(context.partition.folds[fold.fold].train) for fold in broken_off
         )
         + sum(fold.image_passes for fold in results),
-        "tracking_seconds": total["tracking_seconds"],
-        "search_seconds": total["search_seconds"],
+        "tracking_seconds": total.get("tracking_seconds", 0.0),
+        "search_seconds": total.get("search_seconds", 0.0),
     }
 
 

@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.home import Home
 from busi_search.release.plan import plan_study
-from busi_search.release.run import StudyResult, run_study, search_and_release
+from busi_search.release.run import COST, StudyResult, run_study, search_and_release
 from busi_search.search.driver import run_search
 from busi_search.search.executors import InlineExecutor
 from busi_search.search.faults import MAX_FAILURES_IN_A_ROW
@@ -52,9 +52,15 @@ def test_an_interrupted_study_ends_like_an_undisturbed_one(
     _interrupt_after(home, num_folds, monkeypatch)
     broken = find_study(home, "quickstart-phantom")
     assert not [t for t in broken.get_trials() if t.state == TrialState.RUNNING]
+    # Of the first two folds nothing was told yet; with five a trial was.
+    spent = broken.user_attrs.get(COST, {"seconds": 0.0})["seconds"]
+    assert (spent > 0.0) == (num_folds == 5)
+    broken.set_user_attr(COST, {"seconds": spent + 1_000.0})
     result = run_study(
         "quickstart", trials=4, home=home.root, overrides=TINY, device="cpu", inline=True
     )
+    assert result.cost["seconds"] > spent + 1_000.0
+    assert 0.0 < result.cost["search_seconds"] < result.cost["seconds"] - 1_000.0
     resumed = find_study(home, "quickstart-phantom")
     undisturbed = find_study(tiny_result.context.home, "quickstart-phantom")
     assert _scores(resumed) == _scores(undisturbed)

@@ -4,16 +4,13 @@ import math
 import shlex
 import time
 from collections.abc import Generator
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import optuna
-
 from busi_search.errors import InputError, TrackingAway
 from busi_search.home import Home, open_home
-from busi_search.interrupts import interrupts_wait
 from busi_search.release.plan import default_workers, plan_study
 from busi_search.release.winner import Release, release_winner
 from busi_search.search.context import StudyContext, reopen_study
@@ -23,10 +20,9 @@ from busi_search.search.faults import storage_errors
 from busi_search.search.outages import tracking_errors
 from busi_search.search.progress import SearchProgress
 from busi_search.search.records import stored_folds, unfinished_fold
+from busi_search.search.spent import COST, Spent
 from busi_search.search.storage import find_study
 from busi_search.search.tracking import Tracker
-
-COST = "cost"
 
 
 @dataclass(frozen=True)
@@ -168,7 +164,7 @@ def search_and_release(
         timeout_seconds=timeout_seconds,
         worker_context=worker_context,
     )
-    spent = _Spent(context, tracker, started)
+    spent = Spent(context, tracker, started)
     with closing(search):
         for progress in search:
             spent.note(progress)
@@ -188,7 +184,7 @@ def search_and_release(
         except BaseException:
             tracker.mark("searched", hurry=True)
             raise
-    spent.note(progress, every_seconds=0.0)
+    spent.write(progress)
     yield StudyResult(
         context=context,
         progress=progress,
@@ -222,48 +218,6 @@ def help_study(
 
 def _processes(context: StudyContext) -> ProcessExecutor:
     return ProcessExecutor(forked=context.device == "cpu")
-
-
-class _Spent:
-    """What a call takes, kept with the study beside what the calls before took.
-
-    Written every few seconds, for a call may be ended at any moment. One that finds nothing to
-    search does not count.
-    """
-
-    def __init__(self, context: StudyContext, tracker: Tracker, started: float) -> None:
-        self._context, self._tracker, self._started = context, tracker, started
-        self._searched: float | None = None
-        self._written = -math.inf
-        self._study: optuna.Study | None = None
-        self._before: dict[str, float] = {}
-
-    def note(self, progress: SearchProgress, *, every_seconds: float = 5.0) -> None:
-        """Write what was spent until now, if that was not done within the last seconds."""
-        now = time.monotonic()
-        if progress.target <= progress.before or now - self._written < every_seconds:
-            return
-        seconds = now - self._started
-        times = {
-            "seconds": seconds,
-            "search_seconds": seconds if self._searched is None else self._searched,
-            "tracking_seconds": self._tracker.seconds,
-        }
-        home = self._context.home
-        # An interrupt within a commit would leave the file locked.
-        waits = interrupts_wait() if home.has_local_storage else nullcontext()
-        with storage_errors(home), waits:
-            if self._study is None:
-                self._study = find_study(home, self._context.name)
-                self._before = self._study.user_attrs.get(COST, {})
-            total = {key: round(self._before.get(key, 0.0) + t, 3) for key, t in times.items()}
-            self._study.set_user_attr(COST, total)
-        self._written = now
-
-    def search_ended(self, progress: SearchProgress) -> None:
-        """Tell that what follows is not search any more."""
-        self._searched = time.monotonic() - self._started
-        self.note(progress, every_seconds=0.0)
 
 
 def _kept(context: StudyContext, progress: SearchProgress, problem: str) -> TrackingAway:

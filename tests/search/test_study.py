@@ -10,12 +10,13 @@ from optuna.trial import TrialState
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.home import Home
 from busi_search.release.plan import plan_study
-from busi_search.release.run import COST, StudyResult, run_study, search_and_release
+from busi_search.release.run import StudyResult, run_study, search_and_release
 from busi_search.search.driver import run_search
 from busi_search.search.executors import InlineExecutor
 from busi_search.search.faults import MAX_FAILURES_IN_A_ROW
 from busi_search.search.objective import Objective
 from busi_search.search.records import fold_key, stored_folds
+from busi_search.search.spent import COST
 from busi_search.search.storage import find_study
 from busi_search.search.tracking import Tracker
 from tests.conftest import TINY

@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from busi_search.release.plan import plan_study
 from busi_search.search.cross_validation import cross_validate_configuration
+from busi_search.search.prepare import prepare_study
 from busi_search.training import metrics
 
 FIGURES = ("auc", "accuracy", "f1")
@@ -33,7 +33,7 @@ def measure(
 ) -> tuple[list[Probabilities], float]:
     """Return each fold's probabilities and the processor seconds taken."""
     torch.set_num_threads(1)
-    context = plan_study(study, data=data, overrides=("recipes=[]", *overrides), device="cpu")
+    context = prepare_study(study, data=data, overrides=("recipes=[]", *overrides), device="cpu")
     hyperparameters = context.spec.resolve({})
     context.images(hyperparameters.image_size_pixels)  # decoded before the clock starts
     started = time.process_time()
@@ -56,7 +56,11 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=100)
     parser.add_argument("configurations", nargs="+", help="key=value,key=value; '' for none")
     options = parser.parse_args()
-    context = plan_study(options.study, data=options.data, overrides=("recipes=[]",), device="cpu")
+    context = prepare_study(
+        options.study, data=options.data, overrides=("recipes=[]",), device="cpu"
+    )
+        options.study, data=options.data, overrides=("recipes=[]",), device="cpu"
+    )
     labels, positive = context.development.labels, context.development.positive
     truths = [labels[fold.validation] for fold in context.partition.folds]
 

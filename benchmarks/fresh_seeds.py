@@ -18,13 +18,13 @@ import torch
 from busi_search.home import open_home
 from busi_search.search.context import reopen_study
 from busi_search.search.cross_validation import cross_validate_configuration
-from busi_search.search.records import (
+from busi_search.search.store.open import find_study
+from busi_search.search.store.records import (
     best_of_study,
     folds_begun,
     main_value,
     trial_hyperparameters,
 )
-from busi_search.search.storage import find_study
 
 FIRST_SEED = 10_000
 

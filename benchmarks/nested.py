@@ -24,11 +24,11 @@ from busi_search.data.folds import make_folds
 from busi_search.data.image_cache import load_images
 from busi_search.data.partition import find_groups
 from busi_search.data.sources import load_dataset
-from busi_search.release.plan import plan_study
 from busi_search.search.cross_validation import cross_validate
+from busi_search.search.prepare import prepare_study
 from busi_search.training import metrics
-from busi_search.training.assembly import make_inputs
 from busi_search.training.fit import predict_probabilities
+from busi_search.training.from_hyperparameters import make_inputs
 from busi_search.training.inputs import place_pixels
 
 OUTER_SEED, NUM_FOLDS = 777, 5
@@ -55,7 +55,7 @@ def measure(
 ) -> Outer:
     """Train everything that one outer part is predicted by."""
     torch.set_num_threads(1)
-    context = plan_study(study, data=data, overrides=("recipes=[]", *overrides), device="cpu")
+    context = prepare_study(study, data=data, overrides=("recipes=[]", *overrides), device="cpu")
     hyperparameters, cache = context.spec.resolve({}), context.home.cache
     dataset = load_dataset(context.spec.dataset)
     groups = find_groups(dataset, context.spec.dataset.groups, cache)

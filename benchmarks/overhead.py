@@ -21,13 +21,13 @@ import numpy as np
 import optuna
 
 from busi_search.home import open_home
-from busi_search.release.plan import plan_study
 from busi_search.search import cross_validation
 from busi_search.search.driver import run_search
 from busi_search.search.executors import InlineExecutor
 from busi_search.search.fold_result import FoldResult
+from busi_search.search.mlflow.tracking import Tracker
+from busi_search.search.prepare import prepare_study
 from busi_search.search.samplers import SeededSampler
-from busi_search.search.tracking import Tracker
 from busi_search.training import metrics
 
 TRIAL_SECONDS = 5.0
@@ -72,7 +72,7 @@ def no_training(
 
 def searched(folder: str, pruner: str, num_trials: int) -> Generator[tuple[float, float, float]]:
     """Yield what each trial takes: seconds in all, of the sampler, of the evaluation."""
-    context = plan_study(
+    context = prepare_study(
         "quickstart",
         home=open_home(folder),
         overrides=(f"pruner='{pruner}'", "recipes=[]"),

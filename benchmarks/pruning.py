@@ -30,8 +30,8 @@ from busi_search.search.pruning import (
     paired_difference,
     weigh,
 )
-from busi_search.search.records import stored_folds
-from busi_search.search.storage import find_study
+from busi_search.search.store.open import find_study
+from busi_search.search.store.records import stored_folds
 from busi_search.spec import StudySection
 
 # What a rule spends on trials in an order, and the score of the one it finds best.

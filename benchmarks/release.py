@@ -21,8 +21,8 @@ from unittest.mock import patch
 from busi_search.home import open_home
 from busi_search.release import winner
 from busi_search.search.context import reopen_study
-from busi_search.search.storage import find_study
-from busi_search.search.tracking import Tracker
+from busi_search.search.mlflow.tracking import Tracker
+from busi_search.search.store.open import find_study
 
 # Functions of a release, in their order, and what they do.
 PARTS = {

@@ -32,15 +32,15 @@ from sklearn.gaussian_process.kernels import RBF, ConstantKernel
 from busi_search.home import open_home
 from busi_search.search.context import reopen_study
 from busi_search.search.pruning import LEAST_CHANCE, LEAST_LOOK_CHANCE, Difference, weigh
-from busi_search.search.records import (
+from busi_search.search.samplers import SeededSampler, make_sampler
+from busi_search.search.store.open import find_study
+from busi_search.search.store.records import (
     HYPERPARAMETERS,
     UNFINISHED_FOLD,
     UnfinishedFold,
     fold_key,
     stored_folds,
 )
-from busi_search.search.samplers import SeededSampler, make_sampler
-from busi_search.search.storage import find_study
 from busi_search.spec import StudySpec
 
 # From searches of BUSI at 64 px. Standard deviations: of the AUC of a fold when a configuration is

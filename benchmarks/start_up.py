@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial
 
 from busi_search.errors import InputError
 from busi_search.home import Home, open_home
-from busi_search.search.storage import find_study
+from busi_search.search.store.open import find_study
 from tests.command import BUSI_SEARCH
 
 

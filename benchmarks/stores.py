@@ -19,13 +19,13 @@ import optuna
 
 from benchmarks.overhead import no_training
 from busi_search.home import open_home
-from busi_search.release.plan import plan_study
 from busi_search.search import objective as objective_module
 from busi_search.search.context import StudyContext
-from busi_search.search.faults import check_versions
-from busi_search.search.storage import claim_lock, claim_trial, open_storage
-from busi_search.search.study import create_study
-from busi_search.search.tracking import Tracker
+from busi_search.search.mlflow.tracking import Tracker
+from busi_search.search.prepare import prepare_study
+from busi_search.search.store.faults import check_versions
+from busi_search.search.store.identity import create_study
+from busi_search.search.store.open import claim_lock, claim_trial, open_storage
 from busi_search.search.worker import TARGET, search_worker
 from tests.topology.mlflow_server import PASSWORD, USER, MlflowServer
 from tests.topology.postgres import Postgres
@@ -131,7 +131,7 @@ def main() -> None:
                 storage = None if kind == "SQLite" else postgres.create("optuna")
                 uri = None if kind == "SQLite" else server.uri
                 home = open_home(folder / kind, storage=storage, tracking_uri=uri)
-                context = plan_study("quickstart", home=home, overrides=OVERRIDES, device="cpu")
+                context = prepare_study("quickstart", home=home, overrides=OVERRIDES, device="cpu")
                 throughput(context, 4, 1)
                 for workers in (1, 2, 4):
                     pids = descendants(postgres.pid)

@@ -27,8 +27,8 @@ from PIL import Image
 
 from benchmarks import plain
 from busi_search.home import open_home
-from busi_search.release.plan import plan_study
 from busi_search.search.context import StudyContext
+from busi_search.search.prepare import prepare_study
 from tests.command import BUSI_SEARCH
 
 Curve = list[tuple[float, float]]
@@ -174,7 +174,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             study = write_study(folder, options, seed)
-            context = plan_study(str(study), home=open_home(folder / "plan"), device="cpu")
+            context = prepare_study(str(study), home=open_home(folder / "plan"), device="cpu")
             started = time.perf_counter()
             theirs = search_plain(context, folder, options, seed)
             whole = time.perf_counter() - started

@@ -32,7 +32,7 @@ from busi_search.data.image_cache import load_images
 from busi_search.data.sources import load_dataset
 from busi_search.search.cross_validation import NUM_CURVE_POINTS, cross_validate
 from busi_search.spec import DatasetSection, Hyperparameters
-from busi_search.training.cores import train_on_one_core
+from busi_search.training.cpu_setup import train_on_one_core
 from busi_search.training.fit import make_optimizer
 from busi_search.training.zoo import build_model
 

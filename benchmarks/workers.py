@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from benchmarks.start_up import trials_there
 from busi_search.home import open_home
-from busi_search.search.storage import find_study
+from busi_search.search.store.open import find_study
 from tests.command import BUSI_SEARCH
 from tests.topology.postgres import Postgres
 

@@ -4,16 +4,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from busi_search.release.predict import load_champion
-    from busi_search.release.run import run_study
-    from busi_search.release.study_view import load_study
+    from busi_search.models.predict import load_champion
+    from busi_search.report.study_view import load_study
+    from busi_search.run import run_study
 
 __all__ = ["load_champion", "load_study", "run_study"]
 
 _HOMES = {
-    "load_champion": "busi_search.release.predict",
-    "load_study": "busi_search.release.study_view",
-    "run_study": "busi_search.release.run",
+    "load_champion": "busi_search.models.predict",
+    "load_study": "busi_search.report.study_view",
+    "run_study": "busi_search.run",
 }
 
 

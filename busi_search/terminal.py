@@ -15,7 +15,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from busi_search.release.evaluation import TestReport
-    from busi_search.release.run import StudyResult
+    from busi_search.run import StudyResult
     from busi_search.search.context import StudyContext
     from busi_search.search.progress import SearchProgress
 
@@ -60,7 +60,7 @@ def announce(
         f"{escape(place)}; best by {context.spec.study.objective}; home "
         f"{escape(str(context.home.root))}"
     )
-    from busi_search.release.plan import learns_from_phantoms
+    from busi_search.search.prepare import learns_from_phantoms
 
     if learns_from_phantoms(context):
         err.print(
@@ -70,7 +70,7 @@ def announce(
 
 def _status(progress: "SearchProgress") -> str:
     """One line that fits 80 columns beside the bar."""
-    from busi_search.search.records import STANDARD_ERROR
+    from busi_search.search.store.records import STANDARD_ERROR
 
     best = "–"
     if progress.best is not None:
@@ -88,7 +88,7 @@ def _status(progress: "SearchProgress") -> str:
 
 def _details(progress: "SearchProgress") -> str:
     """A second line: which trial leads, who works, why the last trial was given up."""
-    from busi_search.search.records import PRUNE_REASON
+    from busi_search.search.store.records import PRUNE_REASON
 
     parts = [f"{progress.workers} worker(s)"] if progress.workers else []
     if progress.best is not None:
@@ -166,7 +166,7 @@ def _format(value: Any) -> str:
 
 def show_result(result: "StudyResult") -> None:
     """Print the short table and the exact next lines to type."""
-    from busi_search.search.records import last_failure
+    from busi_search.search.store.records import last_failure
 
     release = result.release
     if release is None:

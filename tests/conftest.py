@@ -13,7 +13,7 @@ from busi_search.home import Home, create_tracking_store, open_home
 from busi_search.seeding import seed_everything
 
 if TYPE_CHECKING:
-    from busi_search.release.run import StudyResult
+    from busi_search.run import StudyResult
 
 
 @pytest.fixture(autouse=True)
@@ -95,7 +95,7 @@ TINY = ("epochs=2", "phantom_num_images=60", "num_folds=3", "architecture='small
 @pytest.fixture(scope="session")
 def tiny_result(tmp_path_factory: pytest.TempPathFactory) -> "StudyResult":
     """A finished search on phantoms, in this process; shared, so only looked at."""
-    from busi_search.release.run import run_study
+    from busi_search.run import run_study
 
     root = tmp_path_factory.mktemp("tiny") / "home"
     return run_study("quickstart", trials=4, home=root, overrides=TINY, device="cpu", inline=True)

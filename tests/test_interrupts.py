@@ -14,7 +14,7 @@ from busi_search.cli.base import on_stop
 from busi_search.errors import Interrupted
 from busi_search.home import open_home
 from busi_search.interrupts import interrupt, interrupts_wait
-from busi_search.release.registry import open_registry
+from busi_search.models.registry import open_registry
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 
 from busi_search.errors import InputError
 from busi_search.home import Home
-from busi_search.release.plan import plan_study
+from busi_search.search.prepare import prepare_study
 from busi_search.search.space import recipe_trials
 from busi_search.spec import Hyperparameters
 from busi_search.study_files import list_bundled, load_spec
@@ -154,4 +154,4 @@ def test_what_a_recipe_needs_is_checked_before_the_search(
         f'[[recipe]]\nname = "known"\n{setting}\n'
     )
     with pytest.raises(InputError, match=sentence):
-        plan_study(str(path), home=home, device="cpu")
+        prepare_study(str(path), home=home, device="cpu")

@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 
 from busi_search import terminal
-from busi_search.release.run import StudyResult
-from busi_search.search.records import PRUNE_REASON
+from busi_search.run import StudyResult
+from busi_search.search.store.records import PRUNE_REASON
 from busi_search.terminal import duration
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from busi_search.cli.explain import explain
+from busi_search.cli.system_errors import system_error
 from busi_search.errors import BusiSearchError, Interrupted
 from busi_search.interrupts import interrupt
 
@@ -60,7 +60,7 @@ class Commands(click.Group):
         except Exception as error:
             if _debug():
                 raise
-            _fail(explain(error))
+            _fail(system_error(error))
         sys.exit(0)
 
 

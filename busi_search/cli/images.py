@@ -52,7 +52,7 @@ def data_describe(ctx: click.Context, path: str, target: str) -> None:
       busi-search data describe Dataset_BUSI_with_GT --to data.html
     """
     from busi_search.files import write_file
-    from busi_search.release.dataset_page import describe_dataset
+    from busi_search.report.dataset_page import describe_dataset
 
     write_file(target, describe_dataset(path, cache=home_of(ctx).cache).encode())
     click.echo(f"{target} written", err=True)

@@ -25,7 +25,7 @@ def doctor(ctx: click.Context, fix: bool, as_json: bool) -> None:
     Example:
       busi-search doctor --fix
     """
-    from busi_search.release.doctor import examine
+    from busi_search.upkeep.doctor import examine
 
     findings = examine(home_of(ctx), fix=fix)
     problems = [finding for finding in findings if finding.state == "problem"]
@@ -52,7 +52,7 @@ def sync(ctx: click.Context, name: str | None, as_json: bool) -> None:
       busi-search sync busi
     """
     on_stop(lambda: "Interrupted; what is sent is sent, the same line sends the rest.")
-    from busi_search.release.sync import sync_studies
+    from busi_search.upkeep.sync import sync_studies
 
     synced = sync_studies(home_of(ctx), [name] if name else None)
     if as_json:

@@ -76,7 +76,7 @@ def promote(
     Example:
       busi-search promote --version 2
     """
-    from busi_search.release import registry
+    from busi_search.models import registry
     from busi_search.release.gate import check_force, promote_after_evaluation, study_gate
 
     on_stop(lambda: "Interrupted; `busi-search models` shows who is champion.")
@@ -126,8 +126,8 @@ def rollback(ctx: click.Context, model: str | None, as_json: bool) -> None:
     Example:
       busi-search rollback
     """
+    from busi_search.models.registry import MODEL_NAME
     from busi_search.release import gate
-    from busi_search.release.registry import MODEL_NAME
 
     on_stop(lambda: "Interrupted; `busi-search models` shows who is champion.")
     _show_decision(gate.rollback(home_of(ctx), name=model or MODEL_NAME), as_json)
@@ -166,7 +166,7 @@ def models(ctx: click.Context, model: str | None, as_json: bool) -> None:
     Example:
       busi-search models
     """
-    from busi_search.release import registry
+    from busi_search.models import registry
 
     found = registry.list_versions(home_of(ctx), name=model or registry.MODEL_NAME)
     if as_json:
@@ -210,7 +210,7 @@ def predict(
       busi-search predict images --to answers.csv
     """
     from busi_search.files import write_file
-    from busi_search.release.predict import find_images, load_champion, predictions_csv
+    from busi_search.models.predict import find_images, load_champion, predictions_csv
 
     if target is not None and not target.lower().endswith(".csv"):
         raise InputError(f"--to {target}: expected a name that ends in .csv.")
@@ -254,7 +254,7 @@ def ui(ctx: click.Context, port: int, study: str | None, no_browser: bool) -> No
     Example:
       busi-search ui --port 5001
     """
-    from busi_search.release.ui import serve_ui
+    from busi_search.upkeep.ui import serve_ui
 
     on_stop(lambda: "The UI has ended.")
     serve_ui(home_of(ctx), port=port, study=study, open_browser=not no_browser)
@@ -276,8 +276,8 @@ def serve(ctx: click.Context, port: int, model_uri: str | None, no_browser: bool
     Example:
       busi-search serve --port 8000
     """
-    from busi_search.release.app import serve_page
-    from busi_search.release.predict import load_champion
+    from busi_search.models.predict import load_champion
+    from busi_search.serving.app import serve_page
 
     on_stop(lambda: "The page has ended.")
     classifier = load_champion(home_of(ctx), model_uri)

@@ -92,10 +92,10 @@ def run(
         # Workers import beside this process, not after it.
         prepare_processes()
     from busi_search import terminal
-    from busi_search.release.plan import default_workers, plan_study
-    from busi_search.release.run import RaySettings, StudyResult, search_and_release
+    from busi_search.run import RaySettings, StudyResult, search_and_release
+    from busi_search.search.prepare import default_workers, prepare_study
 
-    context = plan_study(
+    context = prepare_study(
         study,
         data=data,
         home=home_of(ctx),
@@ -166,8 +166,8 @@ def worker(
     if not device.startswith("cuda"):
         prepare_processes()
     from busi_search import terminal
-    from busi_search.release.plan import default_workers, resolve_device
-    from busi_search.release.run import help_study
+    from busi_search.run import help_study
+    from busi_search.search.prepare import default_workers, resolve_device
 
     chosen_device = resolve_device(device)
     helping = help_study(
@@ -237,7 +237,7 @@ def status(ctx: click.Context, name: str, as_json: bool) -> None:
       busi-search status quickstart-phantom
     """
     from busi_search.search.status import study_status
-    from busi_search.search.storage import find_study
+    from busi_search.search.store.open import find_study
 
     found = study_status(find_study(home_of(ctx), name))
     if as_json:
@@ -263,7 +263,7 @@ def report(ctx: click.Context, name: str, target: str) -> None:
     Example:
       busi-search report quickstart-phantom --to report.html
     """
-    from busi_search.release.study_view import load_study
+    from busi_search.report.study_view import load_study
 
     load_study(name, home=home_of(ctx)).report(target)
     click.echo(f"{target} written", err=True)
@@ -280,7 +280,7 @@ def export(ctx: click.Context, name: str, target: str) -> None:
     Example:
       busi-search export quickstart-phantom --to trials.parquet
     """
-    from busi_search.release.study_view import load_study
+    from busi_search.report.study_view import load_study
 
     load_study(name, home=home_of(ctx)).export(target)
     click.echo(f"{target} written", err=True)
@@ -299,8 +299,8 @@ def replay(ctx: click.Context, name: str, trial: int, device: str, as_json: bool
     Example:
       busi-search replay busi 12
     """
-    from busi_search.release.plan import resolve_device
     from busi_search.release.replay import replay_trial
+    from busi_search.search.prepare import resolve_device
 
     found = replay_trial(home_of(ctx), name, trial, device=resolve_device(device))
     if as_json:
@@ -333,8 +333,8 @@ def leak_gap(ctx: click.Context, name: str, trial: int | None, device: str, as_j
     Example:
       busi-search leak-gap busi
     """
-    from busi_search.release.plan import resolve_device
     from busi_search.release.replay import measure_leak_gap
+    from busi_search.search.prepare import resolve_device
 
     gap = measure_leak_gap(home_of(ctx), name, trial, device=resolve_device(device))
     if as_json:

@@ -12,17 +12,17 @@ from busi_search.data.ledger import FILE_NAME, append_to_ledger, num_openings, r
 from busi_search.data.sealed import open_sealed_test
 from busi_search.errors import InputError
 from busi_search.home import Home
-from busi_search.release.figures import compute_test_figures, paired_difference
-from busi_search.release.predict import Classifier, load_champion
-from busi_search.release.registry import (
+from busi_search.models.predict import Classifier, load_champion
+from busi_search.models.registry import (
     RELEASED,
     RegisteredVersion,
     current_champion,
     find_version,
     log_evaluation,
 )
+from busi_search.release.figures import compute_test_figures, paired_difference
 from busi_search.search.context import StudyContext, reopen_study
-from busi_search.search.storage import find_study
+from busi_search.search.store.open import find_study
 
 
 @dataclass(frozen=True)

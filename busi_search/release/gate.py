@@ -15,8 +15,7 @@ from filelock import FileLock
 from busi_search.errors import GateRefused, InputError
 from busi_search.home import Home
 from busi_search.interrupts import interrupts_wait
-from busi_search.release.evaluation import evaluate_sealed_test
-from busi_search.release.registry import (
+from busi_search.models.registry import (
     CANDIDATE,
     CHAMPION,
     MODEL_NAME,
@@ -28,7 +27,8 @@ from busi_search.release.registry import (
     list_versions,
     open_registry,
 )
-from busi_search.search.storage import find_study
+from busi_search.release.evaluation import evaluate_sealed_test
+from busi_search.search.store.open import find_study
 from busi_search.spec import Gate
 from busi_search.study_files import parse_spec
 

@@ -7,20 +7,20 @@ import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
 from busi_search.errors import BusiSearchError
+from busi_search.models.registry import FoldEnsemble
 from busi_search.release.calibration import (
     Calibration,
     apply_temperature,
     choose_operating_point,
     fit_temperature,
 )
-from busi_search.release.registry import FoldEnsemble
 from busi_search.release.selection import Estimate, bias_corrected_estimates, choice_rule
 from busi_search.search.context import StudyContext
 from busi_search.search.cross_validation import cross_validate_configuration
 from busi_search.search.fold_result import gather_out_of_fold
-from busi_search.search.records import stored_folds, trial_hyperparameters
+from busi_search.search.store.records import stored_folds, trial_hyperparameters
 from busi_search.spec import METRICS
-from busi_search.training.cores import train_on_one_core
+from busi_search.training.cpu_setup import train_on_one_core
 from busi_search.training.metrics import softmax
 
 # On one kind of CPU a trial comes out the same to the last bit; elsewhere by rounding.

@@ -12,18 +12,18 @@ from busi_search.home import Home
 from busi_search.search.context import StudyContext, reopen_study
 from busi_search.search.cross_validation import cross_validate_configuration
 from busi_search.search.fold_result import FoldResult
-from busi_search.search.records import (
+from busi_search.search.store.identity import environment
+from busi_search.search.store.open import find_study
+from busi_search.search.store.records import (
     HYPERPARAMETERS,
     best_of_study,
     cv_metrics,
     first_fold,
     stored_folds,
 )
-from busi_search.search.storage import find_study
-from busi_search.search.study import environment
 from busi_search.seeding import derive_seed
 from busi_search.spec import Hyperparameters
-from busi_search.training.cores import train_on_one_core
+from busi_search.training.cpu_setup import train_on_one_core
 from busi_search.training.metrics import softmax
 
 # A GPU sums in another order from call to call.

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from optuna.trial import FrozenTrial, TrialState
 
 from busi_search.release.pruned_trials import fill_pruned
-from busi_search.search.records import STANDARD_ERROR, main_value
+from busi_search.search.store.records import STANDARD_ERROR, main_value
 from busi_search.spec import COSTS, MINIMISED_METRICS, StudySection
 from busi_search.training.weighted_metrics import fold_mean_metric, group_weights
 

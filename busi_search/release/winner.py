@@ -15,22 +15,9 @@ from optuna.trial import FrozenTrial, TrialState
 from busi_search.data.image_cache import load_images
 from busi_search.data.ledger import FILE_NAME, read_ledger
 from busi_search.errors import BusiSearchError
-from busi_search.release.descriptions import (
-    corrected_figures,
-    describe_study,
-    describe_version,
-)
-from busi_search.release.familiarity import fit_familiarity
-from busi_search.release.grad_cam import EXPLANATIONS, explain_images
-from busi_search.release.model_card import Card, card_markdown, make_model_card
-from busi_search.release.predict import load_champion
-from busi_search.release.rebuild import (
-    calibrate,
-    estimate_scores,
-    predictions_digest,
-    rebuild_ensemble,
-)
-from busi_search.release.registry import (
+from busi_search.models.out_of_distribution import fit_out_of_distribution_check
+from busi_search.models.predict import load_champion
+from busi_search.models.registry import (
     RELEASED,
     FoldEnsemble,
     RegisteredVersion,
@@ -40,16 +27,29 @@ from busi_search.release.registry import (
     make_candidate,
     register_version,
 )
-from busi_search.release.report import render_report
+from busi_search.release.rebuild import (
+    calibrate,
+    estimate_scores,
+    predictions_digest,
+    rebuild_ensemble,
+)
 from busi_search.release.selection import (
     Estimate,
     pareto_front,
     select_trial,
 )
+from busi_search.report.descriptions import (
+    corrected_figures,
+    describe_study,
+    describe_version,
+)
+from busi_search.report.grad_cam import EXPLANATIONS, explain_images
+from busi_search.report.model_card import Card, card_markdown, make_model_card
+from busi_search.report.study_page import render_report
 from busi_search.search.context import StudyContext
-from busi_search.search.records import cv_metrics, stored_folds, trial_hyperparameters
-from busi_search.search.storage import open_storage
-from busi_search.search.tracking import Tracker, git_commit
+from busi_search.search.mlflow.tracking import Tracker, git_commit
+from busi_search.search.store.open import open_storage
+from busi_search.search.store.records import cv_metrics, stored_folds, trial_hyperparameters
 
 # Probabilities before and after export may differ by rounding only.
 EXPORT_TOLERANCE = 1e-5
@@ -220,7 +220,7 @@ def _rebuild_and_register(
             "operating_threshold": calibration.operating_point.threshold,
             "operating_sensitivity": calibration.operating_point.sensitivity,
             "operating_specificity": calibration.operating_point.specificity,
-            "familiarity": fit_familiarity(
+            "familiarity": fit_out_of_distribution_check(
                 context.images(hyperparameters.image_size_pixels)
             ).to_json(),
             "simulated": development.simulated,

@@ -97,7 +97,7 @@ def masks_for(
     return context.masks(hyperparameters.image_size_pixels)
 
 
-def prepare_study(
+def make_context(
     spec: StudySpec, spec_text: str, *, home: Home, name: str | None, device: str, origin: str
 ) -> StudyContext:
     """Read and divide the data and say how the study is called.
@@ -167,7 +167,7 @@ def reopen_study(
     spec = StudySpec.model_validate_json(identity["spec"])
     if data is not None:
         spec = spec.model_copy(update={"dataset": spec.dataset.model_copy(update={"path": data})})
-    context = prepare_study(
+    context = make_context(
         spec,
         study.user_attrs["spec_text"],
         home=home,

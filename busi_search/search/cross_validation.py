@@ -15,14 +15,14 @@ from busi_search.search.fold_result import FoldResult
 from busi_search.seeding import derive_seed, seed_everything
 from busi_search.spec import Hyperparameters
 from busi_search.training import metrics
-from busi_search.training.assembly import (
+from busi_search.training.fit import EpochResult, predict_log_probabilities
+from busi_search.training.from_hyperparameters import (
     fit,
     make_inputs,
     make_masked_inputs,
     make_model,
     make_schedule,
 )
-from busi_search.training.fit import EpochResult, predict_log_probabilities
 from busi_search.training.inputs import Inputs, place_pixels
 
 Indices = npt.NDArray[np.int64]

@@ -14,7 +14,10 @@ from optuna.trial import FrozenTrial, TrialState
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.search.context import StudyContext
 from busi_search.search.executors import Executor
-from busi_search.search.faults import (
+from busi_search.search.mlflow.tracking import Tracker
+from busi_search.search.progress import ProgressMeter, SearchProgress
+from busi_search.search.samplers import num_possible_trials
+from busi_search.search.store.faults import (
     MAX_FAILURES_IN_A_ROW,
     check_storage,
     check_versions,
@@ -23,14 +26,11 @@ from busi_search.search.faults import (
     lost_workers,
     storage_errors,
 )
-from busi_search.search.liveness import put_back_lost
-from busi_search.search.locks import only_driver, wait_for_old_workers
-from busi_search.search.progress import ProgressMeter, SearchProgress
-from busi_search.search.records import TARGET
-from busi_search.search.samplers import num_possible_trials
-from busi_search.search.storage import claim_lock, open_storage
-from busi_search.search.study import create_study
-from busi_search.search.tracking import Tracker
+from busi_search.search.store.identity import create_study
+from busi_search.search.store.locks import only_driver, wait_for_old_workers
+from busi_search.search.store.open import claim_lock, open_storage
+from busi_search.search.store.queue import put_back_lost
+from busi_search.search.store.records import TARGET
 from busi_search.search.worker import num_finished, search_worker
 
 POLL_SECONDS = 0.5

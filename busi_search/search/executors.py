@@ -69,7 +69,7 @@ def prepare_processes() -> bool:
     from multiprocessing import forkserver
 
     try:
-        forkserver.set_forkserver_preload(["busi_search.search.preload"])
+        forkserver.set_forkserver_preload(["busi_search.search.forkserver_preload"])
         forkserver.ensure_running()
     except OSError:
         return False

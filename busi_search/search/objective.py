@@ -21,7 +21,8 @@ from busi_search.search.pruning import (
     paired_differences,
     weigh,
 )
-from busi_search.search.records import (
+from busi_search.search.space import suggest_hyperparameters
+from busi_search.search.store.records import (
     HYPERPARAMETERS,
     PRUNE_REASON,
     STANDARD_ERROR,
@@ -36,7 +37,6 @@ from busi_search.search.records import (
     stored_folds,
     trial_hyperparameters,
 )
-from busi_search.search.space import suggest_hyperparameters
 from busi_search.spec import COSTS
 from busi_search.training.fit import measure_latency
 from busi_search.training.zoo import ImageClassifier

@@ -8,7 +8,7 @@ from itertools import takewhile
 from optuna.trial import FrozenTrial, TrialState
 
 from busi_search.search.context import StudyContext
-from busi_search.search.records import best_trial, folds_begun
+from busi_search.search.store.records import best_trial, folds_begun
 
 
 @dataclass(frozen=True)

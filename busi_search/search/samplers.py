@@ -11,7 +11,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from busi_search.search.expectations import Expectations
+from busi_search.search.sampler_view import SamplerView
 from busi_search.search.space import grid_points
 from busi_search.seeding import derive_seed
 from busi_search.spec import StudySpec
@@ -170,7 +170,7 @@ def make_sampler(spec: StudySpec) -> BaseSampler:
         make,
         section.seed,
         partial(
-            Expectations.of,
+            SamplerView.of,
             running_means=section.reports_running_means,
             needed=always if section.sampler == "gp" else frozenset(),
         ),

@@ -10,15 +10,15 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from busi_search.home import Home
-from busi_search.search.liveness import workers_of
-from busi_search.search.records import (
+from busi_search.search.store.open import open_storage
+from busi_search.search.store.queue import workers_of
+from busi_search.search.store.records import (
     HYPERPARAMETERS,
     TARGET,
     best_of_study,
     last_failure,
     main_value,
 )
-from busi_search.search.storage import open_storage
 
 # The time left is estimated from so many trials, those that finished last.
 NUM_RECENT = 20

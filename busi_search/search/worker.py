@@ -11,14 +11,14 @@ from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from busi_search.search.context import StudyContext
-from busi_search.search.faults import STORAGE_FAILURES, failing, storage_errors
-from busi_search.search.liveness import heartbeat, put_back_lost, this_worker
-from busi_search.search.locks import worker_lock
 from busi_search.search.objective import Objective, TrialTaken
 from busi_search.search.pruning import make_pruner
-from busi_search.search.records import ERROR, TARGET
 from busi_search.search.samplers import make_sampler
-from busi_search.search.storage import FINISHED, claim_lock, claim_trial, is_owner, open_storage
+from busi_search.search.store.faults import STORAGE_FAILURES, failing, storage_errors
+from busi_search.search.store.locks import worker_lock
+from busi_search.search.store.open import FINISHED, claim_lock, claim_trial, is_owner, open_storage
+from busi_search.search.store.queue import heartbeat, put_back_lost, this_worker
+from busi_search.search.store.records import ERROR, TARGET
 
 # Between looks at trials of other workers, which may be lost and come back.
 WAIT_SECONDS = 1.0
@@ -34,7 +34,7 @@ def search_worker(context: StudyContext, joined: bool, index: int) -> Iterator[N
         joined: whether this worker came of its own accord, not started by a driver of this home.
         index: of the worker among those started with it.
     """
-    from busi_search.training.cores import train_on_one_core
+    from busi_search.training.cpu_setup import train_on_one_core
 
     train_on_one_core()
     with ExitStack() as stack:

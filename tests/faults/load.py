@@ -14,7 +14,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 
 from busi_search.home import open_home
-from busi_search.search.storage import find_study
+from busi_search.search.store.open import find_study
 from tests.command import BUSI_SEARCH
 
 SETTINGS = ("phantom_num_images=60", "num_folds=2", "epochs=1", "image_size_pixels=16",

@@ -18,15 +18,15 @@ from busi_search.data.partition import find_groups
 from busi_search.errors import BusiSearchError
 from busi_search.files import write_atomically
 from busi_search.home import Home, damage_of, open_home
-from busi_search.release.doctor import examine
-from busi_search.release.plan import plan_study
-from busi_search.release.predict import load_champion
-from busi_search.release.run import StudyResult
-from busi_search.release.sync import sync_studies
+from busi_search.models.predict import load_champion
+from busi_search.run import StudyResult
 from busi_search.search.driver import run_search
 from busi_search.search.executors import InlineExecutor
-from busi_search.search.storage import find_study
-from busi_search.search.tracking import Tracker
+from busi_search.search.mlflow.tracking import Tracker
+from busi_search.search.prepare import prepare_study
+from busi_search.search.store.open import find_study
+from busi_search.upkeep.doctor import examine
+from busi_search.upkeep.sync import sync_studies
 from tests.command import BUSI_SEARCH, call_here, one_sentence
 from tests.faults.checks import check_copy, check_storage
 
@@ -42,7 +42,7 @@ def words(home: Path, num_trials: int) -> list[str]:
 
 
 def search(home: Home, num_trials: int) -> None:
-    context = plan_study("quickstart", home=home, overrides=TINY, device="cpu")
+    context = prepare_study("quickstart", home=home, overrides=TINY, device="cpu")
     tracker = Tracker(context)
     list(run_search(context, InlineExecutor(), tracker, num_trials=num_trials, num_workers=1))
 
@@ -105,7 +105,7 @@ def test_a_disk_that_fills_up_in_a_search_loses_nothing(
     monkeypatch.setattr("busi_search.files.SPARE_BYTES", 0)
     home = open_home(small_disk / "home")
     search(home, 2)
-    context = plan_study("quickstart", home=home, overrides=TINY, device="cpu")
+    context = prepare_study("quickstart", home=home, overrides=TINY, device="cpu")
     steps = run_search(context, InlineExecutor(), Tracker(context), num_trials=40, num_workers=1)
     next(steps)
     filler = fill(small_disk)
@@ -138,7 +138,7 @@ def test_a_cache_is_written_whole_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = open_home(tmp_path / "home")
-    context = plan_study("quickstart", home=home, overrides=TINY, device="cpu")
+    context = prepare_study("quickstart", home=home, overrides=TINY, device="cpu")
     cache = tmp_path / "other"
     with largest_file(10_000), pytest.raises(BusiSearchError, match="nothing half-written"):
         load_images(context.development, 64, cache)
@@ -155,13 +155,13 @@ def test_a_cache_is_written_whole_or_not_at_all(
 
 def test_truncated_caches_are_made_anew(tmp_path: Path) -> None:
     home = open_home(tmp_path / "home")
-    context = plan_study("quickstart", home=home, overrides=TINY, device="cpu")
+    context = prepare_study("quickstart", home=home, overrides=TINY, device="cpu")
     whole = np.array(load_images(context.development, 28, home.cache))
     (images,) = (home.cache / "images").glob("*-28.npy")
     (groups,) = (home.cache / "groups").glob("*.json")
     for path in (images, groups):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    again = plan_study("quickstart", home=home, overrides=TINY, device="cpu")
+    again = prepare_study("quickstart", home=home, overrides=TINY, device="cpu")
     assert again.partition.digest() == context.partition.digest()
     np.testing.assert_array_equal(whole, load_images(again.development, 28, home.cache))
     groups.write_text('{"not": "a list"}')

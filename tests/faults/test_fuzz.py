@@ -32,7 +32,7 @@ from busi_search.data.medmnist import load_medmnist
 from busi_search.data.partition import find_groups, make_partition
 from busi_search.data.sources import guess_study, load_dataset
 from busi_search.errors import InputError
-from busi_search.release.predict import find_images
+from busi_search.models.predict import find_images
 from busi_search.spec import (
     DatasetSection,
     Hyperparameters,

@@ -10,17 +10,17 @@ from mlflow import MlflowClient
 
 from busi_search.errors import BusiSearchError, TrackingAway
 from busi_search.home import open_home
-from busi_search.release import registry
-from busi_search.release.doctor import examine
-from busi_search.release.plan import plan_study
-from busi_search.release.run import StudyResult, search_and_release
-from busi_search.release.sync import sync_studies
-from busi_search.search import outages
+from busi_search.models import registry
+from busi_search.run import StudyResult, search_and_release
 from busi_search.search.context import StudyContext
 from busi_search.search.driver import run_search
 from busi_search.search.executors import InlineExecutor
-from busi_search.search.storage import find_study
-from busi_search.search.tracking import Tracker
+from busi_search.search.mlflow import retry as outages
+from busi_search.search.mlflow.tracking import Tracker
+from busi_search.search.prepare import prepare_study
+from busi_search.search.store.open import find_study
+from busi_search.upkeep.doctor import examine
+from busi_search.upkeep.sync import sync_studies
 from tests.faults.checks import check_copy
 from tests.faults.tracking_server import TrackingServer
 
@@ -47,7 +47,7 @@ def context(
     monkeypatch.setattr(outages, "LONGEST_PAUSE_SECONDS", 0.0)
     home = open_home(tmp_path / "home", tracking_uri=server.uri)
     # The server keeps its runs from test to test; a study's name is its own.
-    yield plan_study(
+    yield prepare_study(
         "quickstart", home=home, name=f"{NAME}-{tmp_path.name}", overrides=TINY, device="cpu"
     )
     server.mode = "ok"

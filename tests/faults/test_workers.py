@@ -14,17 +14,17 @@ from optuna.trial import TrialState
 
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.home import Home, open_home
-from busi_search.release.doctor import examine
-from busi_search.release.plan import plan_study
-from busi_search.search import faults
 from busi_search.search.context import StudyContext
 from busi_search.search.driver import run_search
 from busi_search.search.executors import Executor, InlineExecutor, ProcessExecutor
-from busi_search.search.liveness import MAX_LOSSES_AT_ONE_FOLD, put_back_lost, this_worker
+from busi_search.search.mlflow.tracking import Tracker
 from busi_search.search.objective import Objective
-from busi_search.search.records import ERROR
-from busi_search.search.storage import claim_lock, claim_trial, find_study, open_storage
-from busi_search.search.tracking import Tracker
+from busi_search.search.prepare import prepare_study
+from busi_search.search.store import faults
+from busi_search.search.store.open import claim_lock, claim_trial, find_study, open_storage
+from busi_search.search.store.queue import MAX_LOSSES_AT_ONE_FOLD, put_back_lost, this_worker
+from busi_search.search.store.records import ERROR
+from busi_search.upkeep.doctor import examine
 from tests.command import BUSI_SEARCH
 from tests.faults.checks import check_copy, check_storage
 from tests.faults.torture import TINY as TORTURED
@@ -36,7 +36,7 @@ NAME = "quickstart-phantom"
 
 
 def plan(home: Home, name: str | None = None) -> StudyContext:
-    return plan_study("quickstart", home=home, name=name, overrides=TINY, device="cpu")
+    return prepare_study("quickstart", home=home, name=name, overrides=TINY, device="cpu")
 
 
 def search(
@@ -57,7 +57,7 @@ def test_killed_at_random_moments_ends_like_an_undisturbed_study(tmp_path: Path)
     figures = torture(home, num_trials=4, num_kills=3, workers=1, seed=3, longest_gap=8.0)
     assert figures.kills.total() == 3
     other = open_home(tmp_path / "undisturbed")
-    context = plan_study("quickstart", home=other, overrides=TORTURED, device="cpu")
+    context = prepare_study("quickstart", home=other, overrides=TORTURED, device="cpu")
     for _ in search(context, figures.trials):
         pass
     assert compare(home, other)

@@ -22,9 +22,9 @@ import numpy as np
 from mlflow import MlflowClient
 
 from busi_search.home import Home, open_home
-from busi_search.release.run import run_study
-from busi_search.search.records import stored_folds
-from busi_search.search.storage import find_study, open_storage
+from busi_search.run import run_study
+from busi_search.search.store.open import find_study, open_storage
+from busi_search.search.store.records import stored_folds
 from tests.command import BUSI_SEARCH
 from tests.faults.checks import check_copy, check_storage, num_repeated_folds, watch_folds
 

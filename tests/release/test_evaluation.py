@@ -14,7 +14,8 @@ from busi_search.data.sealed import open_sealed_test
 from busi_search.data.sources import load_dataset
 from busi_search.errors import BusiSearchError, GateRefused, InputError
 from busi_search.home import Home, open_home
-from busi_search.release import registry, replay
+from busi_search.models import registry
+from busi_search.release import replay
 from busi_search.release.calibration import (
     apply_temperature,
     choose_operating_point,
@@ -28,11 +29,11 @@ from busi_search.release.figures import (
 )
 from busi_search.release.gate import promote_after_evaluation, study_gate
 from busi_search.release.replay import measure_leak_gap, replay_trial
-from busi_search.release.run import StudyResult, run_study
+from busi_search.run import StudyResult, run_study
 from busi_search.search.context import StudyContext
 from busi_search.search.fold_result import FoldResult
-from busi_search.search.records import stored_folds
-from busi_search.search.storage import find_study
+from busi_search.search.store.open import find_study
+from busi_search.search.store.records import stored_folds
 from busi_search.spec import Gate
 from busi_search.training.metrics import compute_metrics, softmax
 
@@ -99,7 +100,7 @@ def test_a_ledger_that_was_edited_is_noticed(tmp_path: Path) -> None:
 
 def test_changed_images_keep_the_test_shut(tmp_path: Path, busi_home: Home) -> None:
     from busi_search.search.context import reopen_study
-    from busi_search.search.storage import find_study
+    from busi_search.search.store.open import find_study
 
     context = reopen_study(find_study(busi_home, "busi"), home=busi_home)
     (image,) = list(Path(context.spec.dataset.path).rglob("benign (1).png"))

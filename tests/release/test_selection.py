@@ -6,15 +6,15 @@ from optuna.trial import TrialState
 
 from busi_search.release import rebuild
 from busi_search.release.pruned_trials import fill_pruned
-from busi_search.release.run import StudyResult
 from busi_search.release.selection import (
     Estimate,
     bias_corrected_estimate,
     bias_corrected_estimates,
     choose_trial,
 )
-from busi_search.search.records import fold_key
-from busi_search.search.storage import find_study
+from busi_search.run import StudyResult
+from busi_search.search.store.open import find_study
+from busi_search.search.store.records import fold_key
 from busi_search.training.metrics import compute_metrics, softmax
 
 

@@ -4,9 +4,9 @@ import pytest
 from busi_search.data.folds import make_folds
 from busi_search.search.cross_validation import TrainingDiverged, cross_validate
 from busi_search.search.fold_result import FoldResult, gather_out_of_fold
-from busi_search.search.records import cv_metrics, decode_fold, encode_fold
+from busi_search.search.store.records import cv_metrics, decode_fold, encode_fold
 from busi_search.spec import Hyperparameters
-from busi_search.training import assembly
+from busi_search.training import from_hyperparameters as assembly
 
 LABELS = np.arange(60) % 3
 GROUPS = np.arange(60)

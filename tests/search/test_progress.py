@@ -7,7 +7,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from busi_search.search import progress
 from busi_search.search.context import StudyContext
 from busi_search.search.progress import ProgressMeter
-from busi_search.search.records import UNFINISHED_FOLD, UnfinishedFold, fold_key
+from busi_search.search.store.records import UNFINISHED_FOLD, UnfinishedFold, fold_key
 
 CONTEXT = cast(
     StudyContext,

@@ -12,21 +12,21 @@ from optuna.trial import TrialState
 from busi_search.data.folds import Fold
 from busi_search.errors import InputError
 from busi_search.home import Home
-from busi_search.release.plan import plan_study
-from busi_search.release.run import StudyResult, run_study
+from busi_search.run import StudyResult, run_study
 from busi_search.search import cross_validation
 from busi_search.search.cross_validation import Watch
 from busi_search.search.driver import run_search
 from busi_search.search.executors import InlineExecutor
 from busi_search.search.fold_result import FoldResult
-from busi_search.search.records import (
+from busi_search.search.mlflow.tracking import Tracker
+from busi_search.search.prepare import prepare_study
+from busi_search.search.store.open import find_study
+from busi_search.search.store.records import (
     PRUNE_REASON,
     UnfinishedFold,
     stored_folds,
     unfinished_fold,
 )
-from busi_search.search.storage import find_study
-from busi_search.search.tracking import Tracker
 from busi_search.study_files import load_spec
 from busi_search.training.metrics import compute_metrics, softmax
 from tests.conftest import TINY
@@ -143,7 +143,7 @@ def test_a_trial_is_given_up_within_a_later_fold_by_what_all_its_folds_say(
         cross_validation, "cross_validate", _as_good_as_the_first_until_its_second_fold
     )
     overrides = *TINY, "epochs=8", "recipes=[]", "pruner='evidence'"
-    context = plan_study("quickstart", home=home, overrides=overrides, device="cpu")
+    context = prepare_study("quickstart", home=home, overrides=overrides, device="cpu")
     search = run_search(context, InlineExecutor(), Tracker(context), num_trials=2, num_workers=1)
     *_, progress = search
     first, second = find_study(home, context.name).get_trials()
@@ -257,7 +257,7 @@ def test_a_configuration_whose_loss_explodes_is_given_up_with_its_reason(home: H
 
 
 def test_a_study_without_a_space_is_its_one_configuration(home: Home) -> None:
-    context = plan_study(
+    context = prepare_study(
         "recipes/003a-custom-cnn",
         home=home,
         overrides=("dataset.source='phantom'", *TINY[1:3], "epochs=1", "image_size_pixels=28"),

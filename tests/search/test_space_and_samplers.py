@@ -7,16 +7,16 @@ from optuna.samplers._tpe.sampler import default_gamma
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from busi_search.errors import InputError
-from busi_search.search import expectations
-from busi_search.search.expectations import as_finished
-from busi_search.search.records import (
+from busi_search.search import sampler_view as expectations
+from busi_search.search.sampler_view import as_finished
+from busi_search.search.samplers import make_sampler, num_possible_trials
+from busi_search.search.space import grid_points, recipe_trials, suggest_hyperparameters
+from busi_search.search.store.records import (
     HYPERPARAMETERS,
     UNFINISHED_FOLD,
     UnfinishedFold,
     fold_key,
 )
-from busi_search.search.samplers import make_sampler, num_possible_trials
-from busi_search.search.space import grid_points, recipe_trials, suggest_hyperparameters
 from busi_search.spec import StudySpec
 from busi_search.study_files import parse_spec
 
@@ -275,8 +275,8 @@ def test_tpe_goes_on_where_a_gaussian_process_would_take_long(
 def test_of_many_trials_the_best_and_a_part_of_the_others_are_shown(
     minimise: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("busi_search.search.expectations.MOST_SHOWN_TRIALS", 24)
-    monkeypatch.setattr("busi_search.search.expectations.MOST_GOOD_TRIALS", 4)
+    monkeypatch.setattr("busi_search.search.sampler_view.MOST_SHOWN_TRIALS", 24)
+    monkeypatch.setattr("busi_search.search.sampler_view.MOST_GOOD_TRIALS", 4)
     sign = -1 if minimise else 1
     # The best four are next to each other; one of them was given up. Two are under way.
     finished = [_trial([sign * 0.1], sign * 0.1) for _ in range(61)]

@@ -4,8 +4,8 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from busi_search.search.records import ERROR, TARGET, WORKER
 from busi_search.search.status import study_status
+from busi_search.search.store.records import ERROR, TARGET, WORKER
 
 NOON = datetime(2026, 1, 1, 12)
 

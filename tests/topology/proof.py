@@ -25,10 +25,10 @@ from optuna.trial import TrialState
 
 from busi_search.errors import InputError
 from busi_search.home import Home, open_home
-from busi_search.release.registry import open_registry
-from busi_search.search.database import persistently
-from busi_search.search.liveness import workers_of
-from busi_search.search.storage import FINISHED, find_study
+from busi_search.models.registry import open_registry
+from busi_search.search.store.database import persistently
+from busi_search.search.store.open import FINISHED, find_study
+from busi_search.search.store.queue import workers_of
 from tests.command import BUSI_SEARCH
 from tests.faults.checks import check_copy
 from tests.topology.mlflow_server import PASSWORD, USER, MlflowServer

@@ -14,10 +14,10 @@ from sqlalchemy.orm import Session, scoped_session
 
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.home import Home, open_home
-from busi_search.search.liveness import heartbeat, put_back_lost, this_worker
-from busi_search.search.locks import only_driver
-from busi_search.search.records import WORKER
-from busi_search.search.storage import claim_lock, claim_trial, find_study, open_storage
+from busi_search.search.store.locks import only_driver
+from busi_search.search.store.open import claim_lock, claim_trial, find_study, open_storage
+from busi_search.search.store.queue import heartbeat, put_back_lost, this_worker
+from busi_search.search.store.records import WORKER
 from tests.ports import free_port
 from tests.topology.postgres import Postgres
 

@@ -12,9 +12,9 @@ from busi_search.data.image_cache import load_masks
 from busi_search.data.phantom import simulate_phantom, write_phantom
 from busi_search.errors import InputError
 from busi_search.home import Home
-from busi_search.release.plan import plan_study
-from busi_search.release.run import run_study
-from busi_search.search.storage import find_study
+from busi_search.run import run_study
+from busi_search.search.prepare import prepare_study
+from busi_search.search.store.open import find_study
 from busi_search.seeding import seed_everything
 from busi_search.training.augment import augment_batch
 from busi_search.training.fit import Schedule, fit_fold, make_optimizer
@@ -114,4 +114,6 @@ def test_a_study_without_masks_cannot_ask_for_them(tmp_path: Path, home: Home) -
         path.unlink()
     for override in ("mask_weight=1.0", "mask_weight={low=0.0,high=2.0}"):
         with pytest.raises(InputError, match="mask_weight = 0"):
-            plan_study("busi", data=str(tmp_path), home=home, weights="none", overrides=(override,))
+            prepare_study(
+                "busi", data=str(tmp_path), home=home, weights="none", overrides=(override,)
+            )

@@ -15,9 +15,9 @@ from sklearn.preprocessing import StandardScaler
 from busi_search.data.phantom import MALIGNANT, simulate_phantom
 from busi_search.errors import InputError
 from busi_search.home import Home
-from busi_search.release.plan import learns_from_phantoms, plan_study
-from busi_search.release.run import run_study
-from busi_search.search.storage import find_study
+from busi_search.run import run_study
+from busi_search.search.prepare import learns_from_phantoms, prepare_study
+from busi_search.search.store.open import find_study
 from busi_search.training import pretraining
 from busi_search.training.pretraining import PretrainingRecipe, phantom_weights
 from busi_search.training.zoo import build_model
@@ -115,7 +115,7 @@ def test_a_study_starts_from_them_and_keeps_them(
 ) -> None:
     monkeypatch.setattr(pretraining, "DEFAULT_RECIPE", QUICK)
     overrides = (*TINY, "epochs=1", "recipes=[]", 'weights="phantom"')
-    context = plan_study("quickstart", home=home, overrides=overrides, device="cpu")
+    context = prepare_study("quickstart", home=home, overrides=overrides, device="cpu")
     assert learns_from_phantoms(context)
     run_study(
         "quickstart",
@@ -133,7 +133,7 @@ def test_a_study_starts_from_them_and_keeps_them(
 
 def test_a_size_that_phantoms_do_not_have_is_refused(home: Home) -> None:
     with pytest.raises(InputError, match=r"28 to 512 px.*image_size_pixels is 16"):
-        plan_study(
+        prepare_study(
             "quickstart",
             home=home,
             overrides=('weights="phantom"', "dataset.image_size_pixels=16"),

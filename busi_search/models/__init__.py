@@ -1,0 +1,1 @@
+"""What is registered: versions and aliases, and how a model is asked."""

@@ -1,0 +1,227 @@
+"""From image files to class probabilities, with a registered model."""
+
+import csv
+import hashlib
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from busi_search.data.busi import IMAGE_SUFFIXES, is_mask
+from busi_search.data.images import decode_image, resize_image
+from busi_search.errors import BusiSearchError, InputError
+from busi_search.files import user_path
+from busi_search.home import Home, create_tracking_store, open_home, quiet_mlflow
+from busi_search.models.out_of_distribution import OutOfDistributionCheck
+from busi_search.models.registry import CHAMPION, MODEL_NAME, find_version
+
+BATCH_SIZE = 64
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says of one image.
+
+    Attributes:
+        path: the file.
+        label: name of the most probable class.
+        probabilities: of every class, by name; they sum to 1.
+    """
+
+    path: str
+    label: str
+    probabilities: dict[str, float]
+
+
+class Classifier:
+    """A registered model, ready to look at images.
+
+    Attributes:
+        name, version, run_id: which model it is.
+        class_names: C names.
+        size_pixels: side S of its input.
+        simulated: whether it was trained on phantoms.
+        weights_sha256: hash of the exported program, weights included.
+        positive_class: name of the class (malignant) the operating point is about.
+        operating_threshold: probability of that class from which an image is called positive.
+        operating_sensitivity, operating_specificity: of that rule, on the out-of-fold predictions
+            it was chosen on; None for models that do not say.
+        familiarity: what its training images looked like; None for models that do not say.
+        preprocessing: what is done with an image file before the model sees it, in words.
+        tags: of the registered version, its figures among them.
+    """
+
+    def __init__(self, module: torch.nn.Module, metadata: dict[str, Any], uri: str) -> None:
+        self._module = module
+        self.uri = uri
+        self.name = str(metadata.get("name", ""))
+        self.version = str(metadata.get("version", ""))
+        self.run_id = str(metadata.get("run_id", ""))
+        self.class_names = tuple(metadata["class_names"])
+        self.size_pixels = int(metadata["image_size_pixels"])
+        self.simulated = bool(metadata["simulated"])
+        self.positive_class = str(metadata["positive_class"])
+        self.preprocessing = str(metadata.get("preprocessing", ""))
+        self.weights_sha256 = str(metadata["weights_sha256"])
+        self.operating_threshold = float(metadata["operating_threshold"])
+        self.operating_sensitivity: float | None = metadata.get("operating_sensitivity")
+        self.operating_specificity: float | None = metadata.get("operating_specificity")
+        stored = metadata.get("familiarity")
+        self.familiarity = OutOfDistributionCheck.from_json(stored) if stored else None
+        self.tags: dict[str, str] = dict(metadata.get("tags", {}))
+
+    @property
+    def module(self) -> torch.nn.Module:
+        """The exported program: (N, 1, S, S) float32 in [0, 255] to (N, C) probabilities."""
+        return self._module
+
+    @torch.inference_mode()
+    def predict_pixels(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Return (N, C) probabilities of (N, S, S) uint8 grey images of the model's own size."""
+        inputs = (
+            torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
+            .unsqueeze(1)
+            .to(torch.float32)
+        )
+        rows = [self._module(batch) for batch in torch.split(inputs, BATCH_SIZE)]
+        result: npt.NDArray[np.float32] = torch.cat(rows).numpy()
+        return result
+
+    def predict(self, paths: str | Path | Sequence[str | Path]) -> list[Prediction]:
+        """Return the class probabilities of image files, decoded as in training.
+
+        Args:
+            paths: image files, folders of them, or one of either.
+
+        Raises:
+            InputError: a file is not a readable image; none is answered then.
+        """
+        files = find_images([paths] if isinstance(paths, str | Path) else paths)
+        predictions: list[Prediction] = []
+        for start in range(0, len(files), BATCH_SIZE):
+            chunk = files[start : start + BATCH_SIZE]
+            pixels = [resize_image(decode_image(path), self.size_pixels) for path in chunk]
+            for path, row in zip(chunk, self.predict_pixels(np.stack(pixels)), strict=True):
+                by_name = dict(zip(self.class_names, map(float, row), strict=True))
+                predictions.append(Prediction(str(path), self.class_names[row.argmax()], by_name))
+        return predictions
+
+
+def find_images(paths: Sequence[str | Path]) -> list[Path]:
+    """Return the image files that are named or lie in named folders (masks left out).
+
+    Raises:
+        InputError: a path does not exist, or a folder holds no image.
+    """
+    found: list[Path] = []
+    for named in paths:
+        path = user_path(named)
+        if path.is_dir():
+            inside = sorted(
+                file
+                for file in path.rglob("*")
+                if file.suffix.lower() in IMAGE_SUFFIXES and not is_mask(file.name)
+            )
+            if not inside:
+                raise InputError(f"{path}: no image in this folder.")
+            for file in inside:
+                if not file.resolve().is_relative_to(path.resolve()):
+                    raise InputError(
+                        f"{file}: a link to a file outside {path} is refused; name it itself."
+                    )
+            found += inside
+        elif path.exists():
+            found.append(path)
+        else:
+            raise InputError(f"{path}: no such file.")
+    return found
+
+
+def predictions_csv(predictions: Sequence[Prediction]) -> str:
+    """Return predictions as CSV: ``path``, ``label``, and a column of probabilities per class.
+
+    Args:
+        predictions: at least one; all of one model.
+    """
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    names = list(predictions[0].probabilities)
+    writer.writerow(["path", "label", *(f"probability_{name}" for name in names)])
+    for item in predictions:
+        shares = [f"{item.probabilities[name]:.6f}" for name in names]
+        writer.writerow([item.path, item.label, *shares])
+    return table.getvalue()
+
+
+def load_champion(
+    home: Home | str | Path | None = None, model_uri: str | None = None
+) -> Classifier:
+    """Load a registered model; no pickle is ever opened.
+
+    Example::
+
+        import busi_search as bs
+        bs.load_champion().predict("images")
+
+    Args:
+        home: where the registry is (default ``./mlruns``).
+        model_uri: such as ``models:/busi-classifier/3`` or ``models:/busi-classifier@candidate``;
+            default the champion.
+
+    Raises:
+        InputError: no such model, or no champion yet.
+        BusiSearchError: the model is damaged, is not a pt2 export, or was not made by busi-search.
+    """
+    home = home if isinstance(home, Home) else open_home(home)
+    name, version = _parse_uri(model_uri)
+    found = find_version(home, version, name=name)
+    uri = f"models:/{name}/{found.version}"
+    create_tracking_store(home)
+    quiet_mlflow()
+    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+    import mlflow.pytorch
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+    from mlflow.models import Model
+
+    mlflow.set_tracking_uri(home.tracking_uri)
+    mlflow.set_registry_uri(home.tracking_uri)
+    try:
+        folder = download_artifacts(uri)
+        description = Model.load(folder)
+        metadata = dict((description.metadata or {}).get("busi_search") or {})
+        if not metadata or not (Path(folder) / "data" / "model.pt2").is_file():
+            raise BusiSearchError(f"{uri} is not a pt2 model made by busi-search; it is refused.")
+        weights = Path(folder) / "data" / "model.pt2"
+        metadata["weights_sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
+        module = mlflow.pytorch.load_model(folder)
+    except BusiSearchError:
+        raise
+    except (MlflowException, OSError, RuntimeError, ValueError) as error:
+        raise BusiSearchError(
+            f"{uri} cannot be loaded ({str(error).splitlines()[0]}); "
+            "promote or name another version."
+        ) from error
+    metadata |= {"name": name, "version": found.version, "run_id": found.run_id}
+    metadata["tags"] = found.tags
+    return Classifier(module, metadata, uri)
+
+
+def _parse_uri(model_uri: str | None) -> tuple[str, str]:
+    if model_uri is None:
+        return MODEL_NAME, CHAMPION
+    rest = model_uri.removeprefix("models:/")
+    for separator in ("@", "/"):
+        name, found, version = rest.partition(separator)
+        if model_uri.startswith("models:/") and found and name and version:
+            return name, version
+    raise InputError(
+        f"{model_uri}: expected a model such as models:/{MODEL_NAME}@candidate "
+        f"or models:/{MODEL_NAME}/3."
+    )

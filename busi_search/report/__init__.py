@@ -1,0 +1,1 @@
+"""Pages that people read about a study, a model or a dataset."""

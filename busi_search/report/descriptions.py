@@ -1,0 +1,49 @@
+"""What MLflow is told of a winner: descriptions and corrected figures."""
+
+from optuna.trial import FrozenTrial
+
+from busi_search.models.registry import MODEL_NAME, RegisteredVersion
+from busi_search.release.selection import Estimate
+from busi_search.report.study_page import PHANTOM_WARNING
+from busi_search.search.context import StudyContext
+
+
+def describe_version(context: StudyContext, best: FrozenTrial, estimate: Estimate) -> str:
+    """Return what the registry says of a version, in Markdown."""
+    objective = context.spec.study.objective
+    warning = f"**{PHANTOM_WARNING}**\n\n" if context.development.simulated else ""
+    return (
+        f"{warning}Average of {len(context.partition.folds)} fold models of trial {best.number} of "
+        f"study `{context.name}`.\n\n"
+        f"* {objective}: {estimate.naive:.3f} as found, **{estimate.value:.3f}** corrected for the "
+        f"choice (95 % interval {estimate.low:.3f} to {estimate.high:.3f})\n"
+        f"* data: {context.development.name}, fingerprint `{context.partition.fingerprint}`, "
+        f"{context.counts['num_development']} development images in groups\n"
+        f"* classes: {', '.join(context.development.class_names)}\n\n"
+        "Promote it with `busi-search promote`, which opens the sealed test and asks the gate; the "
+        "button of MLflow does neither. For research use only."
+    )
+
+
+def describe_study(
+    context: StudyContext, best: FrozenTrial, estimate: Estimate, version: RegisteredVersion
+) -> str:
+    """Return what MLflow says of the study's run, in Markdown."""
+    searched = ", ".join(f"`{name}`" for name in context.spec.space)
+    return (
+        f"{describe_version(context, best, estimate)}\n\n"
+        f"Searched: {searched}; sampler {context.spec.study.sampler}, pruner "
+        f"{context.spec.study.pruner}.\n\nRegistered as "
+        f"[`{MODEL_NAME}` version {version.version}](#/models/{MODEL_NAME}/versions/"
+        f"{version.version}).\n\nFigures: `report.html` under Artifacts; it works offline too."
+    )
+
+
+def corrected_figures(estimates: dict[str, Estimate]) -> dict[str, float]:
+    """Return the corrected figures and their limits under the names they have in MLflow."""
+    rows = {}
+    for metric, estimate in estimates.items():
+        rows[f"corrected_cv_{metric}"] = estimate.value
+        rows[f"corrected_cv_{metric}_low"] = estimate.low
+        rows[f"corrected_cv_{metric}_high"] = estimate.high
+    return rows

@@ -1,0 +1,115 @@
+"""Where a convolutional network looked when it gave an answer: gradient-weighted activations."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from optuna.trial import FrozenTrial
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from busi_search.report.gallery import choose_images
+from busi_search.search.context import StudyContext
+from busi_search.search.fold_result import gather_out_of_fold
+from busi_search.search.store.records import stored_folds, trial_hyperparameters
+from busi_search.training.metrics import softmax
+from busi_search.training.zoo import ImageClassifier
+
+# Attribute of an Optuna study: the maps of the images that the report shows.
+EXPLANATIONS = "explanations"
+MAX_CELLS = 14
+
+_Map = npt.NDArray[np.float32]
+
+
+def grad_cam(model: ImageClassifier, pixels: Tensor, classes: Tensor) -> _Map | None:
+    """Return how much each place of an image spoke for a class, at the last convolutional layer.
+
+    Args:
+        model: in evaluation mode.
+        pixels: (N, 1, S, S) float grey levels in [0, 255].
+        classes: (N,) the class that is asked about.
+
+    Returns:
+        (N, H, W) in [0, 1], each image's largest value being 1 (or 0 where nothing spoke for the
+        class); None for a network without such a layer, as transformers are.
+
+    Source: Selvaraju et al. 2017, "Grad-CAM: visual explanations from deep networks via
+    gradient-based localization".
+    """
+    seen: list[Tensor] = []
+
+    def note(_module: nn.Module, _inputs: object, output: object) -> None:
+        if not isinstance(output, Tensor) or output.ndim < 3 or output.shape[-1] == 1:
+            return  # pooled
+        if output.ndim == 4 and output.shape[1] >= output.shape[-1]:
+            seen.append(output)
+        else:
+            seen.clear()  # tokens, or channels last: what comes next is no image any more
+
+    hooks = [module.register_forward_hook(note) for module in model.stages.modules()]
+    try:
+        with torch.enable_grad():
+            logits = model.classify(pixels.clone().requires_grad_())
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not seen:
+        return None
+    chosen = logits.gather(1, classes[:, None]).sum()
+    (gradients,) = torch.autograd.grad(chosen, seen[-1])
+    weights = gradients.mean(dim=(2, 3), keepdim=True)
+    heat = F.relu((weights * seen[-1]).sum(dim=1, keepdim=True)).detach()
+    if heat.shape[-1] > MAX_CELLS:
+        heat = F.adaptive_avg_pool2d(heat, MAX_CELLS)
+    largest = heat.amax(dim=(2, 3), keepdim=True).clamp_min(1e-12)
+    result: _Map = (heat / largest)[:, 0].cpu().numpy()
+    return result
+
+
+def explain_images(
+    context: StudyContext, trial: FrozenTrial, models: Sequence[ImageClassifier]
+) -> dict[str, Any]:
+    """Return the maps of the development images that the report will show, ready to be stored.
+
+    Each image is explained by the model of the fold that held it out, for the class it called.
+
+    Args:
+        context: the study.
+        trial: the winner.
+        models: its fold models, in the order of the folds, on the CPU.
+    """
+    folds = context.partition.folds
+    stored = stored_folds(trial, len(folds))
+    gathered = gather_out_of_fold([stored[index] for index in sorted(stored)], folds)
+    probabilities = softmax(gathered.log_probabilities)
+    shown = np.concatenate(choose_images(probabilities, context.development.labels))
+    images = context.images(trial_hyperparameters(trial).image_size_pixels)
+    maps: dict[str, list[list[int]]] = {}
+    for model, fold in zip(models, folds, strict=True):
+        indices = shown[np.isin(shown, fold.validation)]
+        if not len(indices):
+            continue
+        pixels = torch.from_numpy(np.array(images[indices])).unsqueeze(1).to(torch.float32)
+        called = torch.from_numpy(probabilities[indices].argmax(axis=1))
+        heat = grad_cam(model, pixels, called)
+        if heat is None:
+            break
+        for index, rows in zip(indices, heat, strict=True):
+            maps[str(int(index))] = np.rint(255 * rows).astype(int).tolist()
+    return {"trial": trial.number, "maps": maps}
+
+
+def stored_maps(attributes: Mapping[str, Any], trial: int) -> dict[int, npt.NDArray[np.uint8]]:
+    """Return what :func:`explain_images` found, by image, if it is of this trial.
+
+    Args:
+        attributes: of the Optuna study.
+        trial: number of the winner.
+    """
+    found = attributes.get(EXPLANATIONS, {})
+    if found.get("trial") != trial:
+        return {}
+    return {int(index): np.array(rows, dtype=np.uint8) for index, rows in found["maps"].items()}

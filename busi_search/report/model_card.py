@@ -1,0 +1,200 @@
+"""A model card: the items of TRIPOD+AI and CLAIM 2024 that a machine can know."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from optuna.trial import FrozenTrial, TrialState
+
+from busi_search.release.calibration import Calibration, apply_temperature
+from busi_search.release.selection import Estimate
+from busi_search.search.context import StudyContext
+from busi_search.search.fold_result import gather_out_of_fold
+from busi_search.search.store.records import stored_folds, trial_hyperparameters
+from busi_search.training.metrics import compute_metrics
+
+Card = list[tuple[str, str]]
+
+UNKNOWN = (
+    "patients' age, sex, ethnicity and inclusion criteria; ultrasound devices, sites, operators; "
+    "how the labels were confirmed (biopsy, follow-up); ethics approval; performance on other "
+    "hospitals' images, in subgroups and in a clinical workflow"
+)
+
+
+def make_model_card(
+    context: StudyContext,
+    trials: Sequence[FrozenTrial],
+    best: FrozenTrial,
+    estimates: Mapping[str, Estimate],
+    calibration: Calibration,
+    ledger: Sequence[Mapping[str, Any]],
+) -> Card:
+    """Return the items of the card, each a heading and a sentence or two of Markdown.
+
+    Args:
+        context: the study.
+        trials: all its trials.
+        best: the winner.
+        estimates: its figures, corrected for the choice.
+        calibration: temperature and operating point.
+        ledger: the entries of the sealed test's ledger.
+    """
+    return [
+        ("Intended use", _intended_use(context)),
+        ("Data", _data(context)),
+        ("Partition unit", _partition(context)),
+        ("Model", _model(context, best)),
+        ("Tuning procedure", _tuning(context, trials)),
+        ("Cross-validated performance", _performance(context, estimates)),
+        ("Sealed test", _sealed_test(ledger)),
+        ("Calibration", _calibration(context, best, calibration)),
+        ("Operating point", _operating_point(context, calibration)),
+        ("Failures", _failures(context, best, calibration)),
+        ("Reproducibility", _reproducibility(context, best)),
+        ("Not known to the software", UNKNOWN + "."),
+    ]
+
+
+def card_markdown(title: str, card: Card) -> str:
+    """Return the card as a Markdown document."""
+    return "\n\n".join([f"# Model card: {title}", *(f"## {head}\n\n{text}" for head, text in card)])
+
+
+def _intended_use(context: StudyContext) -> str:
+    warning = ""
+    if context.development.simulated:
+        warning = "Trained on simulated phantoms: its answers mean nothing for patients. "
+    return (
+        f"{warning}Research on the classification of single breast-ultrasound images into "
+        f"{', '.join(context.development.class_names)}. Not a medical device; not for decisions "
+        "about patients. It looks at one still image, knows no history and no second view, and "
+        "answers for any image, also one that is no ultrasound."
+    )
+
+
+def _data(context: StudyContext) -> str:
+    development, counts = context.development, context.counts
+    shares = ", ".join(
+        f"{name} {int(np.sum(development.labels == label))}"
+        for label, name in enumerate(development.class_names)
+    )
+    return (
+        f"{development.name}, {counts['num_images']} images (fingerprint "
+        f"`{context.partition.fingerprint}`); development part: {shares}. Left out: "
+        f"{counts['num_quarantined']} images whose near-duplicates are labelled otherwise. Grey, "
+        f"{context.spec.dataset.image_size_pixels} px square."
+    )
+
+
+def _partition(context: StudyContext) -> str:
+    rule = context.spec.dataset.groups
+    unit = {
+        "auto": "groups of near-duplicate images, found in the pixels (no patient identifiers)",
+        "none": "single images; only byte-identical files are kept together",
+    }.get(rule, f"the groups of {rule}")
+    return (
+        f"The unit is {unit}: {context.counts['num_groups']} groups. No group crosses a fold; "
+        f"{len(context.partition.folds)} stratified folds over {context.counts['num_development']} "
+        f"images; sealed test: {context.spec.dataset.test} ({context.counts['num_test']} images)."
+    )
+
+
+def _model(context: StudyContext, best: FrozenTrial) -> str:
+    settings = trial_hyperparameters(best).model_dump()
+    listed = ", ".join(f"{key} = {value}" for key, value in settings.items())
+    return (
+        f"Average of the {len(context.partition.folds)} fold models of trial {best.number}, "
+        f"calibrated. {listed}."
+    )
+
+
+def _tuning(context: StudyContext, trials: Sequence[FrozenTrial]) -> str:
+    count = {state: sum(t.state == state for t in trials) for state in TrialState}
+    section = context.spec.study
+    return (
+        f"{count[TrialState.COMPLETE]} configurations evaluated on all folds, "
+        f"{count[TrialState.PRUNED]} given up early, {count[TrialState.FAIL]} failed. Sampler "
+        f"{section.sampler}, pruner {section.pruner}, objective {section.objective}, seed "
+        f"{section.seed}. Searched: {', '.join(context.spec.space)}. The epoch is not chosen on "
+        "the scored fold."
+    )
+
+
+def _performance(context: StudyContext, estimates: Mapping[str, Estimate]) -> str:
+    main = context.spec.study.metric
+    names = [main, *(name for name in estimates if name != main)]
+    listed = "; ".join(
+        f"cv_{name} {found.naive:.3f} as found, {found.value:.3f} corrected for the choice "
+        f"(95 % interval {found.low:.3f} to {found.high:.3f})"
+        for name, found in ((name, estimates[name]) for name in names)
+    )
+    return f"Chosen by cv_{main}. {listed}."
+
+
+def _sealed_test(ledger: Sequence[Mapping[str, Any]]) -> str:
+    openings = sum(entry["kind"] == "opened" for entry in ledger)
+    figures = [entry for entry in ledger if entry["kind"] == "figures"]
+    if not figures:
+        return f"Opened {openings} times; no figures yet."
+    last = figures[-1]
+    low, high = last["auc_ci95"]
+    return (
+        f"Opened {openings} times. Version {last['version']}: AUC {last['auc']:.3f} (95 % interval "
+        f"{low:.3f} to {high:.3f}), accuracy {last['accuracy']:.3f}, sensitivity "
+        f"{last['sensitivity']:.3f} and specificity {last['specificity']:.3f} at the operating "
+        f"point, {last['num_images']} images."
+    )
+
+
+def _calibration(context: StudyContext, best: FrozenTrial, calibration: Calibration) -> str:
+    rows = gather_out_of_fold(
+        list(stored_folds(best, len(context.partition.folds)).values()), context.partition.folds
+    )
+    labels, positive = context.development.labels, context.development.positive
+    errors = [
+        compute_metrics(
+            apply_temperature(rows.log_probabilities, temperature), labels, positive=positive
+        )["ece"]
+        for temperature in (1.0, calibration.temperature)
+    ]
+    return (
+        f"Temperature {calibration.temperature:.2f}, fitted on out-of-fold predictions; expected "
+        f"calibration error there {errors[0]:.3f} before, {errors[1]:.3f} after."
+    )
+
+
+def _operating_point(context: StudyContext, calibration: Calibration) -> str:
+    point = calibration.operating_point
+    name = context.development.class_names[context.development.positive]
+    return (
+        f"An image is called {name} from a probability of {point.threshold:.3f} on: sensitivity "
+        f"{point.sensitivity:.3f} at specificity {point.specificity:.3f}, chosen on out-of-fold "
+        "predictions."
+    )
+
+
+def _failures(context: StudyContext, best: FrozenTrial, calibration: Calibration) -> str:
+    rows = gather_out_of_fold(
+        list(stored_folds(best, len(context.partition.folds)).values()), context.partition.folds
+    )
+    development = context.development
+    probabilities = apply_temperature(rows.log_probabilities, calibration.temperature)
+    predicted = probabilities.argmax(axis=1)
+    wrong = predicted != development.labels
+    worst = sorted(np.flatnonzero(wrong), key=lambda i: -probabilities[i, predicted[i]])[:10]
+    listed = "; ".join(
+        f"`{development.paths[i]}` taken for {development.class_names[predicted[i]]} "
+        f"({probabilities[i, predicted[i]]:.2f})"
+        for i in worst
+    )
+    return (
+        f"{int(wrong.sum())} of {len(wrong)} held-out images are misclassified; surest: {listed}."
+    )
+
+
+def _reproducibility(context: StudyContext, best: FrozenTrial) -> str:
+    return (
+        f"`busi-search replay {context.name} {best.number}` trains the winner again and compares "
+        "every fold. Study file, versions and fold membership are artifacts of the study run."
+    )

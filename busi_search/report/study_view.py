@@ -1,0 +1,252 @@
+"""A finished or running study as a notebook wants it: tables, figures, the page."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+import plotly.graph_objects as go
+from optuna.trial import FrozenTrial, TrialState
+
+from busi_search.errors import InputError
+from busi_search.files import user_path, write_file
+from busi_search.home import Home, open_home
+from busi_search.models.predict import load_champion
+from busi_search.models.registry import MODEL_NAME, RELEASED
+from busi_search.release.rebuild import calibrate, estimate_scores
+from busi_search.release.selection import Estimate, select_trial
+from busi_search.release.winner import model_card
+from busi_search.report.study_page import render_report, report_figures
+from busi_search.search.context import StudyContext, reopen_study
+from busi_search.search.status import StudyStatus, study_status
+from busi_search.search.store.open import find_study
+from busi_search.search.store.records import (
+    HYPERPARAMETERS,
+    best_of_study,
+    cv_metrics,
+    main_value,
+    stored_folds,
+)
+from busi_search.spec import StudySpec
+
+TABLE_SUFFIXES = (".csv", ".parquet")
+
+
+@dataclass(frozen=True)
+class BestTrial:
+    """The trial with the best value of the study's objective.
+
+    Attributes:
+        number: of the trial.
+        value: of the objective, as found; :meth:`Study.estimates` corrects it for the choice.
+        params: its full configuration, searched or fixed, by name.
+        metrics: its ``cv_`` figures, means over the folds.
+    """
+
+    number: int
+    value: float
+    params: Mapping[str, Any]
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Study:
+    """One study of a home, for reading.
+
+    Attributes:
+        name: of the study.
+        home: where it is kept.
+        optuna_study: the same study as Optuna sees it.
+    """
+
+    name: str
+    home: Home
+    optuna_study: optuna.Study
+
+    def __repr__(self) -> str:
+        status = self.status
+        states = ", ".join(f"{count} {state}" for state, count in status.states.items() if count)
+        best = "none complete" if status.best is None else f"best {status.best:.4f}"
+        return f"<Study {self.name!r}: {states or 'no trials'}; {status.objective}, {best}>"
+
+    @property
+    def status(self) -> StudyStatus:
+        """Trials by state and the best so far; cheap, also while the search runs."""
+        return study_status(self.optuna_study)
+
+    @property
+    def best(self) -> BestTrial:
+        """The best fully evaluated trial.
+
+        Raises:
+            InputError: no trial is complete yet.
+        """
+        best = best_of_study(self.optuna_study)
+        value = main_value(best) if best is not None else None
+        if best is None or value is None:
+            raise InputError(f"Study '{self.name}' has no fully evaluated trial yet; search on.")
+        return BestTrial(
+            number=best.number,
+            value=value,
+            params=dict(best.user_attrs[HYPERPARAMETERS]),
+            metrics=_figures(best, self._num_folds()),
+        )
+
+    def trials_dataframe(self) -> pd.DataFrame:
+        """Return one row per trial, in the order of their numbers.
+
+        Columns: ``number``, ``state`` (Optuna's name), ``num_folds`` finished, ``seconds`` of
+        training, ``started`` and ``finished`` (local time), ``recipe`` (missing for the sampler's
+        own trials), every ``cv_`` figure (missing unless the trial is complete) and every
+        hyperparameter, searched or fixed (missing in a trial that has not begun). A column that
+        would be empty is left out.
+        """
+        num_folds = self._num_folds()
+        rows = [_row(trial, num_folds) for trial in self.optuna_study.get_trials(deepcopy=False)]
+        frame = pd.DataFrame(rows, columns=None if rows else ["number", "state"])
+        return frame.dropna(axis="columns", how="all")
+
+    def estimates(self) -> dict[str, Estimate]:
+        """Return the winner's figures, corrected for the choice, by metric; opens the images.
+
+        Raises:
+            InputError: no complete trial yet, or the images are gone or changed.
+        """
+        context, trials, _ = reopen_searched(self.home, self.name)
+        return estimate_scores(context, trials)
+
+    def figures(self) -> dict[str, go.Figure]:
+        """Return the report's Plotly figures by name, such as ``history`` and ``roc``.
+
+        Raises:
+            InputError: as :meth:`estimates`.
+        """
+        context, trials, best = reopen_searched(self.home, self.name)
+        return report_figures(context, trials, best, calibrate(context, best))
+
+    def report(self, to: str | Path) -> Path:
+        """Write the study as one self-contained HTML page and return its path.
+
+        Raises:
+            InputError: as :meth:`estimates`, or the file cannot be written.
+        """
+        target = user_path(to)
+        write_file(target, study_page(self.home, self.name).encode())
+        return target
+
+    def export(self, to: str | Path) -> Path:
+        """Write the trials, or the winner's model, to a file and return its path.
+
+        Args:
+            to: a name that ends in ``.csv`` or ``.parquet`` for :meth:`trials_dataframe`, in
+                ``.onnx`` for the registered model, checked to answer as it does.
+
+        Raises:
+            InputError: another suffix, no registered model, or the file cannot be written.
+        """
+        target = user_path(to)
+        suffix = target.suffix.lower()
+        if suffix == ".onnx":
+            write_file(target, self._onnx())
+            return target
+        if suffix not in TABLE_SUFFIXES:
+            raise InputError(f"{to}: expected a name that ends in .parquet, .csv or .onnx.")
+        frame = self.trials_dataframe()
+        if suffix == ".csv":
+            write_file(target, frame.to_csv(index=False).encode())
+        else:
+            write_file(target, frame.to_parquet(index=False))
+        return target
+
+    def _onnx(self) -> bytes:
+        from busi_search.models.onnx import export_onnx
+
+        released = self.optuna_study.user_attrs.get(RELEASED)
+        if released is None:
+            raise InputError(
+                f"Study '{self.name}' has no registered model yet; `busi-search run` registers "
+                "its winner."
+            )
+        classifier = load_champion(self.home, f"models:/{MODEL_NAME}/{released['version']}")
+        context, _, _ = reopen_searched(self.home, self.name)
+        images = context.images(classifier.size_pixels)[:8]
+        return export_onnx(classifier, np.array(images))
+
+    def _num_folds(self) -> int:
+        identity = self.optuna_study.user_attrs.get("identity")
+        if identity is None:
+            return 0
+        return StudySpec.model_validate_json(identity["spec"]).dataset.num_folds
+
+
+def load_study(name: str, *, home: Home | str | Path | None = None) -> Study:
+    """Open a study that was run on a home (default ``./mlruns``), for reading.
+
+    Example::
+
+        import busi_search as bs
+        study = bs.load_study("quickstart-phantom")
+        study.trials_dataframe().sort_values("cv_auc")
+
+    Raises:
+        InputError: no such study; the sentence lists those there are.
+    """
+    place = home if isinstance(home, Home) else open_home(home)
+    return Study(name=name, home=place, optuna_study=find_study(place, name))
+
+
+def reopen_searched(
+    home: Home, name: str
+) -> tuple[StudyContext, Sequence[FrozenTrial], FrozenTrial]:
+    """Return a study that was searched, with its images, all its trials, and the winner.
+
+    Raises:
+        InputError: no such study, no complete trial yet, or its data is gone or changed.
+    """
+    study = find_study(home, name)
+    if "origin" not in study.user_attrs:
+        raise InputError(f"Study '{name}' has not begun; run it first.")
+    context = reopen_study(study, home=home)
+    trials = study.get_trials(deepcopy=False)
+    best = select_trial(trials, context.spec.study)
+    if best is None:
+        raise InputError(f"Study '{name}' has no fully evaluated trial yet; search on.")
+    return context, trials, best
+
+
+def study_page(home: Home, name: str) -> str:
+    """Return the report of a study as one HTML page.
+
+    Raises:
+        InputError: as :func:`reopen_searched`.
+    """
+    context, trials, best = reopen_searched(home, name)
+    estimates = estimate_scores(context, trials)
+    calibration = calibrate(context, best)
+    card = model_card(context, trials, best, estimates)
+    attributes = find_study(home, name).user_attrs
+    return render_report(context, trials, best, estimates, calibration, card, attributes)
+
+
+def _figures(trial: FrozenTrial, num_folds: int) -> dict[str, float]:
+    folds = stored_folds(trial, num_folds)
+    return cv_metrics([folds[index] for index in sorted(folds)]) if folds else {}
+
+
+def _row(trial: FrozenTrial, num_folds: int) -> dict[str, Any]:
+    folds = stored_folds(trial, num_folds)
+    row: dict[str, Any] = {
+        "number": trial.number,
+        "state": trial.state.name,
+        "num_folds": len(folds),
+        "seconds": sum(fold.seconds for fold in folds.values()),
+        "started": trial.datetime_start,
+        "finished": trial.datetime_complete,
+        "recipe": trial.user_attrs.get("recipe"),
+    }
+    if trial.state == TrialState.COMPLETE:
+        row |= _figures(trial, num_folds)
+    return row | dict(trial.user_attrs.get(HYPERPARAMETERS, {}))

@@ -1,0 +1,1 @@
+"""The copy of a search in MLflow, for browsing."""

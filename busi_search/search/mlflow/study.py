@@ -1,0 +1,348 @@
+"""One study as MLflow shows it: an experiment, a study run, one run per trial."""
+
+import json
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from busi_search.errors import BusiSearchError
+from busi_search.home import create_tracking_store, quiet_mlflow
+from busi_search.search.context import StudyContext
+from busi_search.search.mlflow.trial import (
+    milliseconds,
+    trial_metrics,
+    trial_tags,
+    write_trial_files,
+)
+from busi_search.search.store.records import (
+    main_value,
+    stored_folds,
+    trial_hyperparameters,
+)
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Run
+
+LEADERBOARD_KEY = "leaderboard"
+# MLflow's tag of a run that holds all it shall hold.
+LOGGED = "busi.logged"
+# MLflow takes 1,000 metrics, parameters and tags at once.
+_METRICS_PER_CALL = 800
+
+
+def leaderboard_view(objective: str, ascending: bool, searched: Iterable[str]) -> dict[str, Any]:
+    """Return the state of MLflow's runs table that shows trials best first.
+
+    Undocumented in MLflow: what its own "share view" writes into an experiment tag.
+
+    Args:
+        objective: metric to sort by.
+        ascending: smallest first.
+        searched: hyperparameters of the search space, each of which gets a column.
+    """
+    return {
+        "searchFilter": "tags.`busi.kind` = 'trial'",
+        "orderByKey": f"metrics.`{objective}`",
+        "orderByAsc": ascending,
+        "selectedColumns": [
+            f"metrics.`{objective}`",
+            "metrics.`cv_auc_std`",
+            "metrics.`cv_accuracy`",
+            "metrics.`num_folds`",
+            "tags.`optuna.state`",
+            "tags.`busi.recipe`",
+            *(f"params.`{name}`" for name in searched),
+        ],
+        "runsExpanded": {},
+        "runsPinned": [],
+        "runsHidden": [],
+        "useGroupedValuesInCharts": True,
+    }
+
+
+class MlflowStudy:
+    """A connection to one study's runs; any call may fail, and may be repeated on a new one.
+
+    Attributes:
+        experiment_id, run_id: of the study.
+        logged: numbers of the trials that are there, whole.
+    """
+
+    def __init__(self, context: StudyContext, study: optuna.Study) -> None:
+        """Find or create the experiment and the study run, and see which trials are there."""
+        create_tracking_store(context.home)
+        quiet_mlflow()
+        from mlflow import MlflowClient
+
+        self._context = context
+        self._client = MlflowClient(tracking_uri=context.home.tracking_uri)
+        self._best: float | None = None
+        self._half_written: str | None = None
+        self.logged: set[int] = set()
+        self.experiment_id = ""
+        self.run_id = ""
+        self._open_experiment()
+        self._open_study_run(study)
+        self._find_logged_trials()
+        self._find_best(study)
+
+    def _open_experiment(self) -> None:
+        name = self._context.name
+        existing = self._client.get_experiment_by_name(name)
+        if existing is None:
+            self.experiment_id = self._client.create_experiment(
+                name, artifact_location=self._context.home.artifact_location
+            )
+        elif existing.lifecycle_stage != "active":
+            raise BusiSearchError(
+                f"The MLflow experiment '{name}' was deleted; restore it, or use --name NEW."
+            )
+        else:
+            self.experiment_id = existing.experiment_id
+        section = self._context.spec.study
+        view = leaderboard_view(
+            section.objective, section.direction == "minimize", self._context.spec.space
+        )
+        tags = {
+            f"mlflow.sharedViewState.{LEADERBOARD_KEY}": json.dumps(view),
+            "mlflow.experimentKind": "custom_model_development",
+            "busi.dataset": self._context.development.name,
+            "busi.simulated": str(self._context.development.simulated).lower(),
+        }
+        for key, value in tags.items():
+            self._client.set_experiment_tag(self.experiment_id, key, value)
+
+    def _open_study_run(self, study: optuna.Study) -> None:
+        context = self._context
+        found = search_all(self._client, self.experiment_id, "tags.`busi.kind` = 'study'")
+        # The fullest is kept: a lost answer may have made a second one.
+        found.sort(key=lambda run: (LOGGED in run.data.tags, len(run.data.tags)))
+        for run in found[:-1]:
+            self._delete(run.info.run_id)
+        if found:
+            self.run_id = found[-1].info.run_id
+            self._best = found[-1].data.metrics.get(f"best_{context.spec.study.objective}")
+            if LOGGED in found[-1].data.tags:
+                return
+        else:
+            tags = {
+                "mlflow.runName": context.name,
+                "busi.kind": "study",
+                "busi.study": context.name,
+                "busi.fingerprint": context.partition.fingerprint,
+                "busi.partition": context.partition.digest(),
+                **git_commit(),
+            }
+            run = self._client.create_run(self.experiment_id, tags=tags)
+            self.run_id = run.info.run_id
+        self._log_study(study)
+        self._client.set_tag(self.run_id, LOGGED, "yes")
+
+    def _log_study(self, study: optuna.Study) -> None:
+        context = self._context
+        self._log_dataset()
+        self.log_texts(
+            {
+                "study.toml": context.spec_text,
+                "environment.json": json.dumps(study.user_attrs["versions"], indent=2),
+                "partition.json": json.dumps(self._partition(), indent=1),
+            }
+        )
+        section = context.spec.study
+        params = {
+            "objective": section.objective,
+            "sampler": section.sampler,
+            "pruner": section.pruner,
+            "seed": section.seed,
+            "num_folds": len(context.partition.folds),
+            "image_size_pixels": context.spec.dataset.image_size_pixels,
+        }
+        self._log_batch(self.run_id, params=params)
+
+    def _partition(self) -> dict[str, Any]:
+        """Who belongs where, by name; the sealed test's members are named, never shown."""
+        partition = self._context.partition
+        paths = self._context.development.paths
+        return {
+            "fingerprint": partition.fingerprint,
+            "counts": self._context.counts,
+            "folds": [[paths[index] for index in fold.validation] for fold in partition.folds],
+            "test_indices": partition.test.tolist(),
+            "quarantined_indices": partition.quarantined.tolist(),
+        }
+
+    def _log_dataset(self) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        development = self._context.development
+        section = self._context.spec.dataset
+        classes = {
+            name: int(np.sum(development.labels == label))
+            for label, name in enumerate(development.class_names)
+        }
+        dataset = Dataset(
+            name=development.name,
+            digest=self._context.partition.fingerprint,
+            source_type=section.source,
+            source=json.dumps({"source": section.source, "path": section.path}),
+            profile=json.dumps({**self._context.counts, "development_classes": classes}),
+        )
+        tag = InputTag("mlflow.data.context", "cross-validation")
+        self._client.log_inputs(self.run_id, [DatasetInput(dataset, [tag])])
+
+    def _find_logged_trials(self) -> None:
+        """See which trials are there; what is half-written or there twice is removed."""
+        for run in search_all(self._client, self.experiment_id, "tags.`busi.kind` = 'trial'"):
+            number = int(run.data.tags.get("optuna.number", -1))
+            if run.data.tags.get(LOGGED) == "yes" and number not in self.logged:
+                self.logged.add(number)
+            else:
+                self._delete(run.info.run_id)
+
+    def _find_best(self, study: optuna.Study) -> None:
+        """Best of the trials that are there: what ``best_`` reached so far."""
+        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        found = [main_value(t) for t in complete if t.number in self.logged]
+        values = [value for value in found if value is not None]
+        if self._best is not None:
+            values.append(self._best)
+        maximise = self._context.spec.study.direction == "maximize"
+        self._best = (max if maximise else min)(values, default=None)
+
+    def _delete(self, run_id: str) -> None:
+        self._client.set_terminated(run_id, status="KILLED")
+        self._client.delete_run(run_id)
+
+    def log_trial(self, trial: FrozenTrial) -> None:
+        """Write a finished trial that is not there yet; its mark comes last.
+
+        Figures come after all else: MLflow reads those it has whenever a run is touched.
+        """
+        folds = stored_folds(trial, len(self._context.partition.folds))
+        results = [folds[index] for index in sorted(folds)]
+        tags = {**trial_tags(self._context, trial, results), "mlflow.parentRunId": self.run_id}
+        run = self._client.create_run(
+            self.experiment_id, start_time=milliseconds(trial.datetime_start), tags=tags
+        )
+        run_id = self._half_written = run.info.run_id
+        with tempfile.TemporaryDirectory() as folder:
+            if write_trial_files(Path(folder), self._context, trial, results):
+                self._client.log_artifacts(run_id, folder)
+        status = "FAILED" if trial.state == TrialState.FAIL else "FINISHED"
+        self._client.set_terminated(
+            run_id, status=status, end_time=milliseconds(trial.datetime_complete)
+        )
+        self._log_best(trial)
+        params = {}
+        if "hyperparameters" in trial.user_attrs:
+            params = trial_hyperparameters(trial).model_dump()
+        self._log_batch(
+            run_id, params=params, metrics=trial_metrics(trial, results), tags={LOGGED: "yes"}
+        )
+        self._half_written = None
+        self.logged.add(trial.number)
+
+    def _log_best(self, trial: FrozenTrial) -> None:
+        value = main_value(trial)
+        if trial.state != TrialState.COMPLETE or value is None:
+            return
+        section = self._context.spec.study
+        sign = 1 if section.direction == "maximize" else -1
+        if self._best is None or sign * value > sign * self._best:
+            self._best = value
+            self._client.log_metric(
+                self.run_id, f"best_{section.objective}", value, step=trial.number
+            )
+
+    def _log_batch(
+        self,
+        run_id: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        metrics: "list[Metric] | None" = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Write in as few calls as MLflow takes; the tags come last, also within a call."""
+        from mlflow.entities import Param, RunTag
+
+        metrics = metrics or []
+        full = max(0, len(metrics) - 1) // _METRICS_PER_CALL * _METRICS_PER_CALL
+        for start in range(0, full, _METRICS_PER_CALL):
+            self._client.log_batch(run_id, metrics=metrics[start : start + _METRICS_PER_CALL])
+        self._client.log_batch(
+            run_id,
+            metrics=metrics[full:],
+            params=[Param(key, str(value)) for key, value in (params or {}).items()],
+            tags=[RunTag(key, value) for key, value in (tags or {}).items()],
+        )
+
+    def log_texts(self, texts: Mapping[str, str | bytes]) -> None:
+        """Store small files, by name, as artifacts of the study run."""
+        with tempfile.TemporaryDirectory() as folder:
+            for name, text in texts.items():
+                content = text.encode() if isinstance(text, str) else text
+                (Path(folder) / name).write_bytes(content)
+            self._client.log_artifacts(self.run_id, folder)
+
+    def log_figures(self, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
+        """Store figures and tags on the study run."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        figures = [Metric(key, value, now, 0) for key, value in metrics.items()]
+        self._log_batch(self.run_id, metrics=figures, tags=tags)
+
+    def tag_trials(self, numbers: set[int], tag: str) -> None:
+        """Set a tag to ``true`` on these trials' runs and to ``false`` on the others."""
+        for run in search_all(self._client, self.experiment_id, "tags.`busi.kind` = 'trial'"):
+            wanted = "true" if int(run.data.tags["optuna.number"]) in numbers else "false"
+            if run.data.tags.get(tag) != wanted:
+                with self._context.home.writing():
+                    self._client.set_tag(run.info.run_id, tag, wanted)
+
+    def write_state(self, state: str) -> None:
+        """Set the state tag and the status of the study run; a half-written run is removed."""
+        if self._half_written is not None:
+            self._delete(self._half_written)
+            self._half_written = None
+        status = "RUNNING" if state in ("searching", "releasing") else "FINISHED"
+        run = self._client.get_run(self.run_id)
+        if run.data.tags.get("busi.state") != state:
+            self._client.set_tag(self.run_id, "busi.state", state)
+        if run.info.status == status:
+            return
+        if status == "RUNNING":
+            self._client.update_run(self.run_id, status="RUNNING")
+        else:
+            self._client.set_terminated(self.run_id, status="FINISHED")
+
+
+def search_all(client: "MlflowClient", experiment_id: str, condition: str) -> "list[Run]":
+    """Return all runs of an experiment that meet an MLflow filter."""
+    found: list[Run] = []
+    token: str | None = None
+    while True:
+        page = client.search_runs([experiment_id], condition, max_results=1000, page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return found
+
+
+def git_commit() -> dict[str, str]:
+    """Return MLflow's tag of the git commit of the working folder, if it is a repository."""
+    try:
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return {"mlflow.source.git.commit": commit}

@@ -1,0 +1,143 @@
+"""A study before its search: its file, its data and the machine's means, checked."""
+
+import os
+
+from busi_search.data.sources import guess_study
+from busi_search.errors import InputError
+from busi_search.home import Home, open_home
+from busi_search.search.context import StudyContext, make_context
+from busi_search.spec import Hyperparameters, StudySpec
+from busi_search.study_files import load_spec
+from busi_search.training.pretraining import phantom_weights_file
+from busi_search.training.weights import check_weights
+
+WORKER_MEMORY_BYTES = 1_500_000_000
+
+
+def prepare_study(
+    study: str | None = None,
+    *,
+    data: str | None = None,
+    home: Home | None = None,
+    name: str | None = None,
+    seed: int | None = None,
+    weights: str | None = None,
+    overrides: tuple[str, ...] = (),
+    device: str = "auto",
+) -> StudyContext:
+    """Read a study file and its data, and check what can be checked before the search.
+
+    Args:
+        study: bundled name or TOML path; None chooses by the data (no data: phantoms).
+        data: replaces ``dataset.path``.
+        home: where things are kept (default ``./mlruns``).
+        name: of the study (default from the study file and the dataset).
+        seed: replaces ``study.seed``.
+        weights: replaces ``hyperparameters.weights``.
+        overrides: further ``key=value`` strings.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:K``.
+
+    Raises:
+        InputError: anything of this is not usable.
+        BusiSearchError: ImageNet weights are asked for and cannot be had.
+    """
+    if study is None:
+        study, data = guess_study(data)
+    options = list(overrides)
+    for key, value in (("dataset.path", data), ("study.seed", seed), ("weights", weights)):
+        if value is not None:
+            written = f"{value}" if isinstance(value, int) else _toml_string(value)
+            options.append(f"{key}={written}")
+    spec, text = load_spec(study, tuple(options))
+    if data is not None and spec.dataset.source == "phantom":
+        raise InputError(
+            f"Study '{study}' simulates its own images and takes no --data; "
+            "name the study breastmnist or busi, or leave the name out."
+        )
+    _check_weights(spec)
+    return make_context(
+        spec,
+        text,
+        home=home or open_home(),
+        name=_checked_name(name),
+        device=resolve_device(device),
+        origin=study,
+    )
+
+
+def _toml_string(value: str) -> str:
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _checked_name(name: str | None) -> str | None:
+    if name is not None and (not name.strip() or "/" in name or "\\" in name or name[0] == "."):
+        raise InputError(
+            f"--name {name!r}: a study name must not be empty, hold / or begin with a dot."
+        )
+    return name
+
+
+def _check_weights(spec: StudySpec) -> None:
+    """Load every (architecture, weights) pair once, so that a missing file ends here."""
+    starts = _starts(spec)
+    for weights, architecture in dict.fromkeys((c.weights, c.architecture) for c in starts):
+        check_weights(weights, architecture)
+    for chosen in starts:
+        size = chosen.image_size_pixels
+        if chosen.weights == "phantom" and not 28 <= size <= 512:
+            raise InputError(
+                f'weights = "phantom" needs images of 28 to 512 px, for phantoms have no other '
+                f"size, but image_size_pixels is {size}; change one of them."
+            )
+
+
+def _starts(spec: StudySpec) -> list[Hyperparameters]:
+    """Every architecture with every weights that the search or a recipe may take."""
+    return spec.configurations("weights", "architecture", "image_size_pixels")
+
+
+def learns_from_phantoms(context: StudyContext) -> bool:
+    """Whether weights must be learned from phantoms first, for this home has not all of them."""
+    folder = context.home.cache / "weights"
+    return any(
+        chosen.weights == "phantom"
+        and not phantom_weights_file(
+            folder, chosen.architecture, chosen.image_size_pixels, device=context.device
+        ).exists()
+        for chosen in _starts(context.spec)
+    )
+
+
+def resolve_device(device: str) -> str:
+    """Return PyTorch's name of a device; ``auto`` is the first GPU or else the CPU.
+
+    Raises:
+        InputError: no such device on this machine.
+    """
+    import torch
+
+    if device == "auto":
+        return "cuda:0" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        return device
+    kind, _, index = device.partition(":")
+    if kind != "cuda" or not (index == "" or index.isdigit()):
+        raise InputError(f"--device {device}: expected auto, cpu, cuda or cuda:K.")
+    if not torch.cuda.is_available() or int(index or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f"--device {device}: this machine has {torch.cuda.device_count()} usable GPU(s); "
+            "use --device cpu."
+        )
+    return f"cuda:{index or 0}"
+
+
+def default_workers(device: str) -> int:
+    """Return one worker per core the process may use, as memory allows; one on a GPU."""
+    if device != "cpu":
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        available = 8 * WORKER_MEMORY_BYTES
+    return max(1, min(cores or 1, available // WORKER_MEMORY_BYTES))

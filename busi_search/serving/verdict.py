@@ -1,0 +1,175 @@
+"""One image, one answer in words: probabilities, verdict, doubts, and what the answer hangs on."""
+
+import base64
+import io
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from busi_search.data.images import GreyImage, decode_image, resize_image
+from busi_search.models.predict import Classifier
+from busi_search.serving.occlusion import occlusion_map
+
+SHOWN_PIXELS = 512
+# A fall of the probability by this much is painted in full colour.
+FULL_COLOUR = 0.2
+
+
+def describe_model(classifier: Classifier) -> dict[str, Any]:
+    """Return what a page says about a model: which it is, its figures and its limits."""
+    figures = {
+        key.removeprefix("busi."): value
+        for key, value in sorted(classifier.tags.items())
+        if key.startswith(("busi.cv_", "busi.corrected_", "busi.test_"))
+    }
+    return {
+        "name": classifier.name,
+        "version": classifier.version,
+        "run_id": classifier.run_id,
+        "uri": classifier.uri,
+        "study": classifier.tags.get("busi.study", ""),
+        "dataset": classifier.tags.get("busi.dataset", ""),
+        "class_names": list(classifier.class_names),
+        "simulated": classifier.simulated,
+        "figures": figures,
+    }
+
+
+def judge_image(classifier: Classifier, content: bytes, *, explain: bool) -> dict[str, Any]:
+    """Return the answer about one image file, ready for JSON.
+
+    Args:
+        classifier: a registered model.
+        content: bytes of an image file.
+        explain: whether to look for what the answer hangs on (fifty more predictions).
+
+    Returns:
+        ``model`` (``name``, ``version``, ``run_id``), ``label``, ``probabilities`` by class,
+        ``verdict``, ``familiarity`` (``unlike`` is null for models without the check),
+        ``image`` (PNG as a data address) and, if asked for, ``occlusion``.
+
+    Raises:
+        InputError: not a readable image.
+    """
+    original = _decode(content)
+    pixels = resize_image(original, classifier.size_pixels)
+    row = classifier.predict_pixels(pixels[None])[0]
+    answer: dict[str, Any] = {
+        "model": {
+            "name": classifier.name,
+            "version": classifier.version,
+            "run_id": classifier.run_id,
+        },
+        "label": classifier.class_names[int(row.argmax())],
+        "probabilities": dict(zip(classifier.class_names, map(float, row), strict=True)),
+        "verdict": _verdict(classifier, row),
+        "familiarity": _familiarity(classifier, pixels),
+        "image": _png_address(_shown(original)),
+        "research_use_only": True,
+    }
+    if explain:
+        answer["occlusion"] = _occlusion(classifier, pixels)
+    return answer
+
+
+def _decode(content: bytes) -> GreyImage:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "image"
+        path.write_bytes(content)
+        return decode_image(path, shown="The file")
+
+
+def _shown(image: GreyImage) -> Image.Image:
+    picture = Image.fromarray(image)
+    picture.thumbnail((SHOWN_PIXELS, SHOWN_PIXELS))
+    return picture
+
+
+def _png_address(picture: Image.Image) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _verdict(classifier: Classifier, row: npt.NDArray[np.float32]) -> dict[str, Any]:
+    """What the operating point says, and how often such a rule was right."""
+    name, threshold = classifier.positive_class, classifier.operating_threshold
+    probability = float(row[classifier.class_names.index(name)])
+    positive = probability >= threshold
+    side = "at or above" if positive else "below"
+    text = (
+        f"{'Called' if positive else 'Not called'} {name}: the probability {probability:.1%} is "
+        f"{side} the operating point of {threshold:.1%}."
+    )
+    sensitivity, specificity = classifier.operating_sensitivity, classifier.operating_specificity
+    limits = "How often this rule is right was not stored with this model."
+    if sensitivity is not None and specificity is not None:
+        limits = (
+            f"In cross-validation this rule found {sensitivity:.0%} of the {name} images and "
+            f"called {1 - specificity:.0%} of the others {name} too. The rule was chosen on those "
+            "images; on new ones it may do worse."
+        )
+    return {
+        "positive_class": name,
+        "positive": positive,
+        "probability": probability,
+        "threshold": threshold,
+        "sensitivity": sensitivity,
+        "specificity": specificity,
+        "text": text,
+        "limits": limits,
+    }
+
+
+def _familiarity(classifier: Classifier, pixels: GreyImage) -> dict[str, Any]:
+    known = classifier.familiarity
+    if known is None:
+        text = "This model does not say what its training images looked like: nothing was compared."
+        return {"unlike": None, "distance": None, "limit": None, "text": text}
+    distance = float(known.distance(pixels[None])[0])
+    unlike = distance > known.limit
+    if unlike:
+        text = (
+            "This image is unlike the training images in brightness, contrast or texture: do not "
+            f"trust the answer. (Distance {distance:.1f}; one training image in a hundred exceeds "
+            f"{known.limit:.1f}.)"
+        )
+    else:
+        text = (
+            "Brightness, contrast and texture are like those of the training images (distance "
+            f"{distance:.1f}, limit {known.limit:.1f}). This does not show that the model knows "
+            "such images."
+        )
+    return {"unlike": unlike, "distance": distance, "limit": known.limit, "text": text}
+
+
+def _occlusion(classifier: Classifier, pixels: GreyImage) -> dict[str, Any]:
+    """A transparent overlay: orange where covering lowers the probability, blue where it raises."""
+    name = classifier.positive_class
+    index = classifier.class_names.index(name)
+    falls = occlusion_map(pixels, classifier.predict_pixels, index)
+    if falls is None:
+        text = "The model is too slow on this machine for a map of what the answer hangs on."
+        return {"overlay": None, "largest_fall": None, "text": text}
+    strength = np.clip(np.abs(falls) / FULL_COLOUR, 0, 1)
+    colour = np.where(falls[..., None] > 0, (213, 94, 0), (0, 114, 178)).astype(np.uint8)
+    overlay = np.dstack([colour, (strength * 190).astype(np.uint8)])
+    picture = Image.fromarray(overlay, "RGBA").resize(
+        (SHOWN_PIXELS, SHOWN_PIXELS), Image.Resampling.BICUBIC
+    )
+    text = (
+        f"Orange: covering this part lowers the probability of {name} (by up to "
+        f"{max(0.0, float(falls.max())):.1%}); blue: covering it raises it (by up to "
+        f"{max(0.0, -float(falls.min())):.1%}); full colour from {FULL_COLOUR:.0%}. The registered "
+        "model is an exported program without gradients, so parts are covered one by one; the "
+        "map shows what the answer hangs on, not where a lesion is."
+    )
+    return {
+        "overlay": _png_address(picture),
+        "largest_fall": float(falls.max()),
+        "text": text,
+    }

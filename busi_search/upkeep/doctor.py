@@ -1,0 +1,286 @@
+"""What works on this machine and home, what was left behind, and the line that mends it."""
+
+import json
+import os
+import shlex
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+import torch
+from optuna.trial import TrialState
+
+from busi_search.data.ledger import FILE_NAME, read_ledger
+from busi_search.data.sources import load_dataset
+from busi_search.errors import BusiSearchError, InputError
+from busi_search.home import Home, damage_of, quiet_mlflow, without_password
+from busi_search.search.mlflow.retry import brief_calls, tracking_errors
+from busi_search.search.mlflow.study import LOGGED, search_all
+from busi_search.search.store.faults import check_versions, storage_errors
+from busi_search.search.store.locks import only_driver
+from busi_search.search.store.open import open_storage
+from busi_search.spec import NAMED_WEIGHTS, StudySpec
+from busi_search.upkeep.sync import put_back_orphans, sync_studies
+
+LITTLE_FREE_BYTES = 1_000_000_000
+# A temporary file this old belongs to a process that was killed.
+STALE_SECONDS = 3600
+
+State = Literal["ok", "note", "problem", "mended"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        about: what, such as ``device`` or ``study busi``.
+        state: ``ok``; ``note`` (worth knowing, nothing is wrong); ``problem``; ``mended``.
+        text: what was found.
+        mend: the line or step that mends it, or None.
+    """
+
+    about: str
+    state: State
+    text: str
+    mend: str | None = None
+
+
+def examine(home: Home, *, fix: bool = False) -> list[Finding]:
+    """Look at everything a search depends on.
+
+    Args:
+        home: the home to look at.
+        fix: mend what can be mended without a loss: put trials without a worker back into the
+            queue, send MLflow what it missed and end its runs, remove stale temporary files.
+    """
+    findings = [_device(), _disk(home), _storage(home), _tracking(home)]
+    if findings[2].state == "ok":
+        with storage_errors(home):
+            tracked = findings[3].state == "ok"
+            for study in _studies(home):
+                findings += _study(home, study, tracked=tracked, fix=fix)
+    return [*findings, *_leftovers(home, fix=fix), *_caches(home)]
+
+
+def _device() -> Finding:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if not torch.cuda.is_available():
+        return Finding(
+            "device", "ok", f"{cores} CPU cores, no usable GPU (torch {torch.__version__})"
+        )
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return Finding("device", "ok", f"{', '.join(names)}; {cores} CPU cores")
+
+
+def _disk(home: Home) -> Finding:
+    free = shutil.disk_usage(home.root).free
+    text = f"{free / 1e9:.1f} GB free at {home.root}"
+    if free < LITTLE_FREE_BYTES:
+        return Finding("disk", "problem", text, "free some, or use another disk with --home DIR")
+    return Finding("disk", "ok", text)
+
+
+def _storage(home: Home) -> Finding:
+    database = home.root / "optuna.db"
+    if home.has_local_storage and not database.exists():
+        return Finding("storage", "note", "no study was run on this home yet", "busi-search run")
+    damage = damage_of(database) if home.has_local_storage else None
+    if damage is not None:
+        aside = "restore it from a backup, or move it away with its -wal and -shm files"
+        return Finding("storage", "problem", f"{database} is damaged: {damage}", aside)
+    try:
+        with storage_errors(home):
+            names = optuna.get_all_study_names(open_storage(home))
+    except BusiSearchError as error:
+        return Finding("storage", "problem", str(error), "start the database, or mend --storage")
+    shown = without_password(home.storage_url)
+    return Finding("storage", "ok", f"{shown}: intact, {len(names)} study(ies)")
+
+
+def _tracking(home: Home) -> Finding:
+    shown, database = without_password(home.tracking_uri), home.tracking_database
+    if database is not None and not database.exists():
+        return Finding("tracking", "note", "nothing was written to MLflow yet", "busi-search run")
+    damage = None if database is None else damage_of(database)
+    if damage is not None:
+        aside = (
+            "restore it from a backup; or move it away and type `busi-search sync`, which writes "
+            "all runs again (registered models and aliases are lost)"
+        )
+        return Finding("tracking", "problem", f"{database} is damaged: {damage}", aside)
+    try:
+        _client(home).search_experiments(max_results=1)
+    except BusiSearchError as error:
+        return Finding("tracking", "problem", str(error), "start the server; then busi-search sync")
+    return Finding("tracking", "ok", f"{shown}: answers")
+
+
+def _client(home: Home) -> Any:
+    """Return a client after one short call, so that a server that is away is found at once."""
+    quiet_mlflow()
+    from mlflow import MlflowClient
+
+    with brief_calls(), tracking_errors(home):
+        client = MlflowClient(tracking_uri=home.tracking_uri)
+        client.search_experiments(max_results=1)
+    return client
+
+
+def _studies(home: Home) -> list[optuna.Study]:
+    storage = open_storage(home)
+    names = sorted(optuna.get_all_study_names(storage))
+    return [optuna.load_study(study_name=name, storage=storage) for name in names]
+
+
+def _study(home: Home, study: optuna.Study, *, tracked: bool, fix: bool) -> Iterator[Finding]:
+    about = f"study {study.study_name}"
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(only_driver(home, study.study_name))
+        except InputError:
+            yield Finding(about, "ok", "is being searched right now")
+            return
+        sound = True
+        for finding in (
+            *_running_trials(home, study, about, fix=fix),
+            *_inputs(home, study, about),
+        ):
+            sound = False
+            yield finding
+    if tracked and "origin" in study.user_attrs:
+        for finding in _copy(home, study, about, fix=fix):
+            sound = False
+            yield finding
+    if sound:
+        yield Finding(about, "ok", "nothing left behind, its images and versions are as they were")
+
+
+def _running_trials(home: Home, study: optuna.Study, about: str, *, fix: bool) -> Iterator[Finding]:
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    if not running:
+        return
+    if fix:
+        numbers = put_back_orphans(home, study)
+        if numbers:
+            text = f"trials {numbers} go on where they stood, when it is run"
+            yield Finding(about, "mended", text)
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    if running and not home.has_local_storage:
+        text = f"{len(running)} trial(s) RUNNING on other machines, or lost less than minutes ago"
+        yield Finding(about, "note", text, "`busi-search status` shows by whom")
+    if fix or not home.has_local_storage:
+        return
+    text = f"{len(running)} trial(s) RUNNING without a worker; their folds are kept"
+    mend = "busi-search doctor --fix, or the `busi-search run` line that began it"
+    yield Finding(about, "problem", text, mend)
+
+
+def _inputs(home: Home, study: optuna.Study, about: str) -> Iterator[Finding]:
+    """Say which images, weights, versions and ledger are not what the study began with."""
+    ledger = home.study_folder(study.study_name) / FILE_NAME
+    try:
+        read_ledger(ledger)
+    except BusiSearchError as error:
+        yield Finding(about, "problem", str(error))
+    if "identity" not in study.user_attrs:
+        yield Finding(about, "note", "was named but never begun", "busi-search run")
+        return
+    identity = study.user_attrs["identity"]
+    try:
+        spec = StudySpec.model_validate_json(identity["spec"])
+        fingerprint = load_dataset(spec.dataset).fingerprint
+        if fingerprint != identity["fingerprint"]:
+            text = f"its images changed since it began ({identity['fingerprint']} → {fingerprint})"
+            yield Finding(about, "problem", text, "restore them, or begin another with --name NEW")
+        yield from _weights(spec, about)
+    except (BusiSearchError, ValueError) as error:
+        text = f"its images or file cannot be read: {str(error).splitlines()[0]}"
+        yield Finding(about, "problem", text, "put them back where they were")
+    try:
+        check_versions(study)
+    except InputError as error:
+        yield Finding(about, "note", str(error))
+
+
+def _weights(spec: StudySpec, about: str) -> Iterator[Finding]:
+    names = {chosen.weights for chosen in spec.configurations("weights")}
+    for name in sorted(names.difference(NAMED_WEIGHTS)):
+        if not Path(name).expanduser().is_file():
+            yield Finding(about, "problem", f"its weights {name} are gone", "put the file back")
+
+
+def _copy(home: Home, study: optuna.Study, about: str, *, fix: bool) -> Iterator[Finding]:
+    """What MLflow has of a study that nobody searches."""
+    with brief_calls(), tracking_errors(home):
+        client = _client(home)
+        experiment = client.get_experiment_by_name(study.study_name)
+        runs = [] if experiment is None else search_all(client, experiment.experiment_id, "")
+    logged = {
+        int(run.data.tags["optuna.number"])
+        for run in runs
+        if run.data.tags.get("busi.kind") == "trial" and LOGGED in run.data.tags
+    }
+    trials = study.get_trials(deepcopy=False)
+    unsent = [t.number for t in trials if t.state.is_finished() and t.number not in logged]
+    running = [run for run in runs if run.info.status == "RUNNING"]
+    if not unsent and not running:
+        return
+    text = (
+        f"{len(unsent)} finished trial(s) not in MLflow, {len(running)} run(s) left RUNNING there"
+    )
+    mend = f"busi-search sync {shlex.quote(study.study_name)}"
+    if not fix:
+        yield Finding(about, "problem", text, mend)
+        return
+    (synced,) = sync_studies(home, [study.study_name])
+    if synced.problem is None:
+        yield Finding(about, "mended", f"{text}: sent and ended")
+    else:
+        yield Finding(about, "problem", f"{text}: {synced.problem}", mend)
+
+
+def _leftovers(home: Home, *, fix: bool) -> Iterator[Finding]:
+    """Temporary files of processes that were killed; lock files are no leftovers."""
+    stale = []
+    for path in home.root.rglob("*"):
+        temporary = path.suffix == ".tmp" or path.name.startswith(".")
+        if "artifacts" in path.parts or not temporary or not path.is_file():
+            continue
+        if time.time() - path.stat().st_mtime > STALE_SECONDS:
+            stale.append(path)
+    if not stale:
+        return
+    size = sum(path.stat().st_size for path in stale)
+    text = f"{len(stale)} temporary file(s) of processes that were killed, {size / 1e6:.1f} MB"
+    if fix:
+        for path in stale:
+            path.unlink(missing_ok=True)
+        yield Finding("leftovers", "mended", f"{text}: removed")
+    else:
+        yield Finding("leftovers", "problem", text, "busi-search doctor --fix")
+
+
+def _caches(home: Home) -> Iterator[Finding]:
+    files = [path for path in home.cache.rglob("*") if path.is_file()]
+    if not files:
+        return
+    size = sum(path.stat().st_size for path in files)
+    broken = [path for path in files if path.suffix == ".json" and not _is_json(path)]
+    text = f"{size / 1e6:.1f} MB in {len(files)} file(s), all of which can be computed again"
+    if broken:
+        text += f"; {len(broken)} damaged, which are made anew when needed"
+    yield Finding("caches", "note", text, f"rm -r {shlex.quote(str(home.cache))} frees the space")
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True

@@ -1,0 +1,97 @@
+"""Sending MLflow what it missed while it was away."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import optuna
+from optuna.trial import TrialState
+
+from busi_search.errors import BusiSearchError, TrackingAway
+from busi_search.home import Home
+from busi_search.models.registry import RELEASED
+from busi_search.search.context import reopen_study
+from busi_search.search.mlflow.tracking import Tracker
+from busi_search.search.store.faults import storage_errors
+from busi_search.search.store.locks import only_driver, wait_for_old_workers
+from busi_search.search.store.open import FINISHED, claim_lock, find_study, open_storage
+from busi_search.search.store.queue import put_back_lost
+
+
+@dataclass(frozen=True)
+class SyncedStudy:
+    """What became of one study's copy in MLflow.
+
+    Attributes:
+        study: its name.
+        num_sent: trials sent by this call.
+        num_there: trials that were there before.
+        problem: why it could not be brought up to date; None if it was.
+    """
+
+    study: str
+    num_sent: int
+    num_there: int
+    problem: str | None
+
+
+def sync_studies(home: Home, names: Sequence[str] | None = None) -> list[SyncedStudy]:
+    """Bring the copies of studies in MLflow up to date; each trial is there once in the end.
+
+    Args:
+        home: where the stores are.
+        names: studies; None means all of the home.
+
+    Raises:
+        InputError: no study of that name.
+    """
+    if names is None:
+        with storage_errors(home):
+            names = sorted(optuna.get_all_study_names(open_storage(home)))
+    return [_sync(home, find_study(home, name)) for name in names]
+
+
+def _sync(home: Home, study: optuna.Study) -> SyncedStudy:
+    trials = study.get_trials(deepcopy=False)
+    finished = sum(trial.state.is_finished() for trial in trials)
+    if "origin" not in study.user_attrs:
+        return SyncedStudy(study.study_name, 0, 0, None)
+    try:
+        before, sent = _bring_up_to_date(home, study)
+    except BusiSearchError as error:
+        return SyncedStudy(study.study_name, 0, 0, str(error))
+    return SyncedStudy(study.study_name, sent, finished - before, None)
+
+
+def _bring_up_to_date(home: Home, study: optuna.Study) -> tuple[int, int]:
+    """Return how many trials were missing and how many were sent."""
+    with only_driver(home, study.study_name), storage_errors(home):
+        put_back_orphans(home, study)
+        tracker = Tracker(reopen_study(study, home=home))
+        tracker.start(study)
+        trials = study.get_trials(deepcopy=False)
+        if tracker.problem is not None:
+            raise TrackingAway(tracker.problem)
+        before = tracker.num_unsent(trials)
+        tracker.log_trials(trials, last=True)
+        tracker.mark(state_of(study))
+        if tracker.problem is not None:
+            raise TrackingAway(tracker.problem)
+        return before, before - tracker.num_unsent(trials)
+
+
+def put_back_orphans(home: Home, study: optuna.Study) -> list[int]:
+    """Put RUNNING trials that nobody works on back into the queue."""
+    if home.has_local_storage:
+        wait_for_old_workers(home, study.study_name)
+    lock = claim_lock(home, study.study_name)
+    return put_back_lost(study, open_storage(home), lock, blame=False)
+
+
+def state_of(study: optuna.Study) -> str:
+    """Return how far a study that nobody searches is: complete, searched or interrupted."""
+    trials = study.get_trials(deepcopy=False)
+    finished = sum(trial.state in FINISHED for trial in trials)
+    if study.user_attrs.get(RELEASED, {}).get("finished") == finished:
+        return "complete"
+    begun = any(trial.state in (TrialState.RUNNING, TrialState.WAITING) for trial in trials)
+    return "interrupted" if begun or finished == 0 else "searched"

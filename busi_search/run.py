@@ -5,24 +5,36 @@ import shlex
 import time
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from busi_search.errors import InputError, TrackingAway
+from busi_search.errors import BusiSearchError, TrackingAway
 from busi_search.home import Home, open_home
-from busi_search.release.winner import Release, release_winner
+from busi_search.release.rebuild import rebuild_ensemble
+from busi_search.release.registration import (
+    Release,
+    checked_version,
+    noted_version,
+    register_winner,
+    release_of,
+)
+from busi_search.release.selection import Estimate
+from busi_search.release.winner import find_winner
+from busi_search.report.grad_cam import explain_images
+from busi_search.report.publishing import publish_winner
 from busi_search.search.context import StudyContext, reopen_study
-from busi_search.search.cost import COST, CostMeter
+from busi_search.search.cost import CostMeter, total_cost
 from busi_search.search.driver import join_search, run_search
-from busi_search.search.executors import Executor, InlineExecutor, ProcessExecutor
 from busi_search.search.mlflow.retry import tracking_errors
 from busi_search.search.mlflow.tracking import Tracker
-from busi_search.search.prepare import default_workers, prepare_study
+from busi_search.search.places import RaySettings, choose_places, local_processes
+from busi_search.search.prepare import prepare_study
 from busi_search.search.progress import SearchProgress
 from busi_search.search.store.faults import storage_errors
 from busi_search.search.store.open import find_study
-from busi_search.search.store.records import stored_folds, unfinished_fold
+from busi_search.search.store.records import is_finished
+from busi_search.search.store.study_record import Released, StudyRecord
 
 
 @dataclass(frozen=True)
@@ -78,7 +90,9 @@ class StudyResult:
             result["corrected"] = {
                 objective: estimate.value,
                 "ci95": [estimate.low, estimate.high],
-                "metrics": {f"cv_{name}": vars(e) for name, e in release.estimates.items()},
+                "metrics": {
+                    f"cv_{name}": found.to_json() for name, found in release.estimates.items()
+                },
             }
             result["model"] = {
                 "name": release.version.name,
@@ -86,43 +100,6 @@ class StudyResult:
                 "alias": "candidate",
             }
         return result
-
-
-@dataclass(frozen=True)
-class RaySettings:
-    """Which Ray cluster runs the workers.
-
-    Attributes:
-        address: ``local``, ``auto``, ``HOST:PORT`` or ``ray://HOST:PORT``.
-        gpus_per_worker: GPUs a worker needs, a fraction to pack several on one; 0 runs on CPUs.
-    """
-
-    address: str
-    gpus_per_worker: float = 0.0
-
-
-def _on_ray(
-    context: StudyContext, settings: RaySettings, num_workers: int | None
-) -> tuple[Executor, StudyContext, int]:
-    """Return the executor, the study as its workers see it, and how many workers there are."""
-    from busi_search.search.ray_executor import RayExecutor
-
-    # Checked before a cluster is asked.
-    sent = context.to_send()
-    executor = RayExecutor(
-        settings.address,
-        gpus_per_worker=settings.gpus_per_worker,
-        num_cpus=num_workers or default_workers("cpu"),
-    )
-    if context.home.has_local_storage and executor.num_nodes > 1:
-        executor.stop()
-        raise InputError(
-            f"--ray {settings.address} has several nodes, and the Optuna storage is a file of this "
-            "machine: share one with --storage postgresql+psycopg://USER@HOST/DATABASE."
-        )
-    workers = executor.num_places if num_workers is None else num_workers
-    device = "cuda:0" if settings.gpus_per_worker > 0 else "cpu"
-    return executor, replace(sent, device=device), workers
 
 
 def search_and_release(
@@ -139,60 +116,119 @@ def search_and_release(
     Args:
         context: the study.
         num_trials: finished trials the study shall hold.
-        num_workers: processes at once (default :func:`default_workers`); 0 leaves the work to
-            workers that join.
+        num_workers: processes at once (default: as many as fit); 0 leaves the work to workers
+            that join.
         timeout_seconds: stop searching after this time; the best so far is released.
         inline: run in this process, one trial after the other.
         ray: let Ray place the workers on a cluster.
     """
     started = time.monotonic()
-    executor: Executor
-    worker_context = context
-    if ray is not None:
-        executor, worker_context, workers = _on_ray(context, ray, num_workers)
-    else:
-        executor = InlineExecutor() if inline else _processes(context)
-        workers = default_workers(context.device) if num_workers is None else num_workers
+    places = choose_places(context, num_workers=num_workers, inline=inline, ray=ray)
     tracker = Tracker(context)
     progress: SearchProgress | None = None
     search = run_search(
         context,
-        executor,
+        places.executor,
         tracker,
         num_trials=num_trials,
-        num_workers=1 if inline else workers,
+        num_workers=places.num_workers,
         timeout_seconds=timeout_seconds,
-        worker_context=worker_context,
+        worker_context=places.context,
     )
-    spent = CostMeter(context, tracker, started)
+    cost = CostMeter(context, tracker, started)
     with closing(search):
         for progress in search:
-            spent.note(progress)
+            cost.note(progress)
             yield progress
     assert progress is not None, "a search reports at least once"
-    spent.search_ended(progress)
-    release = None
-    if tracker.problem is not None:
-        raise _kept(context, progress, tracker.problem)
-    if progress.complete > 0:
-        try:
-            with tracking_errors(context.home):
-                release = release_winner(context, tracker)
-        except TrackingAway as error:
-            tracker.mark("searched", hurry=True)
-            raise _kept(context, progress, str(error)) from error
-        except BaseException:
-            tracker.mark("searched", hurry=True)
-            raise
-    spent.write(progress)
+    cost.search_ended(progress)
+    release = _release_unless_away(context, tracker, progress)
+    cost.write(progress)
     yield StudyResult(
         context=context,
         progress=progress,
         release=release,
         experiment_id=tracker.experiment_id,
         run_id=tracker.run_id,
-        cost=_total_cost(context, progress),
+        cost=total_cost(context, progress.trials),
     )
+
+
+def _release_unless_away(
+    context: StudyContext, tracker: Tracker, progress: SearchProgress
+) -> Release | None:
+    """Release the winner, if there is one; where MLflow is away say what is kept, and how to go on.
+
+    Raises:
+        TrackingAway: the tracking store does not answer.
+    """
+    if tracker.problem is not None:
+        raise _kept(context, progress, tracker.problem)
+    if progress.complete == 0:
+        return None
+    try:
+        with tracking_errors(context.home):
+            return release_winner(context, tracker)
+    except TrackingAway as error:
+        tracker.mark("searched", hurry=True)
+        raise _kept(context, progress, str(error)) from error
+    except BaseException:
+        tracker.mark("searched", hurry=True)
+        raise
+
+
+def release_winner(context: StudyContext, tracker: Tracker) -> Release:
+    """Choose the best fully evaluated trial, rebuild its models, register and report them.
+
+    The fold models are trained again from their seeds rather than kept for every trial, and their
+    out-of-fold predictions are compared with the stored ones: what is registered is what was
+    scored. If the winner is registered already, nothing is changed.
+
+    Args:
+        context: a study with at least one complete trial.
+        tracker: started.
+
+    Raises:
+        BusiSearchError: no trial is complete, or the rebuilt models differ from the scored ones.
+    """
+    study = find_study(context.home, context.name)
+    record = StudyRecord(study)
+    winner = find_winner(context, study.get_trials(deepcopy=False))
+    if winner is None:
+        raise BusiSearchError(
+            f"Study '{context.name}' has no fully evaluated trial to release; search on."
+        )
+    num_finished = sum(map(is_finished, winner.trials))
+    noted = record.released
+    registered = noted_version(winner, noted)
+    if noted is not None and registered is not None and noted.finished == num_finished:
+        tracker.mark("complete")
+        estimates = {metric: Estimate(**found) for metric, found in noted.estimates.items()}
+        return release_of(winner, registered, estimates)
+    tracker.mark("releasing")
+    registered = registered or checked_version(winner)
+    if registered is None:
+        ensemble, difference = rebuild_ensemble(winner)
+        record.set_explanations(explain_images(winner, ensemble.fold_models))
+        registered = register_winner(
+            winner,
+            ensemble,
+            difference,
+            experiment_id=tracker.experiment_id,
+            run_id=tracker.run_id,
+        )
+    publish_winner(winner, registered.version, record, tracker)
+    record.set_released(
+        Released(
+            finished=num_finished,
+            trial=winner.number,
+            version=registered.version.version,
+            estimates={metric: found.to_json() for metric, found in winner.estimates.items()},
+            rebuilt_difference=registered.rebuilt_difference,
+        )
+    )
+    tracker.mark("complete")
+    return release_of(winner, registered, winner.estimates)
 
 
 def help_study(
@@ -213,11 +249,7 @@ def help_study(
     """
     with storage_errors(home):
         context = reopen_study(find_study(home, name), home=home, device=device, data=data)
-    yield from join_search(context, _processes(context), num_workers=num_workers)
-
-
-def _processes(context: StudyContext) -> ProcessExecutor:
-    return ProcessExecutor(forked=context.device == "cpu")
+    yield from join_search(context, local_processes(device), num_workers=num_workers)
 
 
 def _kept(context: StudyContext, progress: SearchProgress, problem: str) -> TrackingAway:
@@ -229,29 +261,6 @@ def _kept(context: StudyContext, progress: SearchProgress, problem: str) -> Trac
         "same line sends what is missing and registers the winner; "
         f"`busi-search sync {shlex.quote(context.name)}` only sends."
     )
-
-
-def _total_cost(context: StudyContext, progress: SearchProgress) -> dict[str, float]:
-    """Return the seconds of all calls that searched, and count the work."""
-    study = find_study(context.home, context.name)
-    total: dict[str, float] = study.user_attrs.get(COST, {})
-    num_folds = len(context.partition.folds)
-    results = [
-        fold for trial in progress.trials for fold in stored_folds(trial, num_folds).values()
-    ]
-    broken_off = [fold for trial in progress.trials if (fold := unfinished_fold(trial)) is not None]
-    return {
-        "seconds": total.get("seconds", 0.0),
-        "fold_trainings": progress.folds_trained,
-        "epochs": sum(fold.epochs for fold in broken_off)
-        + sum(len(fold.train_loss) for fold in results),
-        "image_passes": sum(
-            fold.epochs * len(context.partition.folds[fold.fold].train) for fold in broken_off
-        )
-        + sum(fold.image_passes for fold in results),
-        "tracking_seconds": total.get("tracking_seconds", 0.0),
-        "search_seconds": total.get("search_seconds", 0.0),
-    }
 
 
 def run_study(

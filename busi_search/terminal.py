@@ -224,19 +224,20 @@ def show_test_report(report: "TestReport") -> None:
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("")
     for title, figures in tables:
-        table.add_column(f"{title} ({figures['num_images']} images)")
+        table.add_column(f"{title} ({figures.num_images} images)")
     names = ("auc", "aupr", "accuracy", "balanced_accuracy", "f1", "sensitivity", "specificity")
     for name in (*names, "log_loss", "brier", "ece"):
         cells = []
         for _, figures in tables:
-            low, high = figures[f"{name}_ci95"]
-            cells.append(f"{figures[name]:.3f} ({low:.3f} to {high:.3f})")
+            found = figures.figure(name)
+            low, high = found.ci95
+            cells.append(f"{found.value:.3f} ({low:.3f} to {high:.3f})")
         table.add_row(name, *cells)
     Console(highlight=False).print(table)
     err.print(
         f"{report.version.name} version {report.version.version}; the sealed test was opened "
         f"{report.openings} time(s). Sensitivity and specificity are of "
-        f"'{report.figures['positive_class']}' at the operating point fixed before."
+        f"'{report.figures.positive_class}' at the operating point fixed before."
     )
     if report.against_champion is not None:
-        err.print(f"against the champion: {report.against_champion}", markup=False)
+        err.print(f"against the champion: {report.against_champion.to_json()}", markup=False)

@@ -11,9 +11,15 @@ from typing import Any
 from filelock import FileLock
 
 from busi_search.errors import BusiSearchError
+from busi_search.home import Home
 
 GENESIS = "0" * 64
-FILE_NAME = "ledger.jsonl"
+_FILE_NAME = "ledger.jsonl"
+
+
+def ledger_path(home: Home, study_name: str) -> Path:
+    """Return where the ledger of a study's sealed test is kept."""
+    return home.study_folder(study_name) / _FILE_NAME
 
 
 def _entry_hash(entry: Mapping[str, Any]) -> str:

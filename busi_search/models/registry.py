@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.home import Home, create_tracking_store, quiet_mlflow, without_password
+from busi_search.models.ensemble import FoldEnsemble
 from busi_search.search.mlflow.retry import brief_calls
-from busi_search.training.zoo import ImageClassifier
 
 MODEL_NAME = "busi-classifier"
 CANDIDATE = "candidate"
@@ -31,23 +29,10 @@ REGISTRY_PAUSES_SECONDS = (0, 1, 2, 4, 8, 16, 32)
 # A file answers, or will not: a full disk is not waited for.
 LOCAL_PAUSES_SECONDS = (0, 1)
 REGISTRY_CALL_SECONDS = 120
+# Tag of a version: its test figures in full precision, as JSON; the tags beside it are to be read.
+TEST_FIGURES = "busi.test_figures"
+AGAINST_CHAMPION = "busi.against_champion"
 TEST_TAGS = ("auc", "aupr", "accuracy", "f1", "log_loss", "ece", "sensitivity", "specificity")
-
-
-class FoldEnsemble(nn.Module):
-    """The models of all folds, averaged and calibrated: grey pixels in, probabilities out."""
-
-    def __init__(self, models: Sequence[ImageClassifier], temperature: float = 1.0) -> None:
-        super().__init__()
-        self.fold_models = tuple(models)
-        self.models = nn.ModuleList(models)
-        self.temperature = temperature
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Map (N, 1, S, S) float32 grey levels in [0, 255] to (N, C) probabilities."""
-        rows = [torch.softmax(model(pixels), dim=1) for model in self.models]
-        average = torch.stack(rows).mean(dim=0)
-        return torch.softmax(average.clamp_min(1e-20).log() / self.temperature, dim=1)
 
 
 @dataclass(frozen=True)
@@ -298,19 +283,47 @@ def log_evaluation(
     client = open_registry(home)
     figures = report["test"]
     tags = {f"busi.test_{name}": f"{figures[name]:.4f}" for name in TEST_TAGS}
+    tags[TEST_FIGURES] = json.dumps({name: figures[name] for name in TEST_TAGS})
     tags["busi.test_auc_ci95"] = " to ".join(f"{value:.4f}" for value in figures["auc_ci95"])
     tags["busi.test_openings"] = str(report["openings"])
     if "against_champion" in report:
-        tags["busi.against_champion"] = json.dumps(report["against_champion"])
+        tags[AGAINST_CHAMPION] = json.dumps(report["against_champion"])
     for key, value in tags.items():
         client.set_model_version_tag(version.name, version.version, key, value)
     for name in TEST_TAGS:
         client.log_metric(version.run_id, f"test_{name}", figures[name])
     with tempfile.TemporaryDirectory() as folder:
         for name, content in (
-            (f"test_report_v{version.version}.json", report),
+            (_report_name(version), report),
             (f"test_predictions_v{version.version}.json", predictions),
             ("test_ledger.json", list(ledger)),
         ):
             (Path(folder) / name).write_text(json.dumps(content, indent=1), encoding="utf-8")
         client.log_artifacts(version.run_id, folder)
+
+
+def evaluated_figures(home: Home, version: RegisteredVersion) -> dict[str, float] | None:
+    """Return what a version scored on the sealed test, in full precision; None: not evaluated.
+
+    Returns:
+        Every name of ``TEST_TAGS``.
+    """
+    if TEST_FIGURES in version.tags:
+        return dict(json.loads(version.tags[TEST_FIGURES]))
+    if "busi.test_auc" not in version.tags:
+        return None
+    # Evaluated before versions had the tag: the report beside it is as exact.
+    from mlflow.exceptions import MlflowException
+
+    client = open_registry(home)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            path = client.download_artifacts(version.run_id, _report_name(version), folder)
+        except (MlflowException, OSError):
+            return None
+        report = json.loads(Path(path).read_text(encoding="utf-8"))
+    return {name: float(report["test"][name]) for name in TEST_TAGS}
+
+
+def _report_name(version: RegisteredVersion) -> str:
+    return f"test_report_v{version.version}.json"

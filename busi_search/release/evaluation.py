@@ -1,28 +1,27 @@
 """The sealed test: opened on request, counted, and reported with intervals."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from busi_search.data.ledger import FILE_NAME, append_to_ledger, num_openings, read_ledger
+from busi_search.data.ledger import append_to_ledger, ledger_path, num_openings, read_ledger
 from busi_search.data.sealed import open_sealed_test
 from busi_search.errors import InputError
 from busi_search.home import Home
 from busi_search.models.predict import Classifier, load_champion
 from busi_search.models.registry import (
-    RELEASED,
     RegisteredVersion,
     current_champion,
     find_version,
     log_evaluation,
 )
-from busi_search.release.figures import compute_test_figures, paired_difference
+from busi_search.release.comparison import AgainstChampion, paired_difference
+from busi_search.release.figures import TestFigures, compute_test_figures
 from busi_search.search.context import StudyContext, reopen_study
 from busi_search.search.store.open import find_study
+from busi_search.search.store.study_record import StudyRecord
 
 
 @dataclass(frozen=True)
@@ -38,11 +37,14 @@ class TestReport:
         against_champion: paired comparison with the champion on the same images, or None.
     """
 
+    # Not a test, whatever its name begins with.
+    __test__ = False
+
     version: RegisteredVersion
     openings: int
-    figures: dict[str, Any]
-    figures_without_twins: dict[str, Any] | None
-    against_champion: dict[str, Any] | None
+    figures: TestFigures
+    figures_without_twins: TestFigures | None
+    against_champion: AgainstChampion | None
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as ``busi-search evaluate --json`` prints it."""
@@ -53,12 +55,12 @@ class TestReport:
                 "run_id": self.version.run_id,
             },
             "openings": self.openings,
-            "test": self.figures,
+            "test": self.figures.to_json(),
         }
         if self.figures_without_twins is not None:
-            result["test_without_twins"] = self.figures_without_twins
+            result["test_without_twins"] = self.figures_without_twins.to_json()
         if self.against_champion is not None:
-            result["against_champion"] = self.against_champion
+            result["against_champion"] = self.against_champion.to_json()
         return result
 
 
@@ -79,11 +81,11 @@ def evaluate_sealed_test(home: Home, study_name: str, *, version: str | None = N
         BusiSearchError: the ledger was tampered with.
     """
     study = find_study(home, study_name)
-    released = study.user_attrs.get(RELEASED)
+    released = StudyRecord(study).released
     if version is None:
         if released is None:
             raise InputError(f"Study '{study_name}' has registered no model yet; finish it first.")
-        version = str(released["version"])
+        version = released.version
     chosen = find_version(home, version)
     context = reopen_study(study, home=home)
     if chosen.tags.get("busi.partition") != context.partition.digest():
@@ -104,7 +106,7 @@ def evaluate_sealed_test(home: Home, study_name: str, *, version: str | None = N
     )
     probabilities = classifier.predict_pixels(test.images)
 
-    def figures(keep: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    def figures(keep: npt.NDArray[np.bool_]) -> TestFigures:
         return compute_test_figures(
             probabilities[keep],
             test.labels[keep],
@@ -128,18 +130,17 @@ def _against_champion(
     classifier: Classifier,
     chosen: RegisteredVersion,
     probabilities: npt.NDArray[np.float32],
-) -> dict[str, Any] | None:
+) -> AgainstChampion | None:
     """Compare with the champion, if it never saw these test images either."""
     champion = current_champion(home, name=chosen.name)
     if champion is None or champion.version == chosen.version:
         return None
     if champion.tags.get("busi.partition") != context.partition.digest():
-        return {
-            "champion": champion.version,
-            "comparable": False,
-            "reason": "the champion was made on another division or other data; it may have been "
+        return AgainstChampion(
+            champion.version,
+            "the champion was made on another division or other data; it may have been "
             "trained on these test images",
-        }
+        )
     other = load_champion(home, f"models:/{champion.name}/{champion.version}")
     test = open_sealed_test(
         context.spec.dataset,
@@ -156,12 +157,7 @@ def _against_champion(
         test.groups,
         positive=context.development.positive,
     )
-    return {"champion": champion.version, "comparable": True, **difference}
-
-
-def ledger_path(home: Home, study_name: str) -> Path:
-    """Return where the ledger of a study's sealed test is kept."""
-    return home.study_folder(study_name) / FILE_NAME
+    return AgainstChampion(champion.version, difference)
 
 
 def _record(
@@ -172,10 +168,9 @@ def _record(
     paths: tuple[str, ...],
 ) -> None:
     """Write the figures into the ledger, the model version's tags and the study run."""
-    short: Mapping[str, Any] = {
-        name: report.figures[name]
-        for name in ("num_images", "auc", "auc_ci95", "accuracy", "sensitivity", "specificity")
-    }
+    printed = report.figures.to_json()
+    names = ("num_images", "auc", "auc_ci95", "accuracy", "sensitivity", "specificity")
+    short = {name: printed[name] for name in names}
     ledger = ledger_path(home, context.name)
     who = {"version": report.version.version, "partition": context.partition.digest()}
     append_to_ledger(ledger, "figures", {**who, **short})

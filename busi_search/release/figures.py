@@ -1,6 +1,8 @@
-"""The figures of a test report, with intervals; pure functions."""
+"""The figures of a test report, with intervals; pure functions and what they return."""
 
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,83 @@ WITH_INTERVALS = (
     "brier",
     "ece",
 )
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure and its 95 % interval.
+
+    Attributes:
+        value: on the images as they are.
+        ci95: lower and upper limit.
+    """
+
+    value: float
+    ci95: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class TestFigures:
+    """What a model scores on test images, in full precision.
+
+    Attributes:
+        num_images, num_groups: what was scored.
+        metrics: every name of ``WITH_INTERVALS``.
+        sensitivity, specificity: of the positive class at the operating point.
+        auc_delong_ci95: DeLong's interval of the AUC.
+        operating_threshold: probability from which an image is called positive, chosen elsewhere.
+        positive_class: its name.
+        confusion: images by true class (rows) and most probable class.
+        per_class: ``num_images``, ``auc``, ``recall``, ``precision``, ``specificity`` and ``f1`` by
+            name of the class.
+        reliability: see :func:`reliability_bins`.
+        decision_curve: ``threshold``, ``net_benefit`` and ``act_on_all``.
+    """
+
+    # Not a test, whatever its name begins with.
+    __test__ = False
+
+    num_images: int
+    num_groups: int
+    metrics: Mapping[str, Figure]
+    sensitivity: Figure
+    specificity: Figure
+    auc_delong_ci95: tuple[float, float]
+    operating_threshold: float
+    positive_class: str
+    confusion: Sequence[Sequence[int]]
+    per_class: Mapping[str, Mapping[str, float]]
+    reliability: Sequence[Mapping[str, float]]
+    decision_curve: Sequence[Mapping[str, float]]
+
+    def figure(self, name: str) -> Figure:
+        """Return a figure by its name: a metric, ``sensitivity`` or ``specificity``."""
+        at_the_point = {"sensitivity": self.sensitivity, "specificity": self.specificity}
+        return at_the_point[name] if name in at_the_point else self.metrics[name]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the figures as ``evaluate --json`` prints them; intervals as ``NAME_ci95``."""
+        return {
+            "num_images": self.num_images,
+            "num_groups": self.num_groups,
+            **_flat(self.metrics),
+            "auc_delong_ci95": list(self.auc_delong_ci95),
+            "operating_threshold": self.operating_threshold,
+            "positive_class": self.positive_class,
+            **_flat({"sensitivity": self.sensitivity, "specificity": self.specificity}),
+            "confusion": [list(row) for row in self.confusion],
+            "per_class": {name: dict(found) for name, found in self.per_class.items()},
+            "reliability": [dict(found) for found in self.reliability],
+            "decision_curve": [dict(found) for found in self.decision_curve],
+        }
+
+
+def _flat(figures: Mapping[str, Figure]) -> dict[str, Any]:
+    rows: dict[str, Any] = {}
+    for name, figure in figures.items():
+        rows[name] = figure.value
+        rows[f"{name}_ci95"] = list(figure.ci95)
+    return rows
 
 
 def delong_interval(
@@ -61,7 +140,7 @@ def compute_test_figures(
     class_names: tuple[str, ...],
     positive: int,
     threshold: float,
-) -> dict[str, Any]:
+) -> TestFigures:
     """Return every figure of a test report, with 95 % intervals from a group bootstrap.
 
     Args:
@@ -73,36 +152,48 @@ def compute_test_figures(
         threshold: operating point, chosen elsewhere.
     """
     rows = np.asarray(probabilities, dtype=np.float64)
-    figures: dict[str, Any] = {"num_images": len(labels), "num_groups": len(np.unique(groups))}
     values = metrics.compute_metrics(rows, labels, positive=positive)
     drawn = group_weights(groups, num_bootstraps=NUM_BOOTSTRAPS, rng=np.random.default_rng(0))
-    for name in WITH_INTERVALS:
-        figures[name] = values[name]
-        sample = weighted_metric(name, rows, labels, drawn, positive=positive)
-        figures[f"{name}_ci95"] = _percentiles(sample)
-    figures["auc_delong_ci95"] = list(delong_interval(rows, labels, positive=positive))
+    samples = {
+        name: weighted_metric(name, rows, labels, drawn, positive=positive)
+        for name in WITH_INTERVALS
+    }
     scores, truth = rows[:, positive], labels == positive
-    called = scores >= threshold
-    figures["operating_threshold"] = threshold
-    figures["positive_class"] = class_names[positive]
-    for name, kind in (("sensitivity", truth), ("specificity", ~truth)):
-        right = (called == truth).astype(float)
-        figures[name] = float(right[kind].mean())
-        inside = drawn[:, kind]
-        with np.errstate(invalid="ignore"):
-            figures[f"{name}_ci95"] = _percentiles((inside @ right[kind]) / inside.sum(axis=1))
-    predicted = rows.argmax(axis=1)
-    table = confusion_matrix(labels, predicted, labels=list(range(len(class_names))))
-    figures["confusion"] = table.tolist()
-    figures["per_class"] = _per_class(table, rows, labels, class_names)
-    figures["reliability"] = reliability_bins(rows, labels)
-    figures["decision_curve"] = _decision_curve(scores, truth)
-    return figures
+    table = confusion_matrix(labels, rows.argmax(axis=1), labels=list(range(len(class_names))))
+    return TestFigures(
+        num_images=len(labels),
+        num_groups=len(np.unique(groups)),
+        metrics={n: Figure(values[n], percentiles(found)) for n, found in samples.items()},
+        sensitivity=_share_right(scores >= threshold, truth, truth, drawn),
+        specificity=_share_right(scores >= threshold, truth, ~truth, drawn),
+        auc_delong_ci95=delong_interval(rows, labels, positive=positive),
+        operating_threshold=threshold,
+        positive_class=class_names[positive],
+        confusion=table.tolist(),
+        per_class=_per_class(table, rows, labels, class_names),
+        reliability=reliability_bins(rows, labels),
+        decision_curve=_decision_curve(scores, truth),
+    )
 
 
-def _percentiles(sample: npt.NDArray[np.float64]) -> list[float]:
-    finite = sample[np.isfinite(sample)]
-    return [float(value) for value in np.quantile(finite, [0.025, 0.975])]
+def _share_right(
+    called: npt.NDArray[np.bool_],
+    truth: npt.NDArray[np.bool_],
+    kind: npt.NDArray[np.bool_],
+    drawn: npt.NDArray[np.float64],
+) -> Figure:
+    """Return which share of the images of a kind is called what it is."""
+    right = (called == truth).astype(float)
+    inside = drawn[:, kind]
+    with np.errstate(invalid="ignore"):
+        sample = (inside @ right[kind]) / inside.sum(axis=1)
+    return Figure(float(right[kind].mean()), percentiles(sample))
+
+
+def percentiles(sample: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Return the middle 95 % of a bootstrap sample; what is not finite is left out."""
+    low, high = np.quantile(sample[np.isfinite(sample)], [0.025, 0.975])
+    return float(low), float(high)
 
 
 def _per_class(
@@ -165,29 +256,3 @@ def _decision_curve(
             {"threshold": threshold, "net_benefit": float(benefit), "act_on_all": float(everyone)}
         )
     return curve
-
-
-def paired_difference(
-    candidate: npt.NDArray[np.floating],
-    champion: npt.NDArray[np.floating],
-    labels: npt.NDArray[np.integer],
-    groups: npt.NDArray[np.integer],
-    *,
-    positive: int,
-) -> dict[str, Any]:
-    """Compare two models' AUC on the same images by a paired group bootstrap.
-
-    Returns:
-        ``auc_difference`` (candidate minus champion), ``ci95``, and ``probability_worse``.
-    """
-    drawn = group_weights(groups, num_bootstraps=NUM_BOOTSTRAPS, rng=np.random.default_rng(0))
-    pair = [np.asarray(rows, dtype=np.float64) for rows in (candidate, champion)]
-    samples = [weighted_metric("auc", rows, labels, drawn, positive=positive) for rows in pair]
-    difference = samples[0] - samples[1]
-    difference = difference[np.isfinite(difference)]
-    values = [metrics.auc(rows, labels, positive=positive) for rows in pair]
-    return {
-        "auc_difference": values[0] - values[1],
-        "ci95": _percentiles(difference),
-        "probability_worse": float(np.mean(difference < 0)),
-    }

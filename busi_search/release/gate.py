@@ -16,6 +16,7 @@ from busi_search.errors import GateRefused, InputError
 from busi_search.home import Home
 from busi_search.interrupts import interrupts_wait
 from busi_search.models.registry import (
+    AGAINST_CHAMPION,
     CANDIDATE,
     CHAMPION,
     MODEL_NAME,
@@ -23,12 +24,15 @@ from busi_search.models.registry import (
     RegisteredVersion,
     add_tags,
     current_champion,
+    evaluated_figures,
     find_version,
     list_versions,
     open_registry,
 )
+from busi_search.release.comparison import AgainstChampion
 from busi_search.release.evaluation import evaluate_sealed_test
 from busi_search.search.store.open import find_study
+from busi_search.search.store.study_record import StudyRecord
 from busi_search.spec import Gate
 from busi_search.study_files import parse_spec
 
@@ -75,7 +79,7 @@ def promote(
         if current is not None and current.version == chosen.version:
             before = aliases.get(PREVIOUS_CHAMPION)
             return Decision("promoted", ("it is the champion already",), chosen, before)
-        refusals = _refusals(chosen, current, gate or Gate())
+        refusals = _refusals(home, chosen, current, gate or Gate())
         if refusals and not force:
             raise GateRefused(
                 f"Version {chosen.version} of '{name}' was not promoted: {'; '.join(refusals)}. "
@@ -130,38 +134,63 @@ def check_force(force: bool, reason: str | None) -> None:
 
 
 def _refusals(
-    chosen: RegisteredVersion, champion: RegisteredVersion | None, gate: Gate
+    home: Home, chosen: RegisteredVersion, champion: RegisteredVersion | None, gate: Gate
 ) -> list[str]:
     """Reasons why a version may not become champion by itself."""
     if chosen.simulated:
         return ["it was trained on simulated phantoms, whose scores mean nothing for patients"]
-    tags = chosen.tags
-    if "busi.test_auc" not in tags:
-        study = tags.get("busi.study", "NAME")
+    figures = evaluated_figures(home, chosen)
+    study = chosen.tags.get("busi.study", "NAME")
+    if figures is None:
         return [f"it was not evaluated on the sealed test (busi-search evaluate {study})"]
-    refusals = []
-    sensitivity, ece = float(tags["busi.test_sensitivity"]), float(tags["busi.test_ece"])
-    if gate.min_sensitivity is not None and sensitivity < gate.min_sensitivity:
-        refusals.append(f"sensitivity {sensitivity:.3f} is below {gate.min_sensitivity:.3f}")
-    if gate.max_ece is not None and ece > gate.max_ece:
-        refusals.append(f"calibration error {ece:.3f} is above {gate.max_ece:.3f}")
+    refusals = beyond_limits(figures, gate)
     if champion is not None:
-        refusals += _compared_with(champion, tags, gate)
+        refusals += _compared_with(champion, comparison_of(chosen), study, gate)
     return refusals
 
 
-def _compared_with(champion: RegisteredVersion, tags: Mapping[str, str], gate: Gate) -> list[str]:
+def beyond_limits(figures: Mapping[str, float], gate: Gate) -> list[str]:
+    """Return which figures are beyond the gate's limits; it decides on all of their digits.
+
+    Args:
+        figures: of the sealed test, by name.
+        gate: limits.
+    """
+    refusals = []
+    sensitivity, ece = figures["sensitivity"], figures["ece"]
+    if gate.min_sensitivity is not None and sensitivity < gate.min_sensitivity:
+        refusals.append(f"sensitivity {_apart(sensitivity, 'is below', gate.min_sensitivity)}")
+    if gate.max_ece is not None and ece > gate.max_ece:
+        refusals.append(f"calibration error {_apart(ece, 'is above', gate.max_ece)}")
+    return refusals
+
+
+def _apart(value: float, relation: str, limit: float) -> str:
+    """Write two numbers with three digits, or with as many as it takes to tell them apart."""
+    digits = 3
+    while digits < 9 and f"{value:.{digits}f}" == f"{limit:.{digits}f}":
+        digits += 1
+    return f"{value:.{digits}f} {relation} {limit:.{digits}f}"
+
+
+def comparison_of(version: RegisteredVersion) -> AgainstChampion | None:
+    """Return how a version did beside the champion when it was evaluated; None: not compared."""
+    stored = version.tags.get(AGAINST_CHAMPION)
+    return None if stored is None else AgainstChampion.from_json(json.loads(stored))
+
+
+def _compared_with(
+    champion: RegisteredVersion, compared: AgainstChampion | None, study: str, gate: Gate
+) -> list[str]:
     """Reasons from the paired comparison with the champion on the same sealed test."""
-    compared = json.loads(tags.get("busi.against_champion", "{}"))
-    study = tags.get("busi.study", "NAME")
-    if compared.get("champion") != champion.version:
+    if compared is None or compared.champion != champion.version:
         return [
             f"it was not compared with the champion, version {champion.version} "
             f"(busi-search evaluate {study})"
         ]
-    if not compared["comparable"]:
-        return [f"it cannot be compared with version {champion.version}: {compared['reason']}"]
-    difference, (low, high) = compared["auc_difference"], compared["ci95"]
+    if isinstance(compared.found, str):
+        return [f"it cannot be compared with version {champion.version}: {compared.found}"]
+    difference, (low, high) = compared.found.auc, compared.found.ci95
     if difference < -gate.max_auc_drop:
         return [
             f"its AUC is {difference:+.3f} (95 % interval {low:+.3f} to {high:+.3f}) against "
@@ -223,9 +252,9 @@ def promote_after_evaluation(
     check_force(force, reason)
     chosen = find_version(home, version or CANDIDATE, name=name)
     champion = current_champion(home, name=name)
-    compared = json.loads(chosen.tags.get("busi.against_champion", "{}")).get("champion")
-    missing = "busi.test_auc" not in chosen.tags or (
-        champion is not None and compared != champion.version
+    compared = comparison_of(chosen)
+    missing = evaluated_figures(home, chosen) is None or (
+        champion is not None and (compared is None or compared.champion != champion.version)
     )
     is_champion = champion is not None and champion.version == chosen.version
     if missing and not (chosen.simulated or force or is_champion):
@@ -237,7 +266,7 @@ def promote_after_evaluation(
 def study_gate(home: Home, study_name: str) -> Gate:
     """Return the ``[gate]`` of a study's file; the default where the study is not on this home."""
     try:
-        text = find_study(home, study_name).user_attrs["spec_text"]
-    except (InputError, KeyError):
+        text = StudyRecord(find_study(home, study_name)).spec_text
+    except InputError:
         return Gate()
-    return parse_spec(tomllib.loads(text), origin=f"study '{study_name}'").gate
+    return parse_spec(tomllib.loads(text), origin=f"study '{study_name}'").gate if text else Gate()

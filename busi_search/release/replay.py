@@ -1,28 +1,25 @@
-"""Training again: whether a trial is what its settings give, and what a leak would add."""
+"""A trial trained again: whether it is what its settings give."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from busi_search.data.folds import make_folds
 from busi_search.errors import InputError
 from busi_search.home import Home
-from busi_search.search.context import StudyContext, reopen_study
+from busi_search.search.context import reopen_study
 from busi_search.search.cross_validation import cross_validate_configuration
 from busi_search.search.fold_result import FoldResult
 from busi_search.search.store.identity import environment
 from busi_search.search.store.open import find_study
 from busi_search.search.store.records import (
-    HYPERPARAMETERS,
-    best_of_study,
-    cv_metrics,
     first_fold,
+    has_started,
     stored_folds,
+    trial_hyperparameters,
 )
-from busi_search.seeding import derive_seed
-from busi_search.spec import Hyperparameters
+from busi_search.search.store.study_record import StudyRecord
 from busi_search.training.cpu_setup import train_on_one_core
 from busi_search.training.metrics import softmax
 
@@ -31,52 +28,47 @@ GPU_TOLERANCE = 0.02
 
 
 @dataclass(frozen=True)
+class ReplayedFold:
+    """A fold, trained again.
+
+    Attributes:
+        fold: its index.
+        stored_auc, replayed_auc: validation AUC then and now.
+        max_difference: largest difference of a probability.
+        identical: whether the predictions are the same to the last bit.
+    """
+
+    fold: int
+    stored_auc: float
+    replayed_auc: float
+    max_difference: float
+    identical: bool
+
+
+@dataclass(frozen=True)
 class Replay:
     """A trial, trained again.
 
     Attributes:
         trial: its number.
-        folds: per fold ``fold``, ``stored_auc``, ``replayed_auc``, ``max_difference`` (largest
-            difference of a probability) and ``identical`` (to the last bit).
+        folds: those that it had finished, in order.
         agrees: every fold is identical, or on a GPU within ``GPU_TOLERANCE``.
-        differs: what is not as it was when the study began: name -> [then, now].
+        differs: what is not as it was when the study began: name -> (then, now).
     """
 
     trial: int
-    folds: list[dict[str, Any]]
+    folds: tuple[ReplayedFold, ...]
     agrees: bool
-    differs: dict[str, list[str]]
+    differs: dict[str, tuple[str, str]]
 
-
-def _train(
-    context: StudyContext,
-    hyperparameters: Hyperparameters,
-    trial: int,
-    *,
-    grouped: bool = True,
-    first: int = 0,
-    num_folds: int | None = None,
-) -> list[FoldResult]:
-    """Cross-validate a configuration as a trial of the study, or on folds that ignore groups.
-
-    Trained are ``num_folds`` folds (default: all) from the one of index ``first`` on, in turn.
-    """
-    train_on_one_core()
-    labels = context.development.labels
-    groups = context.groups if grouped else np.arange(len(labels))
-    folds = list(context.partition.folds)
-    if not grouped:
-        seed = derive_seed(context.spec.study.seed, -1, -1, "folds")
-        folds = make_folds(labels, groups, num_folds=len(folds), seed=seed)
-    results = cross_validate_configuration(
-        context,
-        hyperparameters,
-        trial_number=trial,
-        folds=folds,
-        groups=groups,
-        first_fold=first,
-    )
-    return list(islice(results, num_folds))
+    def to_json(self) -> dict[str, Any]:
+        """Return the replay as ``busi-search replay --json`` prints it."""
+        return {
+            "trial": self.trial,
+            "folds": [asdict(fold) for fold in self.folds],
+            "agrees": self.agrees,
+            "differs": {key: list(found) for key, found in self.differs.items()},
+        }
 
 
 def replay_trial(home: Home, study_name: str, number: int, *, device: str = "cpu") -> Replay:
@@ -98,86 +90,39 @@ def replay_trial(home: Home, study_name: str, number: int, *, device: str = "cpu
     trial = trials[number]
     context = reopen_study(study, home=home, device=device)
     stored = stored_folds(trial, len(context.partition.folds))
-    if not stored or HYPERPARAMETERS not in trial.user_attrs:
+    if not stored or not has_started(trial):
         raise InputError(f"Trial {number} of '{study_name}' finished no fold to compare with.")
-    hyperparameters = Hyperparameters(**trial.user_attrs[HYPERPARAMETERS])
-    first = first_fold(context.spec.study, number, len(context.partition.folds))
-    again = _train(context, hyperparameters, number, first=first, num_folds=len(stored))
-    rows = []
-    for result in sorted(again, key=lambda result: result.fold):
-        before = stored[result.fold]
-        difference = softmax(result.log_probabilities) - softmax(before.log_probabilities)
-        rows.append(
-            {
-                "fold": result.fold,
-                "stored_auc": before.metrics["auc"],
-                "replayed_auc": result.metrics["auc"],
-                "max_difference": float(np.abs(difference).max()),
-                "identical": bool(
-                    np.array_equal(result.log_probabilities, before.log_probabilities)
-                ),
-            }
-        )
+    train_on_one_core()
+    again = cross_validate_configuration(
+        context,
+        trial_hyperparameters(trial),
+        trial_number=number,
+        first_fold=first_fold(context.spec.study, number, len(context.partition.folds)),
+    )
+    folds = sorted(
+        (_compare(stored[result.fold], result) for result in islice(again, len(stored))),
+        key=lambda compared: compared.fold,
+    )
     tolerance = 0.0 if device == "cpu" else GPU_TOLERANCE
-    then, now = study.user_attrs["versions"], environment()
+    then, now = StudyRecord(study).versions, environment()
     return Replay(
         trial=number,
-        folds=rows,
-        agrees=all(row["identical"] or row["max_difference"] < tolerance for row in rows),
+        folds=tuple(folds),
+        agrees=all(fold.identical or fold.max_difference < tolerance for fold in folds),
         differs={
-            key: [str(then.get(key)), str(now.get(key))]
+            key: (str(then.get(key)), str(now.get(key)))
             for key in sorted({*then, *now})
             if then.get(key) != now.get(key)
         },
     )
 
 
-@dataclass(frozen=True)
-class LeakGap:
-    """One configuration on folds that ignore near-duplicates and on folds that keep them together.
-
-    Attributes:
-        trial: whose configuration.
-        random: ``cv_`` figures on random folds.
-        grouped: on grouped folds; same images, seeds and everything else.
-        num_split_groups: groups that the random folds tear apart.
-    """
-
-    trial: int
-    random: dict[str, float]
-    grouped: dict[str, float]
-    num_split_groups: int
-
-
-def measure_leak_gap(
-    home: Home, study_name: str, number: int | None = None, *, device: str = "cpu"
-) -> LeakGap:
-    """Measure what leaking near-duplicates would add to a study's figures.
-
-    Args:
-        home: where the stores are.
-        study_name: the study.
-        number: trial whose configuration is used (default: the best).
-        device: PyTorch's name of the device.
-
-    Raises:
-        InputError: no such study or trial, or the data is gone or changed.
-    """
-    study = find_study(home, study_name)
-    if number is None:
-        best = best_of_study(study)
-        if best is None:
-            raise InputError(f"Study '{study_name}' has no fully evaluated trial yet.")
-        number = best.number
-    trials = study.get_trials(deepcopy=False)
-    if not 0 <= number < len(trials) or HYPERPARAMETERS not in trials[number].user_attrs:
-        raise InputError(f"Study '{study_name}' has no trial {number} with a configuration.")
-    context = reopen_study(study, home=home, device=device)
-    hyperparameters = Hyperparameters(**trials[number].user_attrs[HYPERPARAMETERS])
-    sizes = np.unique(context.groups, return_counts=True)[1]
-    return LeakGap(
-        trial=number,
-        random=cv_metrics(_train(context, hyperparameters, number, grouped=False)),
-        grouped=cv_metrics(_train(context, hyperparameters, number)),
-        num_split_groups=int(np.sum(sizes > 1)),
+def _compare(before: FoldResult, again: FoldResult) -> ReplayedFold:
+    difference = softmax(again.log_probabilities) - softmax(before.log_probabilities)
+    return ReplayedFold(
+        fold=again.fold,
+        stored_auc=before.metrics["auc"],
+        replayed_auc=again.metrics["auc"],
+        max_difference=float(np.abs(difference).max()),
+        identical=bool(np.array_equal(again.log_probabilities, before.log_probabilities)),
     )

@@ -38,6 +38,10 @@ class Estimate:
     high: float
     naive: float
 
+    def to_json(self) -> dict[str, float]:
+        """Return the estimate by the names of its attributes."""
+        return {"value": self.value, "low": self.low, "high": self.high, "naive": self.naive}
+
 
 def bias_corrected_estimate(
     labels: npt.NDArray[np.integer],

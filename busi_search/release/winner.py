@@ -1,332 +1,140 @@
-"""From a finished search to a registered candidate."""
+"""The trial that a study releases, with all that its stored predictions say of it."""
 
-import json
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from importlib.metadata import version as package_version
-from typing import Any
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-import optuna
-import torch
+import numpy.typing as npt
 from optuna.trial import FrozenTrial, TrialState
 
-from busi_search.data.image_cache import load_images
-from busi_search.data.ledger import FILE_NAME, read_ledger
-from busi_search.errors import BusiSearchError
-from busi_search.models.out_of_distribution import fit_out_of_distribution_check
-from busi_search.models.predict import load_champion
-from busi_search.models.registry import (
-    RELEASED,
-    FoldEnsemble,
-    RegisteredVersion,
-    add_tags,
-    find_version,
-    list_versions,
-    make_candidate,
-    register_version,
-)
-from busi_search.release.rebuild import (
-    calibrate,
-    estimate_scores,
-    predictions_digest,
-    rebuild_ensemble,
+from busi_search.release.calibration import (
+    Calibration,
+    apply_temperature,
+    choose_operating_point,
+    fit_temperature,
 )
 from busi_search.release.selection import (
     Estimate,
-    pareto_front,
+    bias_corrected_estimates,
+    choice_rule,
     select_trial,
 )
-from busi_search.report.descriptions import (
-    corrected_figures,
-    describe_study,
-    describe_version,
-)
-from busi_search.report.grad_cam import EXPLANATIONS, explain_images
-from busi_search.report.model_card import Card, card_markdown, make_model_card
-from busi_search.report.study_page import render_report
 from busi_search.search.context import StudyContext
-from busi_search.search.mlflow.tracking import Tracker, git_commit
-from busi_search.search.store.open import open_storage
+from busi_search.search.fold_result import FoldResult, OutOfFoldPredictions, gather_out_of_fold
 from busi_search.search.store.records import cv_metrics, stored_folds, trial_hyperparameters
-
-# Probabilities before and after export may differ by rounding only.
-EXPORT_TOLERANCE = 1e-5
-# Tags of a version; the hash is set after its export was checked.
-REBUILT = "busi.rebuilt_difference"
-PREDICTIONS = "busi.predictions"
-WEIGHTS_SHA256 = "busi.weights_sha256"
+from busi_search.spec import METRICS, Hyperparameters
+from busi_search.training.metrics import softmax
 
 
 @dataclass(frozen=True)
-class Release:
-    """What became of a search.
+class Winner:
+    """The chosen trial of a study; made once, and handed on to whoever registers or shows it.
+
+    What takes time (the corrected estimates, the calibration) is computed when it is first asked
+    for, and then kept.
 
     Attributes:
-        trial: number of the winner.
-        version: the registered model.
-        estimates: its figures, corrected for the choice, by name of the metric.
-        metric: the one it was chosen by.
-        metrics: the winner's ``cv_`` figures.
-        params: its full configuration.
-        rebuilt_difference: largest difference of a probability between the winner's stored
-            out-of-fold predictions and those of the models that were registered.
-        new: whether this call registered it, or found it registered.
+        context: the study.
+        trials: all its trials, by number.
+        trial: the chosen one.
+        folds: its folds in order.
     """
 
-    trial: int
-    version: RegisteredVersion
-    estimates: dict[str, Estimate]
-    metric: str
-    metrics: dict[str, float]
-    params: dict[str, Any]
-    rebuilt_difference: float
-    new: bool
+    context: StudyContext
+    trials: Sequence[FrozenTrial]
+    trial: FrozenTrial
+    folds: tuple[FoldResult, ...]
+
+    @property
+    def number(self) -> int:
+        """Number of the trial."""
+        return self.trial.number
+
+    @cached_property
+    def hyperparameters(self) -> Hyperparameters:
+        """Its full configuration."""
+        return trial_hyperparameters(self.trial)
+
+    @cached_property
+    def metrics(self) -> dict[str, float]:
+        """Its ``cv_`` figures, means over the folds."""
+        return cv_metrics(self.folds)
+
+    @cached_property
+    def predictions(self) -> OutOfFoldPredictions:
+        """Its predictions for all N development images, each by the fold that held it out."""
+        return gather_out_of_fold(self.folds, self.context.partition.folds)
+
+    @cached_property
+    def probabilities(self) -> npt.NDArray[np.float64]:
+        """(N, C) out-of-fold probabilities, as trained."""
+        return softmax(self.predictions.log_probabilities)
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """Temperature and operating point, fitted on the out-of-fold predictions."""
+        development = self.context.development
+        labels, positive = development.labels, development.positive
+        temperature = fit_temperature(self.predictions.log_probabilities, labels)
+        rows = apply_temperature(self.predictions.log_probabilities, temperature)
+        point = choose_operating_point(rows[:, positive], labels == positive)
+        return Calibration(temperature, point)
+
+    @cached_property
+    def calibrated(self) -> npt.NDArray[np.float64]:
+        """(N, C) out-of-fold probabilities, divided by the temperature."""
+        return apply_temperature(self.predictions.log_probabilities, self.calibration.temperature)
+
+    @cached_property
+    def estimates(self) -> dict[str, Estimate]:
+        """Its figures, corrected for the choice among all trials, by name of the metric."""
+        return estimate_scores(self.context, self.trials)
 
     @property
     def estimate(self) -> Estimate:
         """The objective, corrected for the choice."""
-        return self.estimates[self.metric]
+        return self.estimates[self.context.spec.study.metric]
+
+    @cached_property
+    def predictions_digest(self) -> str:
+        """16 hexadecimal digits of the out-of-fold predictions: which result a version is of."""
+        content = b"".join(fold.log_probabilities.tobytes() for fold in self.folds)
+        return hashlib.sha256(content).hexdigest()[:16]
 
 
-def release_winner(context: StudyContext, tracker: Tracker) -> Release:
-    """Choose the best fully evaluated trial, rebuild its models, register their average.
-
-    The fold models are trained again from their seeds rather than kept for every trial, and their
-    out-of-fold predictions are compared with the stored ones: what is registered is what was
-    scored. If the winner is registered already, nothing is changed.
+def find_winner(context: StudyContext, trials: Sequence[FrozenTrial]) -> Winner | None:
+    """Choose among a study's trials by the rule its file states; None if none is complete.
 
     Args:
-        context: a study with at least one complete trial.
-        tracker: started.
-
-    Raises:
-        BusiSearchError: no trial is complete, or the rebuilt models differ from the scored ones.
+        context: the study.
+        trials: all its trials, by number.
     """
-    storage = open_storage(context.home)
-    study = optuna.load_study(study_name=context.name, storage=storage)
-    trials = study.get_trials(deepcopy=False)
     best = select_trial(trials, context.spec.study)
     if best is None:
-        raise BusiSearchError(
-            f"Study '{context.name}' has no fully evaluated trial to release; search on."
-        )
-    finished = sum(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in trials)
-    released = _still_registered(context, study.user_attrs.get(RELEASED, {}))
-    if released.get("finished") == finished and released.get("trial") == best.number:
-        tracker.mark("complete")
-        return _stored_release(context, best, released)
-    tracker.mark("releasing")
-    estimates = estimate_scores(context, trials)
-    if released.get("trial") == best.number:
-        version = find_version(context.home, released["version"])
-        difference, new = float(released["rebuilt_difference"]), False
-    elif (registered := _registered(context, best)) is not None:
-        version = make_candidate(context.home, registered)
-        difference, new = float(version.tags[REBUILT]), True
-    else:
-        version, difference = _rebuild_and_register(context, study, best, estimates, tracker)
-        new = True
-    _log_release(context, tracker, trials, best, estimates, version, study.user_attrs)
-    study.set_user_attr(
-        RELEASED,
-        {
-            "finished": finished,
-            "trial": best.number,
-            "version": version.version,
-            "estimates": {metric: asdict(estimate) for metric, estimate in estimates.items()},
-            "rebuilt_difference": difference,
-        },
-    )
-    tracker.mark("complete")
-    return _release(context, best, version, estimates, difference, new=new)
-
-
-def _still_registered(context: StudyContext, released: dict[str, Any]) -> dict[str, Any]:
-    """Return what a study noted of its release, or nothing where the registry lost it."""
-    for version in list_versions(context.home) if released else ():
-        mine = version.tags.get("busi.study") == context.name
-        if mine and version.version == released["version"]:
-            return released
-    return {}
-
-
-def _registered(context: StudyContext, best: FrozenTrial) -> RegisteredVersion | None:
-    """Find the checked version of a winner, also if the process ended before it was noted."""
-    wanted = {
-        "busi.study": context.name,
-        "busi.trial": str(best.number),
-        PREDICTIONS: predictions_digest(context, best),
-    }
-    for version in list_versions(context.home):
-        checked = WEIGHTS_SHA256 in version.tags and REBUILT in version.tags
-        if checked and wanted.items() <= version.tags.items():
-            return version
-    return None
-
-
-def _stored_release(context: StudyContext, best: FrozenTrial, released: dict[str, Any]) -> Release:
-    version = find_version(context.home, released["version"])
-    estimates = {metric: Estimate(**found) for metric, found in released["estimates"].items()}
-    difference = float(released["rebuilt_difference"])
-    return _release(context, best, version, estimates, difference, new=False)
-
-
-def _release(
-    context: StudyContext,
-    best: FrozenTrial,
-    version: RegisteredVersion,
-    estimates: dict[str, Estimate],
-    difference: float,
-    *,
-    new: bool,
-) -> Release:
+        return None
     folds = stored_folds(best, len(context.partition.folds))
-    return Release(
-        trial=best.number,
-        version=version,
-        estimates=estimates,
-        metric=context.spec.study.metric,
-        metrics=cv_metrics([folds[index] for index in sorted(folds)]),
-        params=trial_hyperparameters(best).model_dump(),
-        rebuilt_difference=difference,
-        new=new,
+    return Winner(context, trials, best, tuple(folds[index] for index in sorted(folds)))
+
+
+def estimate_scores(context: StudyContext, trials: Sequence[FrozenTrial]) -> dict[str, Estimate]:
+    """Return the winner's figures, corrected for the choice among all trials, pruned ones too."""
+    folds = context.partition.folds
+    order = [t for t in trials if t.state == TrialState.COMPLETE]
+    finished = {t.number: list(stored_folds(t, len(folds)).values()) for t in trials}
+    order += [t for t in trials if t.state == TrialState.PRUNED and finished[t.number]]
+    gathered = [gather_out_of_fold(finished[trial.number], folds) for trial in order]
+    costs, tolerance = choice_rule(order, context.spec.study)
+    return bias_corrected_estimates(
+        context.development.labels,
+        np.stack([softmax(rows.log_probabilities) for rows in gathered]),
+        groups=context.groups,
+        folds=gathered[0].fold_of,
+        metrics=METRICS,
+        select_by=context.spec.study.metric,
+        costs=costs,
+        tolerance=tolerance,
+        positive=context.development.positive,
+        seed=context.spec.study.seed,
     )
-
-
-def _rebuild_and_register(
-    context: StudyContext,
-    study: optuna.Study,
-    best: FrozenTrial,
-    estimates: dict[str, Estimate],
-    tracker: Tracker,
-) -> tuple[RegisteredVersion, float]:
-    model, difference = rebuild_ensemble(context, best)
-    study.set_user_attr(EXPLANATIONS, explain_images(context, best, model.fold_models))
-    estimate = estimates[context.spec.study.metric]
-    calibration = calibrate(context, best)
-    hyperparameters = trial_hyperparameters(best)
-    development = context.development
-    metadata = {
-        "busi_search": {
-            "class_names": list(development.class_names),
-            "positive_class": development.class_names[development.positive],
-            "image_size_pixels": hyperparameters.image_size_pixels,
-            "preprocessing": "decode, grey by ITU-R BT.601 luminance, resize to a square with an "
-            "antialiased bilinear filter, float32 in [0, 255], shape (N, 1, S, S); normalisation, "
-            "softmax, the average over folds and the temperature are inside the model",
-            "temperature": calibration.temperature,
-            "operating_threshold": calibration.operating_point.threshold,
-            "operating_sensitivity": calibration.operating_point.sensitivity,
-            "operating_specificity": calibration.operating_point.specificity,
-            "familiarity": fit_out_of_distribution_check(
-                context.images(hyperparameters.image_size_pixels)
-            ).to_json(),
-            "simulated": development.simulated,
-            "study": context.name,
-            "trial": best.number,
-            "dataset_fingerprint": context.partition.fingerprint,
-        }
-    }
-    tags = {
-        "busi.study": context.name,
-        "busi.trial": str(best.number),
-        "busi.dataset": development.name,
-        "busi.fingerprint": context.partition.fingerprint,
-        "busi.partition": context.partition.digest(),
-        "busi.simulated": str(development.simulated).lower(),
-        f"busi.{context.spec.study.objective}": f"{estimate.naive:.4f}",
-        f"busi.corrected_{context.spec.study.objective}": f"{estimate.value:.4f}",
-        PREDICTIONS: predictions_digest(context, best),
-        REBUILT: f"{difference:.3g}",
-    }
-    version = register_version(
-        context.home,
-        model,
-        experiment_id=tracker.experiment_id,
-        run_id=tracker.run_id,
-        size_pixels=hyperparameters.image_size_pixels,
-        num_classes=len(development.class_names),
-        metadata=metadata,
-        tags=tags,
-        description=describe_version(context, best, estimate),
-    )
-    weights = _check_export(context, model, version, hyperparameters.image_size_pixels)
-    provenance = {
-        WEIGHTS_SHA256: weights,
-        "busi.code_version": package_version("busi-search"),
-    }
-    add_tags(context.home, version, provenance | git_commit())
-    return make_candidate(context.home, version), difference
-
-
-def _check_export(
-    context: StudyContext, model: FoldEnsemble, version: RegisteredVersion, size_pixels: int
-) -> str:
-    """Load what was registered, compare its answers with the model's own, and return its hash."""
-    loaded = load_champion(context.home, f"models:/{version.name}/{version.version}")
-    pixels = np.array(load_images(context.development, size_pixels, context.home.cache)[:5])
-    inputs = torch.from_numpy(pixels).unsqueeze(1).to(torch.float32)
-    with torch.inference_mode():
-        expected = model(inputs).numpy()
-    for count in (1, len(pixels)):
-        difference = float(np.abs(loaded.predict_pixels(pixels[:count]) - expected[:count]).max())
-        if difference > EXPORT_TOLERANCE:
-            raise BusiSearchError(
-                f"The exported model's probabilities differ by {difference:.2g} from the trained "
-                f"model's; version {version.version} must not be used."
-            )
-    return loaded.weights_sha256
-
-
-def _log_release(
-    context: StudyContext,
-    tracker: Tracker,
-    trials: Sequence[FrozenTrial],
-    best: FrozenTrial,
-    estimates: dict[str, Estimate],
-    version: RegisteredVersion,
-    attributes: Mapping[str, Any],
-) -> None:
-    estimate = estimates[context.spec.study.metric]
-    folds = stored_folds(best, len(context.partition.folds))
-    results = [folds[index] for index in sorted(folds)]
-    figures = {
-        **{key: value for key, value in cv_metrics(results).items() if np.isfinite(value)},
-        **corrected_figures(estimates),
-    }
-    tags = {
-        "busi.best_trial": str(best.number),
-        "busi.model_version": version.version,
-        "mlflow.note.content": describe_study(context, best, estimate, version),
-    }
-    tracker.log_result(figures, tags)
-    if context.spec.study.further_objectives:
-        front = {trial.number for trial in pareto_front(trials, context.spec.study)}
-        tracker.tag_trials(front, "busi.pareto")
-    started = time.perf_counter()
-    card = model_card(context, trials, best, estimates)
-    tracker.log_texts(
-        {
-            "report.html": render_report(
-                context, trials, best, estimates, calibrate(context, best), card, attributes
-            ),
-            "model_card.md": card_markdown(context.name, card),
-            "best_hyperparameters.json": json.dumps(
-                trial_hyperparameters(best).model_dump(), indent=2
-            ),
-        }
-    )
-    tracker.seconds += time.perf_counter() - started
-
-
-def model_card(
-    context: StudyContext,
-    trials: Sequence[FrozenTrial],
-    best: FrozenTrial,
-    estimates: dict[str, Estimate],
-) -> Card:
-    """Return the model card of a study's winner, openings of the sealed test included."""
-    ledger = read_ledger(context.home.study_folder(context.name) / FILE_NAME)
-    return make_model_card(context, trials, best, estimates, calibrate(context, best), ledger)

@@ -1,4 +1,4 @@
-"""Plotly figures of predictions and of training; they need no network."""
+"""Plotly charts of predictions and of training; they need no network."""
 
 from collections.abc import Sequence
 
@@ -16,9 +16,9 @@ from busi_search.search.fold_result import FoldResult
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
-def layout(figure: go.Figure, title: str, x: str, y: str) -> go.Figure:
-    """Give a figure its title, the names of its axes and the look that all share."""
-    figure.update_layout(
+def layout(chart: go.Figure, title: str, x: str, y: str) -> go.Figure:
+    """Give a chart its title, the names of its axes and the look that all share."""
+    chart.update_layout(
         title=title,
         xaxis_title=x,
         yaxis_title=y,
@@ -27,47 +27,47 @@ def layout(figure: go.Figure, title: str, x: str, y: str) -> go.Figure:
         height=420,
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0},
     )
-    return figure
+    return chart
 
 
 def _classes(class_names: Sequence[str], positive: int) -> list[int]:
     return [positive] if len(class_names) == 2 else list(range(len(class_names)))
 
 
-def roc_figure(
+def roc_chart(
     probabilities: npt.NDArray[np.floating],
     labels: npt.NDArray[np.integer],
     class_names: Sequence[str],
     positive: int,
 ) -> go.Figure:
     """Return the ROC curve of every class (of the positive one for two classes)."""
-    figure = go.Figure()
+    chart = go.Figure()
     for index, c in enumerate(_classes(class_names, positive)):
         false_positive, true_positive, _ = roc_curve(labels == c, probabilities[:, c])
         line = {"color": COLOURS[index % len(COLOURS)]}
-        figure.add_scatter(x=false_positive, y=true_positive, name=class_names[c], line=line)
+        chart.add_scatter(x=false_positive, y=true_positive, name=class_names[c], line=line)
     diagonal = {"color": "#999999", "dash": "dot"}
-    figure.add_scatter(x=[0, 1], y=[0, 1], name="chance", line=diagonal, hoverinfo="skip")
-    return layout(figure, "ROC, out-of-fold predictions", "1 − specificity", "sensitivity")
+    chart.add_scatter(x=[0, 1], y=[0, 1], name="chance", line=diagonal, hoverinfo="skip")
+    return layout(chart, "ROC, out-of-fold predictions", "1 − specificity", "sensitivity")
 
 
-def precision_recall_figure(
+def precision_recall_chart(
     probabilities: npt.NDArray[np.floating],
     labels: npt.NDArray[np.integer],
     class_names: Sequence[str],
     positive: int,
 ) -> go.Figure:
     """Return the precision–recall curve of every class (the positive one for two classes)."""
-    figure = go.Figure()
+    chart = go.Figure()
     for index, c in enumerate(_classes(class_names, positive)):
         precision, recall, _ = precision_recall_curve(labels == c, probabilities[:, c])
         line = {"color": COLOURS[index % len(COLOURS)], "shape": "hv"}
-        figure.add_scatter(x=recall, y=precision, name=class_names[c], line=line)
-    figure.update_yaxes(range=[0, 1.02])
-    return layout(figure, "Precision and recall, out-of-fold predictions", "recall", "precision")
+        chart.add_scatter(x=recall, y=precision, name=class_names[c], line=line)
+    chart.update_yaxes(range=[0, 1.02])
+    return layout(chart, "Precision and recall, out-of-fold predictions", "recall", "precision")
 
 
-def confusion_figure(
+def confusion_chart(
     probabilities: npt.NDArray[np.floating],
     labels: npt.NDArray[np.integer],
     class_names: Sequence[str],
@@ -76,7 +76,7 @@ def confusion_figure(
     table = confusion_matrix(
         labels, probabilities.argmax(axis=1), labels=list(range(len(class_names)))
     )
-    figure = go.Figure(
+    chart = go.Figure(
         go.Heatmap(
             z=table,
             x=list(class_names),
@@ -87,28 +87,28 @@ def confusion_figure(
             showscale=False,
         )
     )
-    figure.update_yaxes(autorange="reversed")
-    return layout(figure, "Confusion matrix, out-of-fold, images", "predicted", "truth")
+    chart.update_yaxes(autorange="reversed")
+    return layout(chart, "Confusion matrix, out-of-fold, images", "predicted", "truth")
 
 
-def curves_figure(results: Sequence[FoldResult]) -> go.Figure:
+def learning_curves_chart(results: Sequence[FoldResult]) -> go.Figure:
     """Return training loss and validation AUC over epochs, a line per fold."""
-    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.08)
+    chart = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.08)
     for result in results:
         line = {"color": COLOURS[result.fold % len(COLOURS)]}
         shared = {"name": f"fold {result.fold}", "line": line, "legendgroup": result.fold}
         epochs = list(range(1, len(result.train_loss) + 1))
-        figure.add_scatter(x=epochs, y=list(result.train_loss), **shared, row=1, col=1)
+        chart.add_scatter(x=epochs, y=list(result.train_loss), **shared, row=1, col=1)
         known = {"x": list(result.val_epochs), "y": list(result.val_auc)}
-        figure.add_scatter(**known, **shared, showlegend=False, row=2, col=1)
-    layout(figure, "Learning curves of the best trial", "", "training loss")
-    figure.update_layout(height=560)
-    figure.update_xaxes(title_text="epoch", row=2, col=1)
-    figure.update_yaxes(title_text="validation AUC", row=2, col=1)
-    return figure
+        chart.add_scatter(**known, **shared, showlegend=False, row=2, col=1)
+    layout(chart, "Learning curves of the best trial", "", "training loss")
+    chart.update_layout(height=560)
+    chart.update_xaxes(title_text="epoch", row=2, col=1)
+    chart.update_yaxes(title_text="validation AUC", row=2, col=1)
+    return chart
 
 
-def reliability_figure(
+def reliability_chart(
     before: npt.NDArray[np.floating],
     after: npt.NDArray[np.floating],
     labels: npt.NDArray[np.integer],
@@ -120,16 +120,16 @@ def reliability_figure(
         after: (N, C), divided by the temperature.
         labels: (N,) integers.
     """
-    figure = go.Figure()
+    chart = go.Figure()
     diagonal = {"color": "#999999", "dash": "dot"}
-    figure.add_scatter(x=[0, 1], y=[0, 1], name="as sure as right", line=diagonal, hoverinfo="skip")
+    chart.add_scatter(x=[0, 1], y=[0, 1], name="as sure as right", line=diagonal, hoverinfo="skip")
     for name, rows, colour in (
         ("as trained", before, COLOURS[4]),
         ("with temperature", after, COLOURS[0]),
     ):
         bins = reliability_bins(np.asarray(rows, dtype=np.float64), labels)
         counts = [found["num_images"] for found in bins]
-        figure.add_scatter(
+        chart.add_scatter(
             x=[found["confidence"] for found in bins],
             y=[found["accuracy"] for found in bins],
             text=[f"{count} images" for count in counts],
@@ -138,14 +138,14 @@ def reliability_figure(
             line={"color": colour},
             marker={"size": [6 + 20 * (count / len(labels)) ** 0.5 for count in counts]},
         )
-    figure.update_yaxes(range=[-0.03, 1.03])
+    chart.update_yaxes(range=[-0.03, 1.03])
     chance = 1 / before.shape[1]
-    figure.update_xaxes(range=[chance - 0.05, 1.03])
+    chart.update_xaxes(range=[chance - 0.05, 1.03])
     words = ("confidence (probability of the class named)", "share that is right")
-    return layout(figure, "Reliability, out-of-fold predictions", *words)
+    return layout(chart, "Reliability, out-of-fold predictions", *words)
 
 
-def operating_figure(
+def operating_chart(
     scores: npt.NDArray[np.floating],
     truth: npt.NDArray[np.bool_],
     point: OperatingPoint,
@@ -162,21 +162,21 @@ def operating_figure(
     thresholds = np.unique(np.concatenate([[0.0], scores, [1.0]]))
     ranked = [np.sort(scores[kind]) for kind in (truth, ~truth)]
     below = [np.searchsorted(rows, thresholds) / len(rows) for rows in ranked]
-    figure = go.Figure()
+    chart = go.Figure()
     for name, shares, colour in (
         ("sensitivity", 1 - below[0], COLOURS[1]),
         ("specificity", below[1], COLOURS[0]),
     ):
         line = {"color": colour, "shape": "vh"}
-        figure.add_scatter(x=thresholds, y=shares, name=name, mode="lines", line=line)
-    figure.add_scatter(
+        chart.add_scatter(x=thresholds, y=shares, name=name, mode="lines", line=line)
+    chart.add_scatter(
         x=[point.threshold] * 2,
         y=[point.sensitivity, point.specificity],
         mode="markers",
         name="operating point",
         marker={"color": "#1a1a1a", "size": 9},
     )
-    figure.add_vline(x=point.threshold, line={"color": "#1a1a1a", "dash": "dot"})
-    figure.update_yaxes(range=[0, 1.03])
+    chart.add_vline(x=point.threshold, line={"color": "#1a1a1a", "dash": "dot"})
+    chart.update_yaxes(range=[0, 1.03])
     title = f"Called {class_name} from which probability on"
-    return layout(figure, title, f"threshold on the probability of {class_name}", "share of images")
+    return layout(chart, title, f"threshold on the probability of {class_name}", "share of images")

@@ -1,10 +1,7 @@
 """The development images the winner got wrong, and those it was least sure of."""
 
-import base64
-import html
-import io
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -12,15 +9,68 @@ from PIL import Image
 
 from busi_search.data.dataset import ImageDataset
 from busi_search.data.images import resize_image
+from busi_search.report.rendering import jpeg_address
 
 THUMBNAIL_PIXELS = 128
-ABOUT_MAPS = (
-    "Below each image, in orange, what spoke for the class that was called (Grad-CAM at the last "
-    "convolutional layer, by the model of the fold that held the image out). It is coarse and says "
-    "where the network looked, not where a lesion is nor whether the reason is a good one."
-)
 IMAGES_PER_KIND = 12
 GROUPS_SHOWN = 8
+
+Maps = Mapping[int, npt.NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image of a page and what stands below it.
+
+    Attributes:
+        address: of the image, with its content.
+        heat_address: the same image with what spoke for the answer; None where that is not known.
+        label: set in bold.
+        text: after it.
+        name: of the file.
+    """
+
+    address: str
+    heat_address: str | None = None
+    label: str = ""
+    text: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Images to look at.
+
+    Attributes:
+        num_images: of the development part.
+        num_wrong: misclassified ones.
+        wrong: misclassified, the surest first.
+        unsure: correct, the least sure first.
+        has_maps: whether it is shown what spoke for the answers.
+    """
+
+    num_images: int
+    num_wrong: int
+    wrong: Sequence[Picture]
+    unsure: Sequence[Picture]
+    has_maps: bool
+
+
+@dataclass(frozen=True)
+class Twins:
+    """Groups of near-duplicates.
+
+    Attributes:
+        names: of the images of every group.
+        shown: the pictures of the first groups.
+        num_images: in all groups.
+        num_quarantined: images left out because their near-duplicates are labelled otherwise.
+    """
+
+    names: Sequence[Sequence[str]]
+    shown: Sequence[Sequence[Picture]]
+    num_images: int
+    num_quarantined: int
 
 
 def choose_images(
@@ -47,12 +97,10 @@ def choose_images(
     return wrong, right
 
 
-def gallery_section(
-    dataset: ImageDataset,
-    probabilities: npt.NDArray[np.floating],
-    maps: Mapping[int, npt.NDArray[np.uint8]],
-) -> str:
-    """Return the section of the report that shows them, images included.
+def make_gallery(
+    dataset: ImageDataset, probabilities: npt.NDArray[np.floating], maps: Maps
+) -> Gallery:
+    """Return the images that a report shows.
 
     Args:
         dataset: the N development images.
@@ -60,58 +108,42 @@ def gallery_section(
         maps: where the model looked, (H, W) from 0 to 255, for images by index, where known.
     """
     wrong, unsure = choose_images(probabilities, dataset.labels)
-    num_wrong = int(np.sum(probabilities.argmax(axis=1) != dataset.labels))
-    return (
-        "<h2>Images to look at</h2><p>Answers of fold models that had not seen the image. This "
-        "page holds these development images: hand it on only where you may hand on the images.</p>"
-        f"{f'<p>{ABOUT_MAPS}</p>' if maps else ''}"
-        f"<h3>Misclassified: {num_wrong} of {len(dataset)}, the surest first</h3>"
-        f"{_strip(dataset, probabilities, wrong, maps)}"
-        "<h3>Correct, but least sure</h3>"
-        f"{_strip(dataset, probabilities, unsure, maps)}"
+    return Gallery(
+        num_images=len(dataset),
+        num_wrong=int(np.sum(probabilities.argmax(axis=1) != dataset.labels)),
+        wrong=_pictures(dataset, wrong, _answers(dataset, probabilities, wrong), maps),
+        unsure=_pictures(dataset, unsure, _answers(dataset, probabilities, unsure), maps),
+        has_maps=bool(maps),
     )
 
 
-def _strip(
+def _answers(
     dataset: ImageDataset,
     probabilities: npt.NDArray[np.floating],
     indices: npt.NDArray[np.int64],
-    maps: Mapping[int, npt.NDArray[np.uint8]],
-) -> str:
-    captions = []
-    for index in indices:
-        row = probabilities[index]
-        called = html.escape(dataset.class_names[int(row.argmax())])
-        truth = html.escape(dataset.class_names[int(dataset.labels[index])])
-        name = html.escape(dataset.paths[index])
-        captions.append(f"<b>{truth}</b>, called {called} ({row.max():.0%})<br>{name}")
-    return image_strip(dataset, indices, captions, maps) if captions else "<p>None.</p>"
+) -> list[str]:
+    rows = probabilities[indices]
+    return [f", called {dataset.class_names[int(row.argmax())]} ({row.max():.0%})" for row in rows]
 
 
-def image_strip(
-    dataset: ImageDataset,
-    indices: npt.NDArray[np.int64],
-    captions: Sequence[str],
-    maps: Mapping[int, npt.NDArray[np.uint8]] = MappingProxyType({}),
-) -> str:
-    """Return images in a row as HTML, each with its caption (HTML too) and its map, if it has one.
-
-    Args:
-        dataset: the images.
-        indices: of those to show.
-        captions: one for each of them.
-        maps: (H, W) from 0 to 255 by index; painted over a second copy of the image.
-    """
-    figures = []
+def _pictures(
+    dataset: ImageDataset, indices: npt.NDArray[np.int64], texts: Sequence[str], maps: Maps
+) -> list[Picture]:
+    pictures = []
     images = dataset.subset(indices).images()
-    for index, caption, image in zip(indices.tolist(), captions, images, strict=True):
+    for index, text, image in zip(indices.tolist(), texts, images, strict=True):
         thumbnail = Image.fromarray(resize_image(image, THUMBNAIL_PIXELS))
-        shown = f'<img alt="" src="{_jpeg_address(thumbnail)}">'
-        if index in maps:
-            painted = _paint(thumbnail, maps[index])
-            shown += f'<img alt="the same, with what spoke for it" src="{_jpeg_address(painted)}">'
-        figures.append(f"<figure>{shown}<figcaption>{caption}</figcaption></figure>")
-    return f'<div class="strip">{"".join(figures)}</div>'
+        heat = jpeg_address(_paint(thumbnail, maps[index])) if index in maps else None
+        pictures.append(
+            Picture(
+                address=jpeg_address(thumbnail),
+                heat_address=heat,
+                label=dataset.class_names[int(dataset.labels[index])],
+                text=text,
+                name=dataset.paths[index],
+            )
+        )
+    return pictures
 
 
 def _paint(image: Image.Image, heat: npt.NDArray[np.uint8]) -> Image.Image:
@@ -122,41 +154,22 @@ def _paint(image: Image.Image, heat: npt.NDArray[np.uint8]) -> Image.Image:
     )
 
 
-def _jpeg_address(image: Image.Image) -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def twins_section(
-    dataset: ImageDataset, groups: npt.NDArray[np.integer], counts: Mapping[str, int]
-) -> str:
-    """Return the section about near-duplicates: the first groups side by side, all by name.
+def find_twins(
+    dataset: ImageDataset, groups: npt.NDArray[np.integer], *, num_quarantined: int
+) -> Twins:
+    """Return the groups of near-duplicates: the first as pictures, all by name.
 
     Args:
         dataset: the N development images.
         groups: (N,) the group of each.
-        counts: of the study's context; ``num_quarantined`` is used.
+        num_quarantined: images left out because their near-duplicates are labelled otherwise.
     """
     _, inverse, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     twins = [np.flatnonzero(inverse == group) for group in np.flatnonzero(sizes > 1)]
-    names = [" · ".join(html.escape(dataset.paths[i]) for i in members) for members in twins]
-    shown = []
-    for members in twins[:GROUPS_SHOWN]:
-        chosen = members[:IMAGES_PER_KIND]
-        captions = [
-            f"<b>{html.escape(dataset.class_names[int(dataset.labels[i])])}</b><br>"
-            f"{html.escape(dataset.paths[i])}"
-            for i in chosen
-        ]
-        shown.append(f'<div class="twins">{image_strip(dataset, chosen, captions)}</div>')
-    listed = "".join(f"<li>{row}</li>" for row in names)
-    return (
-        f"<p>{len(twins)} groups of near-duplicates with {sum(map(len, twins))} images stand in "
-        f"the development part; each stays in one fold. {counts['num_quarantined']} images "
-        "whose near-duplicates are labelled otherwise are left out of training, folds and "
-        "test. <code>busi-search data describe</code> shows those too; "
-        "<code>busi-search leak-gap</code> measures what twins would add if they were torn "
-        f"apart.</p>{''.join(shown)}"
-        f"<details><summary>All {len(twins)} groups by name</summary><ul>{listed}</ul></details>"
+    chosen = [members[:IMAGES_PER_KIND] for members in twins[:GROUPS_SHOWN]]
+    return Twins(
+        names=[[dataset.paths[i] for i in members] for members in twins],
+        shown=[_pictures(dataset, members, [""] * len(members), {}) for members in chosen],
+        num_images=sum(map(len, twins)),
+        num_quarantined=num_quarantined,
     )

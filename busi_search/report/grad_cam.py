@@ -1,24 +1,18 @@
 """Where a convolutional network looked when it gave an answer: gradient-weighted activations."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from optuna.trial import FrozenTrial
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from busi_search.release.winner import Winner
 from busi_search.report.gallery import choose_images
-from busi_search.search.context import StudyContext
-from busi_search.search.fold_result import gather_out_of_fold
-from busi_search.search.store.records import stored_folds, trial_hyperparameters
-from busi_search.training.metrics import softmax
+from busi_search.search.store.study_record import Explanations
 from busi_search.training.zoo import ImageClassifier
 
-# Attribute of an Optuna study: the maps of the images that the report shows.
-EXPLANATIONS = "explanations"
 MAX_CELLS = 14
 
 _Map = npt.NDArray[np.float32]
@@ -69,26 +63,20 @@ def grad_cam(model: ImageClassifier, pixels: Tensor, classes: Tensor) -> _Map | 
     return result
 
 
-def explain_images(
-    context: StudyContext, trial: FrozenTrial, models: Sequence[ImageClassifier]
-) -> dict[str, Any]:
+def explain_images(winner: Winner, models: Sequence[ImageClassifier]) -> Explanations:
     """Return the maps of the development images that the report will show, ready to be stored.
 
     Each image is explained by the model of the fold that held it out, for the class it called.
 
     Args:
-        context: the study.
-        trial: the winner.
+        winner: the study's winner.
         models: its fold models, in the order of the folds, on the CPU.
     """
-    folds = context.partition.folds
-    stored = stored_folds(trial, len(folds))
-    gathered = gather_out_of_fold([stored[index] for index in sorted(stored)], folds)
-    probabilities = softmax(gathered.log_probabilities)
+    context, probabilities = winner.context, winner.probabilities
     shown = np.concatenate(choose_images(probabilities, context.development.labels))
-    images = context.images(trial_hyperparameters(trial).image_size_pixels)
+    images = context.images(winner.hyperparameters.image_size_pixels)
     maps: dict[str, list[list[int]]] = {}
-    for model, fold in zip(models, folds, strict=True):
+    for model, fold in zip(models, context.partition.folds, strict=True):
         indices = shown[np.isin(shown, fold.validation)]
         if not len(indices):
             continue
@@ -99,17 +87,16 @@ def explain_images(
             break
         for index, rows in zip(indices, heat, strict=True):
             maps[str(int(index))] = np.rint(255 * rows).astype(int).tolist()
-    return {"trial": trial.number, "maps": maps}
+    return Explanations(winner.number, maps)
 
 
-def stored_maps(attributes: Mapping[str, Any], trial: int) -> dict[int, npt.NDArray[np.uint8]]:
+def maps_of(explanations: Explanations | None, trial: int) -> dict[int, npt.NDArray[np.uint8]]:
     """Return what :func:`explain_images` found, by image, if it is of this trial.
 
     Args:
-        attributes: of the Optuna study.
+        explanations: what a study keeps.
         trial: number of the winner.
     """
-    found = attributes.get(EXPLANATIONS, {})
-    if found.get("trial") != trial:
+    if explanations is None or explanations.trial != trial:
         return {}
-    return {int(index): np.array(rows, dtype=np.uint8) for index, rows in found["maps"].items()}
+    return {int(i): np.array(rows, dtype=np.uint8) for i, rows in explanations.maps.items()}

@@ -68,23 +68,23 @@ def parameter_importances(
     return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
 
-def importance_figure(shares: dict[str, float]) -> go.Figure:
+def importance_chart(shares: dict[str, float]) -> go.Figure:
     """Return the importances as bars, largest on top."""
     names = list(shares)[::-1]
-    figure = go.Figure(
+    chart = go.Figure(
         go.Bar(x=[shares[n] for n in names], y=names, orientation="h", marker_color=COLOURS[0])
     )
-    figure.update_layout(
+    chart.update_layout(
         title="What the score depended on (fANOVA)",
         xaxis_title="share of the variance of the score",
         template="simple_white",
         margin={"l": 170, "r": 20, "t": 50, "b": 50},
         height=120 + 28 * len(names),
     )
-    return figure
+    return chart
 
 
-def slice_figure(trials: Sequence[FrozenTrial], objective: str) -> go.Figure | None:
+def slice_chart(trials: Sequence[FrozenTrial], objective: str) -> go.Figure | None:
     """Return the scores of trials over every hyperparameter that varied; None without any.
 
     Args:
@@ -100,7 +100,7 @@ def slice_figure(trials: Sequence[FrozenTrial], objective: str) -> go.Figure | N
     if not names:
         return None
     num_rows = -(-len(names) // COLUMNS)
-    figure = make_subplots(
+    chart = make_subplots(
         rows=num_rows,
         cols=COLUMNS,
         shared_yaxes=True,
@@ -112,7 +112,7 @@ def slice_figure(trials: Sequence[FrozenTrial], objective: str) -> go.Figure | N
         with_it = [trial for trial in scored if name in trial.params]
         numbers = isinstance(with_it[0].params[name], float | int)
         plain = numbers and not isinstance(with_it[0].params[name], bool)
-        figure.add_scatter(
+        chart.add_scatter(
             x=[t.params[name] if plain else str(t.params[name]) for t in with_it],
             y=[main_value(t) for t in with_it],
             text=[f"trial {t.number}, {t.state.name.lower()}" for t in with_it],
@@ -121,16 +121,16 @@ def slice_figure(trials: Sequence[FrozenTrial], objective: str) -> go.Figure | N
             **place,
         )
         if getattr(with_it[0].distributions[name], "log", False):
-            figure.update_xaxes(type="log", **place)
-        figure.update_yaxes(title_text=objective if place["col"] == 1 else None, **place)
-    figure.update_layout(
+            chart.update_xaxes(type="log", **place)
+        chart.update_yaxes(title_text=objective if place["col"] == 1 else None, **place)
+    chart.update_layout(
         title="Score over each hyperparameter",
         template="simple_white",
         showlegend=False,
         margin={"l": 60, "r": 20, "t": 80, "b": 50},
         height=120 + 220 * num_rows,
     )
-    return figure
+    return chart
 
 
 def _colour(trial: FrozenTrial) -> str:

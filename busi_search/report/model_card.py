@@ -1,16 +1,14 @@
 """A model card: the items of TRIPOD+AI and CLAIM 2024 that a machine can know."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
-from busi_search.release.calibration import Calibration, apply_temperature
-from busi_search.release.selection import Estimate
+from busi_search.release.winner import Winner
 from busi_search.search.context import StudyContext
-from busi_search.search.fold_result import gather_out_of_fold
-from busi_search.search.store.records import stored_folds, trial_hyperparameters
 from busi_search.training.metrics import compute_metrics
 
 Card = list[tuple[str, str]]
@@ -22,36 +20,26 @@ UNKNOWN = (
 )
 
 
-def make_model_card(
-    context: StudyContext,
-    trials: Sequence[FrozenTrial],
-    best: FrozenTrial,
-    estimates: Mapping[str, Estimate],
-    calibration: Calibration,
-    ledger: Sequence[Mapping[str, Any]],
-) -> Card:
+def make_model_card(winner: Winner, ledger: Sequence[Mapping[str, Any]]) -> Card:
     """Return the items of the card, each a heading and a sentence or two of Markdown.
 
     Args:
-        context: the study.
-        trials: all its trials.
-        best: the winner.
-        estimates: its figures, corrected for the choice.
-        calibration: temperature and operating point.
+        winner: the study's winner.
         ledger: the entries of the sealed test's ledger.
     """
+    context = winner.context
     return [
         ("Intended use", _intended_use(context)),
         ("Data", _data(context)),
         ("Partition unit", _partition(context)),
-        ("Model", _model(context, best)),
-        ("Tuning procedure", _tuning(context, trials)),
-        ("Cross-validated performance", _performance(context, estimates)),
+        ("Model", _model(winner)),
+        ("Tuning procedure", _tuning(winner)),
+        ("Cross-validated performance", _performance(winner)),
         ("Sealed test", _sealed_test(ledger)),
-        ("Calibration", _calibration(context, best, calibration)),
-        ("Operating point", _operating_point(context, calibration)),
-        ("Failures", _failures(context, best, calibration)),
-        ("Reproducibility", _reproducibility(context, best)),
+        ("Calibration", _calibration(winner)),
+        ("Operating point", _operating_point(winner)),
+        ("Failures", _failures(winner)),
+        ("Reproducibility", _reproducibility(winner)),
         ("Not known to the software", UNKNOWN + "."),
     ]
 
@@ -100,29 +88,29 @@ def _partition(context: StudyContext) -> str:
     )
 
 
-def _model(context: StudyContext, best: FrozenTrial) -> str:
-    settings = trial_hyperparameters(best).model_dump()
+def _model(winner: Winner) -> str:
+    settings = winner.hyperparameters.model_dump()
     listed = ", ".join(f"{key} = {value}" for key, value in settings.items())
     return (
-        f"Average of the {len(context.partition.folds)} fold models of trial {best.number}, "
+        f"Average of the {len(winner.folds)} fold models of trial {winner.number}, "
         f"calibrated. {listed}."
     )
 
 
-def _tuning(context: StudyContext, trials: Sequence[FrozenTrial]) -> str:
-    count = {state: sum(t.state == state for t in trials) for state in TrialState}
-    section = context.spec.study
+def _tuning(winner: Winner) -> str:
+    count = Counter(trial.state for trial in winner.trials)
+    section = winner.context.spec.study
     return (
         f"{count[TrialState.COMPLETE]} configurations evaluated on all folds, "
         f"{count[TrialState.PRUNED]} given up early, {count[TrialState.FAIL]} failed. Sampler "
         f"{section.sampler}, pruner {section.pruner}, objective {section.objective}, seed "
-        f"{section.seed}. Searched: {', '.join(context.spec.space)}. The epoch is not chosen on "
-        "the scored fold."
+        f"{section.seed}. Searched: {', '.join(winner.context.spec.space)}. The epoch is not "
+        "chosen on the scored fold."
     )
 
 
-def _performance(context: StudyContext, estimates: Mapping[str, Estimate]) -> str:
-    main = context.spec.study.metric
+def _performance(winner: Winner) -> str:
+    main, estimates = winner.context.spec.study.metric, winner.estimates
     names = [main, *(name for name in estimates if name != main)]
     listed = "; ".join(
         f"cv_{name} {found.naive:.3f} as found, {found.value:.3f} corrected for the choice "
@@ -147,39 +135,29 @@ def _sealed_test(ledger: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _calibration(context: StudyContext, best: FrozenTrial, calibration: Calibration) -> str:
-    rows = gather_out_of_fold(
-        list(stored_folds(best, len(context.partition.folds)).values()), context.partition.folds
+def _calibration(winner: Winner) -> str:
+    development = winner.context.development
+    before, after = (
+        compute_metrics(rows, development.labels, positive=development.positive)["ece"]
+        for rows in (winner.probabilities, winner.calibrated)
     )
-    labels, positive = context.development.labels, context.development.positive
-    errors = [
-        compute_metrics(
-            apply_temperature(rows.log_probabilities, temperature), labels, positive=positive
-        )["ece"]
-        for temperature in (1.0, calibration.temperature)
-    ]
     return (
-        f"Temperature {calibration.temperature:.2f}, fitted on out-of-fold predictions; expected "
-        f"calibration error there {errors[0]:.3f} before, {errors[1]:.3f} after."
+        f"Temperature {winner.calibration.temperature:.2f}, fitted on out-of-fold predictions; "
+        f"expected calibration error there {before:.3f} before, {after:.3f} after."
     )
 
 
-def _operating_point(context: StudyContext, calibration: Calibration) -> str:
-    point = calibration.operating_point
-    name = context.development.class_names[context.development.positive]
+def _operating_point(winner: Winner) -> str:
+    development, point = winner.context.development, winner.calibration.operating_point
     return (
-        f"An image is called {name} from a probability of {point.threshold:.3f} on: sensitivity "
-        f"{point.sensitivity:.3f} at specificity {point.specificity:.3f}, chosen on out-of-fold "
-        "predictions."
+        f"An image is called {development.class_names[development.positive]} from a probability "
+        f"of {point.threshold:.3f} on: sensitivity {point.sensitivity:.3f} at specificity "
+        f"{point.specificity:.3f}, chosen on out-of-fold predictions."
     )
 
 
-def _failures(context: StudyContext, best: FrozenTrial, calibration: Calibration) -> str:
-    rows = gather_out_of_fold(
-        list(stored_folds(best, len(context.partition.folds)).values()), context.partition.folds
-    )
-    development = context.development
-    probabilities = apply_temperature(rows.log_probabilities, calibration.temperature)
+def _failures(winner: Winner) -> str:
+    development, probabilities = winner.context.development, winner.calibrated
     predicted = probabilities.argmax(axis=1)
     wrong = predicted != development.labels
     worst = sorted(np.flatnonzero(wrong), key=lambda i: -probabilities[i, predicted[i]])[:10]
@@ -193,8 +171,9 @@ def _failures(context: StudyContext, best: FrozenTrial, calibration: Calibration
     )
 
 
-def _reproducibility(context: StudyContext, best: FrozenTrial) -> str:
+def _reproducibility(winner: Winner) -> str:
     return (
-        f"`busi-search replay {context.name} {best.number}` trains the winner again and compares "
-        "every fold. Study file, versions and fold membership are artifacts of the study run."
+        f"`busi-search replay {winner.context.name} {winner.number}` trains the winner again and "
+        "compares every fold. Study file, versions and fold membership are artifacts of the study "
+        "run."
     )

@@ -1,4 +1,4 @@
-"""Plotly figures of the search itself: its course, its cost, what was tried."""
+"""Plotly charts of the search itself: its course, its cost, what was tried."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,16 +17,16 @@ from busi_search.search.store.records import main_value
 NUM_SHADES = 6
 
 
-def history_figure(trials: Sequence[FrozenTrial], objective: str, direction: str) -> go.Figure:
+def history_chart(trials: Sequence[FrozenTrial], objective: str, direction: str) -> go.Figure:
     """Return the objective of every finished trial and the best so far."""
-    figure = go.Figure()
+    chart = go.Figure()
     complete = [t for t in trials if t.state == TrialState.COMPLETE]
     pruned = [t for t in trials if t.state == TrialState.PRUNED and t.values]
     for name, chosen, symbol, colour in (
         ("complete", complete, "circle", COLOURS[0]),
         ("pruned (to be expected)", pruned, "x-thin-open", "#999999"),
     ):
-        figure.add_scatter(
+        chart.add_scatter(
             x=[t.number for t in chosen],
             y=[main_value(t) for t in chosen],
             mode="markers",
@@ -35,7 +35,7 @@ def history_figure(trials: Sequence[FrozenTrial], objective: str, direction: str
         )
     accumulate = np.maximum.accumulate if direction == "maximize" else np.minimum.accumulate
     if complete:
-        figure.add_scatter(
+        chart.add_scatter(
             x=[t.number for t in complete],
             y=accumulate(np.asarray([main_value(t) for t in complete], dtype=float)),
             mode="lines",
@@ -43,18 +43,18 @@ def history_figure(trials: Sequence[FrozenTrial], objective: str, direction: str
             line={"color": COLOURS[1], "shape": "hv"},
         )
     if len(trials) <= 20:
-        figure.update_xaxes(dtick=1)
-    return layout(figure, "Score of every trial", "trial", objective)
+        chart.update_xaxes(dtick=1)
+    return layout(chart, "Score of every trial", "trial", objective)
 
 
-def pareto_figure(
+def pareto_chart(
     trials: Sequence[FrozenTrial], front: Sequence[FrozenTrial], objectives: Sequence[str]
 ) -> go.Figure:
     """Return the first objective over the second, the Pareto front marked."""
-    figure = go.Figure()
+    chart = go.Figure()
     complete = [t for t in trials if t.state == TrialState.COMPLETE]
     for name, chosen, colour in (("complete", complete, "#999999"), ("front", front, COLOURS[1])):
-        figure.add_scatter(
+        chart.add_scatter(
             x=[t.values[1] for t in chosen],
             y=[t.values[0] for t in chosen],
             text=[f"trial {t.number}" for t in chosen],
@@ -62,28 +62,28 @@ def pareto_figure(
             name=name,
             marker={"color": colour, "size": 9},
         )
-    return layout(figure, "Pareto front", objectives[1], objectives[0])
+    return layout(chart, "Pareto front", objectives[1], objectives[0])
 
 
-def savings_figure(num_trained: Mapping[int, int], num_folds: int) -> go.Figure:
+def savings_chart(num_trained: Mapping[int, int], num_folds: int) -> go.Figure:
     """Return how many folds of each trial were trained, and how many pruning saved.
 
     Args:
         num_trained: folds trained, by number of the trial.
         num_folds: of a complete trial.
     """
-    figure = go.Figure()
+    chart = go.Figure()
     numbers = list(num_trained)
     saved = [num_folds - num_trained[number] for number in numbers]
     trained = list(num_trained.values())
     for name, counts, colour in (("trained", trained, COLOURS[0]), ("saved", saved, "#dddddd")):
-        figure.add_bar(x=numbers, y=counts, name=name, marker_color=colour)
-    figure.update_layout(barmode="stack", bargap=0.1)
-    figure.update_yaxes(dtick=1)
-    return layout(figure, "What giving up early saved", "trial", "folds")
+        chart.add_bar(x=numbers, y=counts, name=name, marker_color=colour)
+    chart.update_layout(barmode="stack", bargap=0.1)
+    chart.update_yaxes(dtick=1)
+    return layout(chart, "What giving up early saved", "trial", "folds")
 
 
-def parallel_figure(
+def parallel_chart(
     trials: Sequence[FrozenTrial], objective: str, direction: str
 ) -> go.Figure | None:
     """Return trials as lines through their hyperparameters, dark where the score is good.
@@ -97,7 +97,7 @@ def parallel_figure(
         direction: ``maximize`` or ``minimize``.
 
     Returns:
-        The figure; None with fewer than two such trials or where nothing varied.
+        The chart; None with fewer than two such trials or where nothing varied.
     """
     scored, names = comparable_trials(trials)
     if len(scored) < 2 or not names:
@@ -108,7 +108,7 @@ def parallel_figure(
     names.append(objective)
     heights = np.stack([axis[0] for axis in axes], axis=1)
     order = np.argsort(scores if direction == "maximize" else -scores, kind="stable")
-    figure = go.Figure()
+    chart = go.Figure()
     shades = np.arange(len(order)) * NUM_SHADES // len(order)
     for shade in range(NUM_SHADES):
         chosen = order[shades == shade]
@@ -121,28 +121,28 @@ def parallel_figure(
             xs += [*range(len(names)), None]
             ys += [*heights[index], None]
             texts += [text] * (len(names) + 1)
-        figure.add_scatter(
+        chart.add_scatter(
             x=xs, y=ys, text=texts, hoverinfo="text", mode="lines", opacity=0.8,
             line={"color": colour, "width": 1.5 if shade < NUM_SHADES - 1 else 2.5},
         )  # fmt: skip
     for place, (_, ticks) in enumerate(axes):
-        figure.add_shape(type="line", x0=place, x1=place, y0=0, y1=1, line={"color": "#666666"})
+        chart.add_shape(type="line", x0=place, x1=place, y0=0, y1=1, line={"color": "#666666"})
         for height, label in ticks:
-            figure.add_annotation(
+            chart.add_annotation(
                 x=place, y=height, text=label, showarrow=False, xshift=4, xanchor="left",
                 font={"size": 11}, bgcolor="rgba(255,255,255,0.75)",
             )  # fmt: skip
-    layout(figure, "Trials through their hyperparameters", "", "")
-    figure.update_layout(showlegend=False)
-    figure.update_xaxes(
+    layout(chart, "Trials through their hyperparameters", "", "")
+    chart.update_layout(showlegend=False)
+    chart.update_xaxes(
         tickvals=list(range(len(names))),
         ticktext=[name.replace("_", "<br>") for name in names],
         range=[-0.15, len(names) - 0.6],
         showline=False,
         tickangle=0,
     )
-    figure.update_yaxes(visible=False, range=[-0.05, 1.05])
-    return figure
+    chart.update_yaxes(visible=False, range=[-0.05, 1.05])
+    return chart
 
 
 _Axis = tuple[npt.NDArray[np.float64], list[tuple[float, str]]]

@@ -1,6 +1,6 @@
 """A finished or running study as a notebook wants it: tables, figures, the page."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,10 @@ from busi_search.errors import InputError
 from busi_search.files import user_path, write_file
 from busi_search.home import Home, open_home
 from busi_search.models.predict import load_champion
-from busi_search.models.registry import MODEL_NAME, RELEASED
-from busi_search.release.rebuild import calibrate, estimate_scores
-from busi_search.release.selection import Estimate, select_trial
-from busi_search.release.winner import model_card
-from busi_search.report.study_page import render_report, report_figures
-from busi_search.search.context import StudyContext, reopen_study
+from busi_search.models.registry import MODEL_NAME
+from busi_search.release.selection import Estimate
+from busi_search.report.study_page import render_report
+from busi_search.search.context import reopen_study
 from busi_search.search.status import StudyStatus, study_status
 from busi_search.search.store.open import find_study
 from busi_search.search.store.records import (
@@ -30,7 +28,6 @@ from busi_search.search.store.records import (
     main_value,
     stored_folds,
 )
-from busi_search.spec import StudySpec
 
 TABLE_SUFFIXES = (".csv", ".parquet")
 
@@ -115,17 +112,15 @@ class Study:
         Raises:
             InputError: no complete trial yet, or the images are gone or changed.
         """
-        context, trials, _ = reopen_searched(self.home, self.name)
-        return estimate_scores(context, trials)
+        return reopen_winner(self.home, self.name).estimates
 
     def figures(self) -> dict[str, go.Figure]:
-        """Return the report's Plotly figures by name, such as ``history`` and ``roc``.
+        """Return the report's Plotly charts by name, such as ``history`` and ``roc``.
 
         Raises:
             InputError: as :meth:`estimates`.
         """
-        context, trials, best = reopen_searched(self.home, self.name)
-        return report_figures(context, trials, best, calibrate(context, best))
+        return report_charts(reopen_winner(self.home, self.name))
 
     def report(self, to: str | Path) -> Path:
         """Write the study as one self-contained HTML page and return its path.
@@ -162,24 +157,20 @@ class Study:
         return target
 
     def _onnx(self) -> bytes:
-        from busi_search.models.onnx import export_onnx
-
-        released = self.optuna_study.user_attrs.get(RELEASED)
+        released = StudyRecord(self.optuna_study).released
         if released is None:
             raise InputError(
                 f"Study '{self.name}' has no registered model yet; `busi-search run` registers "
                 "its winner."
             )
-        classifier = load_champion(self.home, f"models:/{MODEL_NAME}/{released['version']}")
-        context, _, _ = reopen_searched(self.home, self.name)
+        classifier = load_champion(self.home, f"models:/{MODEL_NAME}/{released.version}")
+        context = reopen_winner(self.home, self.name).context
         images = context.images(classifier.size_pixels)[:8]
         return export_onnx(classifier, np.array(images))
 
     def _num_folds(self) -> int:
-        identity = self.optuna_study.user_attrs.get("identity")
-        if identity is None:
-            return 0
-        return StudySpec.model_validate_json(identity["spec"]).dataset.num_folds
+        identity = StudyRecord(self.optuna_study).identity
+        return 0 if identity is None else identity.num_folds
 
 
 def load_study(name: str, *, home: Home | str | Path | None = None) -> Study:
@@ -198,37 +189,36 @@ def load_study(name: str, *, home: Home | str | Path | None = None) -> Study:
     return Study(name=name, home=place, optuna_study=find_study(place, name))
 
 
-def reopen_searched(
-    home: Home, name: str
-) -> tuple[StudyContext, Sequence[FrozenTrial], FrozenTrial]:
-    """Return a study that was searched, with its images, all its trials, and the winner.
+def reopen_winner(home: Home, name: str) -> Winner:
+    """Return the winner of a study that was searched; its images are opened and compared.
 
     Raises:
         InputError: no such study, no complete trial yet, or its data is gone or changed.
     """
     study = find_study(home, name)
-    if "origin" not in study.user_attrs:
+    if not StudyRecord(study).has_begun:
         raise InputError(f"Study '{name}' has not begun; run it first.")
     context = reopen_study(study, home=home)
-    trials = study.get_trials(deepcopy=False)
-    best = select_trial(trials, context.spec.study)
-    if best is None:
+    winner = find_winner(context, study.get_trials(deepcopy=False))
+    if winner is None:
         raise InputError(f"Study '{name}' has no fully evaluated trial yet; search on.")
-    return context, trials, best
+    return winner
 
 
 def study_page(home: Home, name: str) -> str:
     """Return the report of a study as one HTML page.
 
     Raises:
-        InputError: as :func:`reopen_searched`.
+        InputError: as :func:`reopen_winner`.
     """
-    context, trials, best = reopen_searched(home, name)
-    estimates = estimate_scores(context, trials)
-    calibration = calibrate(context, best)
-    card = model_card(context, trials, best, estimates)
-    attributes = find_study(home, name).user_attrs
-    return render_report(context, trials, best, estimates, calibration, card, attributes)
+    winner, record = reopen_winner(home, name), StudyRecord(find_study(home, name))
+    ledger = read_ledger(ledger_path(home, name))
+    return render_report(
+        winner,
+        make_model_card(winner, ledger),
+        maps=maps_of(record.explanations, winner.number),
+        versions=record.versions,
+    )
 
 
 def _figures(trial: FrozenTrial, num_folds: int) -> dict[str, float]:

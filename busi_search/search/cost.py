@@ -64,3 +64,26 @@ class CostMeter:
             total = {key: round(self._before.get(key, 0.0) + t, 3) for key, t in times.items()}
             self._study.set_user_attr(COST, total)
         self._written = time.monotonic()
+
+
+def total_cost(context: StudyContext, trials: Sequence[FrozenTrial]) -> dict[str, float]:
+    """Return the seconds of all calls that searched, and the work that the trials took.
+
+    Args:
+        context: the study.
+        trials: all its trials.
+    """
+    spent = StudyRecord(find_study(context.home, context.name)).cost
+    folds = context.partition.folds
+    results = [fold for trial in trials for fold in stored_folds(trial, len(folds)).values()]
+    broken_off = [fold for trial in trials if (fold := unfinished_fold(trial)) is not None]
+    return {
+        "seconds": spent.seconds,
+        "fold_trainings": sum(folds_begun(trial, len(folds)) for trial in trials),
+        "epochs": sum(fold.epochs for fold in broken_off)
+        + sum(len(fold.train_loss) for fold in results),
+        "image_passes": sum(fold.epochs * len(folds[fold.fold].train) for fold in broken_off)
+        + sum(fold.image_passes for fold in results),
+        "tracking_seconds": spent.tracking_seconds,
+        "search_seconds": spent.search_seconds,
+    }

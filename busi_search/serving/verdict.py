@@ -12,6 +12,7 @@ from PIL import Image
 
 from busi_search.data.images import GreyImage, decode_image, resize_image
 from busi_search.models.predict import Classifier
+from busi_search.models.registry import TEST_FIGURES
 from busi_search.serving.occlusion import occlusion_map
 
 SHOWN_PIXELS = 512
@@ -24,7 +25,7 @@ def describe_model(classifier: Classifier) -> dict[str, Any]:
     figures = {
         key.removeprefix("busi."): value
         for key, value in sorted(classifier.tags.items())
-        if key.startswith(("busi.cv_", "busi.corrected_", "busi.test_"))
+        if key.startswith(("busi.cv_", "busi.corrected_", "busi.test_")) and key != TEST_FIGURES
     }
     return {
         "name": classifier.name,

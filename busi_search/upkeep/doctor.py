@@ -15,7 +15,7 @@ import optuna
 import torch
 from optuna.trial import TrialState
 
-from busi_search.data.ledger import FILE_NAME, read_ledger
+from busi_search.data.ledger import ledger_path, read_ledger
 from busi_search.data.sources import load_dataset
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.home import Home, damage_of, quiet_mlflow, without_password
@@ -183,9 +183,8 @@ def _running_trials(home: Home, study: optuna.Study, about: str, *, fix: bool) -
 
 def _inputs(home: Home, study: optuna.Study, about: str) -> Iterator[Finding]:
     """Say which images, weights, versions and ledger are not what the study began with."""
-    ledger = home.study_folder(study.study_name) / FILE_NAME
     try:
-        read_ledger(ledger)
+        read_ledger(ledger_path(home, study.study_name))
     except BusiSearchError as error:
         yield Finding(about, "problem", str(error))
     if "identity" not in study.user_attrs:

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -8,7 +9,7 @@ from mlflow import MlflowClient
 from optuna.trial import FrozenTrial
 from sklearn.metrics import confusion_matrix
 
-from busi_search.data.ledger import append_to_ledger, num_openings, read_ledger
+from busi_search.data.ledger import append_to_ledger, ledger_path, num_openings, read_ledger
 from busi_search.data.partition import make_partition
 from busi_search.data.sealed import open_sealed_test
 from busi_search.data.sources import load_dataset
@@ -21,14 +22,12 @@ from busi_search.release.calibration import (
     choose_operating_point,
     fit_temperature,
 )
-from busi_search.release.evaluation import evaluate_sealed_test, ledger_path
-from busi_search.release.figures import (
-    compute_test_figures,
-    delong_interval,
-    paired_difference,
-)
-from busi_search.release.gate import promote_after_evaluation, study_gate
-from busi_search.release.replay import measure_leak_gap, replay_trial
+from busi_search.release.comparison import paired_difference
+from busi_search.release.evaluation import evaluate_sealed_test
+from busi_search.release.figures import compute_test_figures, delong_interval
+from busi_search.release.gate import beyond_limits, promote_after_evaluation, study_gate
+from busi_search.release.leak_gap import measure_leak_gap
+from busi_search.release.replay import replay_trial
 from busi_search.run import StudyResult, run_study
 from busi_search.search.context import StudyContext
 from busi_search.search.fold_result import FoldResult
@@ -172,6 +171,26 @@ def test_the_gate(busi_home: Home) -> None:
     assert registry.current_champion(busi_home).version == "2"
 
 
+def test_the_gate_decides_on_all_digits(busi_home: Home) -> None:
+    figures = {"sensitivity": 0.89996, "ece": 0.100001}
+    limits = Gate(min_sensitivity=0.9, max_ece=0.1)
+    assert beyond_limits(figures, limits) == [
+        "sensitivity 0.89996 is below 0.90000",
+        "calibration error 0.100001 is above 0.100000",
+    ]
+    assert beyond_limits({"sensitivity": 0.9, "ece": 0.1}, limits) == []
+    # What is stored has all digits, and so has what was stored before versions had that tag.
+    version = registry.find_version(busi_home, "candidate")
+    exact = registry.evaluated_figures(busi_home, version)
+    assert exact is not None
+    assert exact["auc"] != round(exact["auc"], 4)
+    tags = {key: v for key, v in version.tags.items() if key != registry.TEST_FIGURES}
+    assert registry.evaluated_figures(busi_home, replace(version, tags=tags)) == exact
+    tags["busi.test_sensitivity"] = "1.0000"
+    assert registry.evaluated_figures(busi_home, replace(version, tags=tags)) == exact
+    assert registry.evaluated_figures(busi_home, replace(version, tags={})) is None
+
+
 def test_replay_is_identical(tiny_result: StudyResult) -> None:
     home = tiny_result.context.home
     trials = find_study(home, "quickstart-phantom").get_trials()
@@ -180,7 +199,7 @@ def test_replay_is_identical(tiny_result: StudyResult) -> None:
         found = replay_trial(home, "quickstart-phantom", number)
         assert found.agrees
         assert found.folds
-        assert all(row["identical"] for row in found.folds)
+        assert all(fold.identical for fold in found.folds)
         assert found.differs == {}
     with pytest.raises(InputError, match="no trial 99"):
         replay_trial(home, "quickstart-phantom", 99)
@@ -194,7 +213,7 @@ def test_a_trial_that_was_given_up_early_is_replayed_on_the_folds_it_began_with(
 
     monkeypatch.setattr(replay, "stored_folds", begun)
     found = replay.replay_trial(tiny_result.context.home, "quickstart-phantom", 2)
-    assert [row["fold"] for row in found.folds] == [2]
+    assert [fold.fold for fold in found.folds] == [2]
     assert found.agrees
 
 
@@ -212,7 +231,7 @@ def test_delong_agrees_with_a_bootstrap() -> None:
     figures = compute_test_figures(
         probabilities, labels, np.arange(240), class_names=("a", "b", "c"), positive=1,
         threshold=0.5,
-    )  # fmt: skip
+    ).to_json()  # fmt: skip
     assert (low, high) == pytest.approx(tuple(figures["auc_ci95"]), abs=0.012)
     computed = compute_metrics(probabilities, labels, positive=1)
     assert {k: figures[k] for k in computed} == pytest.approx(computed)
@@ -236,9 +255,9 @@ def test_paired_difference_is_narrower_than_two_apart() -> None:
     found = paired_difference(
         softmax(better), softmax(logits), labels, np.arange(120), positive=1
     )  # fmt: skip
-    assert found["auc_difference"] > 0
-    assert found["ci95"][0] > 0
-    assert found["probability_worse"] < 0.05
+    assert found.auc > 0
+    assert found.ci95[0] > 0
+    assert found.probability_worse < 0.05
 
 
 def test_temperature_undoes_overconfidence() -> None:

@@ -8,7 +8,8 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
 
 from busi_search.data.phantom import simulate_phantom, write_phantom
-from busi_search.report.dataset_page import count_mark_pixels, describe_dataset
+from busi_search.report.burned_in_marks import count_mark_pixels
+from busi_search.report.dataset_page import describe_dataset
 
 
 def _speckle(seed: int) -> Image.Image:

@@ -5,9 +5,10 @@ import re
 import numpy as np
 import pytest
 import torch
+from busi_search.search.store.study_record import StudyRecord
 from torch import nn
 
-from busi_search.report.grad_cam import EXPLANATIONS, grad_cam, stored_maps
+from busi_search.report.grad_cam import grad_cam, maps_of
 from busi_search.report.study_view import study_page
 from busi_search.run import StudyResult
 from busi_search.search.store.open import find_study
@@ -70,11 +71,12 @@ def test_transformers_have_none() -> None:
 
 def test_the_report_shows_the_maps_of_the_winner(tiny_result: StudyResult) -> None:
     home, name = tiny_result.context.home, tiny_result.context.name
-    attributes = find_study(home, name).user_attrs
-    maps = stored_maps(attributes, attributes[EXPLANATIONS]["trial"])
+    explanations = StudyRecord(find_study(home, name)).explanations
+    assert explanations is not None
+    maps = maps_of(explanations, explanations.trial)
     assert maps
     assert all(heat.max() <= 255 for heat in maps.values())
-    assert stored_maps(attributes, -1) == {}
+    assert maps_of(explanations, -1) == maps_of(None, explanations.trial) == {}
     page = study_page(home, name)
     assert "Grad-CAM" in page
     assert len(re.findall("with what spoke for it", page)) == len(maps)

@@ -6,13 +6,14 @@ import numpy as np
 import optuna
 import pytest
 
-from busi_search.report.gallery import choose_images, gallery_section
+from busi_search.report.gallery import choose_images, make_gallery
 from busi_search.report.importance import (
-    importance_figure,
+    importance_chart,
     parameter_importances,
-    slice_figure,
+    slice_chart,
 )
-from busi_search.report.search_charts import parallel_figure
+from busi_search.report.rendering import render
+from busi_search.report.search_charts import parallel_chart
 from busi_search.report.study_view import study_page
 from busi_search.run import StudyResult
 
@@ -36,7 +37,7 @@ def test_what_the_score_depends_on_comes_first() -> None:
     assert next(iter(shares)) == "learning_rate"
     assert shares["learning_rate"] > 0.8
     assert sum(shares.values()) == pytest.approx(1)
-    assert list(importance_figure(shares).data[0].y)[-1] == "learning_rate"
+    assert list(importance_chart(shares).data[0].y)[-1] == "learning_rate"
 
 
 def test_few_or_equal_trials_say_nothing() -> None:
@@ -57,14 +58,14 @@ def test_hyperparameters_that_never_moved_explain_nothing() -> None:
 
 def test_slices_show_every_complete_trial_on_the_scale_it_was_drawn_from() -> None:
     trials = trials_of(score, 12)
-    figure = slice_figure(trials, "cv_auc")
+    figure = slice_chart(trials, "cv_auc")
     assert figure is not None
     titles = [note.text for note in figure.layout.annotations]
     assert titles == ["balanced", "dropout", "learning_rate"]
     assert all(len(points.y) == 12 for points in figure.data)
     assert set(figure.data[0].x) == {"True", "False"}
     assert [figure.layout[f"xaxis{n}"].type for n in ("", 2, 3)] == [None, None, "log"]
-    assert slice_figure([], "cv_auc") is None
+    assert slice_chart([], "cv_auc") is None
 
 
 def test_known_systems_outside_of_the_space_hide_no_hyperparameter() -> None:
@@ -84,10 +85,10 @@ def test_known_systems_outside_of_the_space_hide_no_hyperparameter() -> None:
         "dropout",
         "learning_rate",
     }
-    lines = parallel_figure(trials, "cv_auc", "maximize")
+    lines = parallel_chart(trials, "cv_auc", "maximize")
     assert lines is not None
     assert len(lines.layout.xaxis.ticktext) == 4
-    slices = slice_figure(trials, "cv_auc")
+    slices = slice_chart(trials, "cv_auc")
     assert slices is not None
     # What never varied says nothing.
     assert [note.text for note in slices.layout.annotations] == [
@@ -122,7 +123,7 @@ def test_the_page_shows_them_and_stays_small(tiny_result: StudyResult) -> None:
 def test_names_are_escaped_and_a_perfect_model_shows_no_errors(tiny_result: StudyResult) -> None:
     development = tiny_result.context.development
     odd = replace(development, paths=tuple(f"<b>{n}" for n in range(len(development))))
-    section = gallery_section(odd, np.eye(3)[development.labels], {})
+    section = render("gallery.html", gallery=make_gallery(odd, np.eye(3)[development.labels], {}))
     assert "Misclassified: 0 of" in section
     assert "<p>None.</p>" in section
     assert "&lt;b&gt;0" in section

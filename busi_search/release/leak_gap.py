@@ -1,0 +1,94 @@
+"""What a score would gain if near-duplicates were torn apart."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from busi_search.data.folds import make_folds
+from busi_search.errors import InputError
+from busi_search.home import Home
+from busi_search.search.context import StudyContext, reopen_study
+from busi_search.search.cross_validation import cross_validate_configuration
+from busi_search.search.store.open import find_study
+from busi_search.search.store.records import (
+    best_of_study,
+    cv_metrics,
+    has_started,
+    trial_hyperparameters,
+)
+from busi_search.seeding import derive_seed
+from busi_search.spec import Hyperparameters
+from busi_search.training.cpu_setup import train_on_one_core
+
+
+@dataclass(frozen=True)
+class LeakGap:
+    """One configuration on folds that ignore near-duplicates and on folds that keep them together.
+
+    Attributes:
+        trial: whose configuration.
+        random: ``cv_`` figures on random folds.
+        grouped: on grouped folds; same images, seeds and everything else.
+        num_split_groups: groups that the random folds tear apart.
+    """
+
+    trial: int
+    random: dict[str, float]
+    grouped: dict[str, float]
+    num_split_groups: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the gap as ``busi-search leak-gap --json`` prints it."""
+        return asdict(self)
+
+
+def measure_leak_gap(
+    home: Home, study_name: str, number: int | None = None, *, device: str = "cpu"
+) -> LeakGap:
+    """Measure what leaking near-duplicates would add to a study's figures.
+
+    Args:
+        home: where the stores are.
+        study_name: the study.
+        number: trial whose configuration is used (default: the best).
+        device: PyTorch's name of the device.
+
+    Raises:
+        InputError: no such study or trial, or the data is gone or changed.
+    """
+    study = find_study(home, study_name)
+    if number is None:
+        best = best_of_study(study)
+        if best is None:
+            raise InputError(f"Study '{study_name}' has no fully evaluated trial yet.")
+        number = best.number
+    trials = study.get_trials(deepcopy=False)
+    if not 0 <= number < len(trials) or not has_started(trials[number]):
+        raise InputError(f"Study '{study_name}' has no trial {number} with a configuration.")
+    context = reopen_study(study, home=home, device=device)
+    hyperparameters = trial_hyperparameters(trials[number])
+    sizes = np.unique(context.groups, return_counts=True)[1]
+    train_on_one_core()
+    return LeakGap(
+        trial=number,
+        random=_on_random_folds(context, hyperparameters, number),
+        grouped=cv_metrics(
+            list(cross_validate_configuration(context, hyperparameters, trial_number=number))
+        ),
+        num_split_groups=int(np.sum(sizes > 1)),
+    )
+
+
+def _on_random_folds(
+    context: StudyContext, hyperparameters: Hyperparameters, trial: int
+) -> dict[str, float]:
+    """Return the figures on folds that ignore groups; everything else is as in the study."""
+    labels = context.development.labels
+    alone = np.arange(len(labels))
+    seed = derive_seed(context.spec.study.seed, -1, -1, "folds")
+    folds = make_folds(labels, alone, num_folds=len(context.partition.folds), seed=seed)
+    results = cross_validate_configuration(
+        context, hyperparameters, trial_number=trial, folds=folds, groups=alone
+    )
+    return cv_metrics(list(results))

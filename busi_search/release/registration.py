@@ -1,0 +1,231 @@
+"""A winner's models in the registry: exported, checked, and found again."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version as package_version
+from typing import Any
+
+import numpy as np
+import torch
+
+from busi_search.errors import BusiSearchError
+from busi_search.models.ensemble import FoldEnsemble
+from busi_search.models.out_of_distribution import fit_out_of_distribution_check
+from busi_search.models.predict import load_champion
+from busi_search.models.registry import (
+    RegisteredVersion,
+    add_tags,
+    list_versions,
+    make_candidate,
+    register_version,
+)
+from busi_search.release.descriptions import describe_version
+from busi_search.release.selection import Estimate
+from busi_search.release.winner import Winner
+from busi_search.search.mlflow.study import git_commit
+from busi_search.search.store.study_record import Released
+
+# Probabilities before and after export may differ by rounding only.
+EXPORT_TOLERANCE = 1e-5
+# Tags of a version; the hash is set after its export was checked.
+REBUILT = "busi.rebuilt_difference"
+PREDICTIONS = "busi.predictions"
+WEIGHTS_SHA256 = "busi.weights_sha256"
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A version of the registry that holds a winner's models.
+
+    Attributes:
+        version: the registered model.
+        rebuilt_difference: largest difference of a probability between the winner's stored
+            out-of-fold predictions and those of the models that were registered.
+        new: whether the study had not noted it before.
+    """
+
+    version: RegisteredVersion
+    rebuilt_difference: float
+    new: bool
+
+
+@dataclass(frozen=True)
+class Release:
+    """What became of a search.
+
+    Attributes:
+        trial: number of the winner.
+        version: the registered model.
+        estimates: its figures, corrected for the choice, by name of the metric.
+        metric: the one it was chosen by.
+        metrics: the winner's ``cv_`` figures.
+        params: its full configuration.
+        rebuilt_difference: largest difference of a probability between the winner's stored
+            out-of-fold predictions and those of the models that were registered.
+        new: whether this call registered it, or found it registered.
+    """
+
+    trial: int
+    version: RegisteredVersion
+    estimates: Mapping[str, Estimate]
+    metric: str
+    metrics: Mapping[str, float]
+    params: Mapping[str, Any]
+    rebuilt_difference: float
+    new: bool
+
+    @property
+    def estimate(self) -> Estimate:
+        """The objective, corrected for the choice."""
+        return self.estimates[self.metric]
+
+
+def release_of(
+    winner: Winner, registered: Registered, estimates: Mapping[str, Estimate]
+) -> Release:
+    """Put together what became of a search.
+
+    Args:
+        winner: the chosen trial.
+        registered: its version.
+        estimates: its figures, corrected for the choice: its own, or as noted earlier.
+    """
+    return Release(
+        trial=winner.number,
+        version=registered.version,
+        estimates=estimates,
+        metric=winner.context.spec.study.metric,
+        metrics=winner.metrics,
+        params=winner.hyperparameters.model_dump(),
+        rebuilt_difference=registered.rebuilt_difference,
+        new=registered.new,
+    )
+
+
+def noted_version(winner: Winner, noted: Released | None) -> Registered | None:
+    """Return the version that a study noted, if the same trial won and the registry still has it.
+
+    Args:
+        winner: the chosen trial.
+        noted: what the study kept of its latest release.
+    """
+    if noted is None or noted.trial != winner.number:
+        return None
+    for version in list_versions(winner.context.home):
+        mine = version.tags.get("busi.study") == winner.context.name
+        if mine and version.version == noted.version:
+            return Registered(version, noted.rebuilt_difference, new=False)
+    return None
+
+
+def checked_version(winner: Winner) -> Registered | None:
+    """Find the checked version of a winner, for the case that it was registered but not noted."""
+    wanted = {
+        "busi.study": winner.context.name,
+        "busi.trial": str(winner.number),
+        PREDICTIONS: winner.predictions_digest,
+    }
+    for version in list_versions(winner.context.home):
+        checked = WEIGHTS_SHA256 in version.tags and REBUILT in version.tags
+        if checked and wanted.items() <= version.tags.items():
+            candidate = make_candidate(winner.context.home, version)
+            return Registered(candidate, float(candidate.tags[REBUILT]), new=True)
+    return None
+
+
+def register_winner(
+    winner: Winner,
+    ensemble: FoldEnsemble,
+    difference: float,
+    *,
+    experiment_id: str,
+    run_id: str,
+) -> Registered:
+    """Export the models, register them, check what was registered, and make it the candidate.
+
+    Args:
+        winner: the chosen trial.
+        ensemble: its fold models, trained again.
+        difference: by how much their predictions differ from the stored ones at most.
+        experiment_id, run_id: of the study in MLflow.
+
+    Raises:
+        BusiSearchError: the registry refuses, or the exported model answers otherwise.
+    """
+    context = winner.context
+    version = register_version(
+        context.home,
+        ensemble,
+        experiment_id=experiment_id,
+        run_id=run_id,
+        size_pixels=winner.hyperparameters.image_size_pixels,
+        num_classes=len(context.development.class_names),
+        metadata={"busi_search": _metadata(winner)},
+        tags=_tags(winner, difference),
+        description=describe_version(winner),
+    )
+    provenance = {
+        WEIGHTS_SHA256: _check_export(winner, ensemble, version),
+        "busi.code_version": package_version("busi-search"),
+    }
+    add_tags(context.home, version, provenance | git_commit())
+    return Registered(make_candidate(context.home, version), difference, new=True)
+
+
+def _metadata(winner: Winner) -> dict[str, Any]:
+    """What whoever asks the model must know; stored inside it."""
+    context, size_pixels = winner.context, winner.hyperparameters.image_size_pixels
+    development, point = context.development, winner.calibration.operating_point
+    check = fit_out_of_distribution_check(context.images(size_pixels))
+    return {
+        "class_names": list(development.class_names),
+        "positive_class": development.class_names[development.positive],
+        "image_size_pixels": size_pixels,
+        "preprocessing": "decode, grey by ITU-R BT.601 luminance, resize to a square with an "
+        "antialiased bilinear filter, float32 in [0, 255], shape (N, 1, S, S); normalisation, "
+        "softmax, the average over folds and the temperature are inside the model",
+        "temperature": winner.calibration.temperature,
+        "operating_threshold": point.threshold,
+        "operating_sensitivity": point.sensitivity,
+        "operating_specificity": point.specificity,
+        "familiarity": check.to_json(),
+        "simulated": development.simulated,
+        "study": context.name,
+        "trial": winner.number,
+        "dataset_fingerprint": context.partition.fingerprint,
+    }
+
+
+def _tags(winner: Winner, difference: float) -> dict[str, str]:
+    context, estimate = winner.context, winner.estimate
+    objective = context.spec.study.objective
+    return {
+        "busi.study": context.name,
+        "busi.trial": str(winner.number),
+        "busi.dataset": context.development.name,
+        "busi.fingerprint": context.partition.fingerprint,
+        "busi.partition": context.partition.digest(),
+        "busi.simulated": str(context.development.simulated).lower(),
+        f"busi.{objective}": f"{estimate.naive:.4f}",
+        f"busi.corrected_{objective}": f"{estimate.value:.4f}",
+        PREDICTIONS: winner.predictions_digest,
+        REBUILT: f"{difference:.3g}",
+    }
+
+
+def _check_export(winner: Winner, ensemble: FoldEnsemble, version: RegisteredVersion) -> str:
+    """Load what was registered, compare its answers with the models' own, and return its hash."""
+    context = winner.context
+    loaded = load_champion(context.home, f"models:/{version.name}/{version.version}")
+    pixels = np.array(context.images(winner.hyperparameters.image_size_pixels)[:5])
+    inputs = torch.from_numpy(pixels).unsqueeze(1).to(torch.float32)
+    with torch.inference_mode():
+        expected = ensemble(inputs).numpy()
+    for count in (1, len(pixels)):
+        difference = float(np.abs(loaded.predict_pixels(pixels[:count]) - expected[:count]).max())
+        if difference > EXPORT_TOLERANCE:
+            raise BusiSearchError(
+                f"The exported model's probabilities differ by {difference:.2g} from the trained "
+                f"model's; version {version.version} must not be used."
+            )
+    return loaded.weights_sha256

@@ -1,0 +1,57 @@
+"""What MLflow's copy of a study is told of its winner: figures, description, page, model card."""
+
+import json
+
+import numpy as np
+
+from busi_search.data.ledger import ledger_path, read_ledger
+from busi_search.models.registry import RegisteredVersion
+from busi_search.release.descriptions import corrected_figures, describe_study
+from busi_search.release.selection import pareto_front
+from busi_search.release.winner import Winner
+from busi_search.report.grad_cam import maps_of
+from busi_search.report.model_card import card_markdown, make_model_card
+from busi_search.report.study_page import render_report
+from busi_search.search.mlflow.tracking import Tracker
+from busi_search.search.store.study_record import StudyRecord
+
+
+def publish_winner(
+    winner: Winner, version: RegisteredVersion, record: StudyRecord, tracker: Tracker
+) -> None:
+    """Write figures, description, page and model card of a winner to the study's run.
+
+    Args:
+        winner: the study's winner.
+        version: the registered model.
+        record: what the study keeps about itself.
+        tracker: started.
+
+    Raises:
+        TrackingAway: the store does not take them.
+    """
+    context = winner.context
+    finite = {key: value for key, value in winner.metrics.items() if np.isfinite(value)}
+    tags = {
+        "busi.best_trial": str(winner.number),
+        "busi.model_version": version.version,
+        "mlflow.note.content": describe_study(winner, version),
+    }
+    tracker.log_result(finite | corrected_figures(winner.estimates), tags)
+    if context.spec.study.further_objectives:
+        front = {trial.number for trial in pareto_front(winner.trials, context.spec.study)}
+        tracker.tag_trials(front, "busi.pareto")
+    card = make_model_card(winner, read_ledger(ledger_path(context.home, context.name)))
+    page = render_report(
+        winner,
+        card,
+        maps=maps_of(record.explanations, winner.number),
+        versions=record.versions,
+    )
+    tracker.log_texts(
+        {
+            "report.html": page,
+            "model_card.md": card_markdown(context.name, card),
+            "best_hyperparameters.json": json.dumps(winner.hyperparameters.model_dump(), indent=2),
+        }
+    )

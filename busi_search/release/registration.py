@@ -147,7 +147,8 @@ def register_winner(
         winner: the chosen trial.
         ensemble: its fold models, trained again.
         difference: by how much their predictions differ from the stored ones at most.
-        experiment_id, run_id: of the study in MLflow.
+        experiment_id: of the study in MLflow.
+        run_id: likewise.
 
     Raises:
         BusiSearchError: the registry refuses, or the exported model answers otherwise.

@@ -11,23 +11,31 @@ import pandas as pd
 import plotly.graph_objects as go
 from optuna.trial import FrozenTrial, TrialState
 
+from busi_search.data.ledger import ledger_path, read_ledger
 from busi_search.errors import InputError
 from busi_search.files import user_path, write_file
 from busi_search.home import Home, open_home
+from busi_search.models.onnx import export_onnx
 from busi_search.models.predict import load_champion
 from busi_search.models.registry import MODEL_NAME
 from busi_search.release.selection import Estimate
+from busi_search.release.winner import Winner, find_winner
+from busi_search.report.grad_cam import maps_of
+from busi_search.report.model_card import make_model_card
+from busi_search.report.study_charts import report_charts
 from busi_search.report.study_page import render_report
 from busi_search.search.context import reopen_study
 from busi_search.search.status import StudyStatus, study_status
 from busi_search.search.store.open import find_study
 from busi_search.search.store.records import (
-    HYPERPARAMETERS,
     best_of_study,
     cv_metrics,
     main_value,
+    recipe_name,
     stored_folds,
+    stored_hyperparameters,
 )
+from busi_search.search.store.study_record import StudyRecord
 
 TABLE_SUFFIXES = (".csv", ".parquet")
 
@@ -88,7 +96,7 @@ class Study:
         return BestTrial(
             number=best.number,
             value=value,
-            params=dict(best.user_attrs[HYPERPARAMETERS]),
+            params=stored_hyperparameters(best),
             metrics=_figures(best, self._num_folds()),
         )
 
@@ -235,8 +243,8 @@ def _row(trial: FrozenTrial, num_folds: int) -> dict[str, Any]:
         "seconds": sum(fold.seconds for fold in folds.values()),
         "started": trial.datetime_start,
         "finished": trial.datetime_complete,
-        "recipe": trial.user_attrs.get("recipe"),
+        "recipe": recipe_name(trial),
     }
     if trial.state == TrialState.COMPLETE:
         row |= _figures(trial, num_folds)
-    return row | dict(trial.user_attrs.get(HYPERPARAMETERS, {}))
+    return row | stored_hyperparameters(trial)

@@ -13,7 +13,7 @@ from busi_search.errors import InputError, TrackingAway
 from busi_search.home import Home, open_home
 from busi_search.release.winner import Release, release_winner
 from busi_search.search.context import StudyContext, reopen_study
-from busi_search.search.cost import COST, CostMeter
+from busi_search.search.cost import CostMeter
 from busi_search.search.driver import join_search, run_search
 from busi_search.search.executors import Executor, InlineExecutor, ProcessExecutor
 from busi_search.search.mlflow.retry import tracking_errors
@@ -23,6 +23,7 @@ from busi_search.search.progress import SearchProgress
 from busi_search.search.store.faults import storage_errors
 from busi_search.search.store.open import find_study
 from busi_search.search.store.records import stored_folds, unfinished_fold
+from busi_search.search.store.study_record import StudyRecord
 
 
 @dataclass(frozen=True)
@@ -233,15 +234,14 @@ def _kept(context: StudyContext, progress: SearchProgress, problem: str) -> Trac
 
 def _total_cost(context: StudyContext, progress: SearchProgress) -> dict[str, float]:
     """Return the seconds of all calls that searched, and count the work."""
-    study = find_study(context.home, context.name)
-    total: dict[str, float] = study.user_attrs.get(COST, {})
+    total = StudyRecord(find_study(context.home, context.name)).cost
     num_folds = len(context.partition.folds)
     results = [
         fold for trial in progress.trials for fold in stored_folds(trial, num_folds).values()
     ]
     broken_off = [fold for trial in progress.trials if (fold := unfinished_fold(trial)) is not None]
     return {
-        "seconds": total.get("seconds", 0.0),
+        "seconds": total.seconds,
         "fold_trainings": progress.folds_trained,
         "epochs": sum(fold.epochs for fold in broken_off)
         + sum(len(fold.train_loss) for fold in results),
@@ -249,8 +249,8 @@ def _total_cost(context: StudyContext, progress: SearchProgress) -> dict[str, fl
             fold.epochs * len(context.partition.folds[fold.fold].train) for fold in broken_off
         )
         + sum(fold.image_passes for fold in results),
-        "tracking_seconds": total.get("tracking_seconds", 0.0),
-        "search_seconds": total.get("search_seconds", 0.0),
+        "tracking_seconds": total.tracking_seconds,
+        "search_seconds": total.search_seconds,
     }
 
 

@@ -14,7 +14,6 @@ from busi_search.errors import InputError
 from busi_search.home import Home
 from busi_search.models.predict import Classifier, load_champion
 from busi_search.models.registry import (
-    RELEASED,
     RegisteredVersion,
     current_champion,
     find_version,
@@ -23,6 +22,7 @@ from busi_search.models.registry import (
 from busi_search.release.figures import compute_test_figures, paired_difference
 from busi_search.search.context import StudyContext, reopen_study
 from busi_search.search.store.open import find_study
+from busi_search.search.store.study_record import StudyRecord
 
 
 @dataclass(frozen=True)
@@ -79,11 +79,11 @@ def evaluate_sealed_test(home: Home, study_name: str, *, version: str | None = N
         BusiSearchError: the ledger was tampered with.
     """
     study = find_study(home, study_name)
-    released = study.user_attrs.get(RELEASED)
+    released = StudyRecord(study).released
     if version is None:
         if released is None:
             raise InputError(f"Study '{study_name}' has registered no model yet; finish it first.")
-        version = str(released["version"])
+        version = released.version
     chosen = find_version(home, version)
     context = reopen_study(study, home=home)
     if chosen.tags.get("busi.partition") != context.partition.digest():

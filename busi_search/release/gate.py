@@ -29,6 +29,7 @@ from busi_search.models.registry import (
 )
 from busi_search.release.evaluation import evaluate_sealed_test
 from busi_search.search.store.open import find_study
+from busi_search.search.store.study_record import StudyRecord
 from busi_search.spec import Gate
 from busi_search.study_files import parse_spec
 
@@ -237,7 +238,9 @@ def promote_after_evaluation(
 def study_gate(home: Home, study_name: str) -> Gate:
     """Return the ``[gate]`` of a study's file; the default where the study is not on this home."""
     try:
-        text = find_study(home, study_name).user_attrs["spec_text"]
-    except (InputError, KeyError):
+        text = StudyRecord(find_study(home, study_name)).spec_text
+    except InputError:
+        return Gate()
+    if not text:
         return Gate()
     return parse_spec(tomllib.loads(text), origin=f"study '{study_name}'").gate

@@ -15,12 +15,14 @@ from busi_search.search.fold_result import FoldResult
 from busi_search.search.store.identity import environment
 from busi_search.search.store.open import find_study
 from busi_search.search.store.records import (
-    HYPERPARAMETERS,
     best_of_study,
     cv_metrics,
     first_fold,
     stored_folds,
+    stored_hyperparameters,
+    trial_hyperparameters,
 )
+from busi_search.search.store.study_record import StudyRecord
 from busi_search.seeding import derive_seed
 from busi_search.spec import Hyperparameters
 from busi_search.training.cpu_setup import train_on_one_core
@@ -98,9 +100,9 @@ def replay_trial(home: Home, study_name: str, number: int, *, device: str = "cpu
     trial = trials[number]
     context = reopen_study(study, home=home, device=device)
     stored = stored_folds(trial, len(context.partition.folds))
-    if not stored or HYPERPARAMETERS not in trial.user_attrs:
+    if not stored or not stored_hyperparameters(trial):
         raise InputError(f"Trial {number} of '{study_name}' finished no fold to compare with.")
-    hyperparameters = Hyperparameters(**trial.user_attrs[HYPERPARAMETERS])
+    hyperparameters = trial_hyperparameters(trial)
     first = first_fold(context.spec.study, number, len(context.partition.folds))
     again = _train(context, hyperparameters, number, first=first, num_folds=len(stored))
     rows = []
@@ -119,7 +121,7 @@ def replay_trial(home: Home, study_name: str, number: int, *, device: str = "cpu
             }
         )
     tolerance = 0.0 if device == "cpu" else GPU_TOLERANCE
-    then, now = study.user_attrs["versions"], environment()
+    then, now = StudyRecord(study).versions, environment()
     return Replay(
         trial=number,
         folds=rows,
@@ -170,10 +172,10 @@ def measure_leak_gap(
             raise InputError(f"Study '{study_name}' has no fully evaluated trial yet.")
         number = best.number
     trials = study.get_trials(deepcopy=False)
-    if not 0 <= number < len(trials) or HYPERPARAMETERS not in trials[number].user_attrs:
+    if not 0 <= number < len(trials) or not stored_hyperparameters(trials[number]):
         raise InputError(f"Study '{study_name}' has no trial {number} with a configuration.")
     context = reopen_study(study, home=home, device=device)
-    hyperparameters = Hyperparameters(**trials[number].user_attrs[HYPERPARAMETERS])
+    hyperparameters = trial_hyperparameters(trials[number])
     sizes = np.unique(context.groups, return_counts=True)[1]
     return LeakGap(
         trial=number,

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version as package_version
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import optuna
 import torch
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from busi_search.data.image_cache import load_images
 from busi_search.data.ledger import FILE_NAME, read_ledger
@@ -18,7 +18,6 @@ from busi_search.errors import BusiSearchError
 from busi_search.models.out_of_distribution import fit_out_of_distribution_check
 from busi_search.models.predict import load_champion
 from busi_search.models.registry import (
-    RELEASED,
     FoldEnsemble,
     RegisteredVersion,
     add_tags,
@@ -43,13 +42,19 @@ from busi_search.report.descriptions import (
     describe_study,
     describe_version,
 )
-from busi_search.report.grad_cam import EXPLANATIONS, explain_images
+from busi_search.report.grad_cam import explain_images
 from busi_search.report.model_card import Card, card_markdown, make_model_card
 from busi_search.report.study_page import render_report
 from busi_search.search.context import StudyContext
 from busi_search.search.mlflow.tracking import Tracker, git_commit
 from busi_search.search.store.open import open_storage
-from busi_search.search.store.records import cv_metrics, stored_folds, trial_hyperparameters
+from busi_search.search.store.records import (
+    cv_metrics,
+    num_finished,
+    stored_folds,
+    trial_hyperparameters,
+)
+from busi_search.search.store.study_record import Released, StudyRecord
 
 # Probabilities before and after export may differ by rounding only.
 EXPORT_TOLERANCE = 1e-5
@@ -112,44 +117,46 @@ def release_winner(context: StudyContext, tracker: Tracker) -> Release:
         raise BusiSearchError(
             f"Study '{context.name}' has no fully evaluated trial to release; search on."
         )
-    finished = sum(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in trials)
-    released = _still_registered(context, study.user_attrs.get(RELEASED, {}))
-    if released.get("finished") == finished and released.get("trial") == best.number:
+    record, finished = StudyRecord(study), num_finished(trials)
+    released = _still_registered(context, record.released)
+    same = released is not None and released.trial == best.number
+    if released is not None and same and released.finished == finished:
         tracker.mark("complete")
         return _stored_release(context, best, released)
     tracker.mark("releasing")
     estimates = estimate_scores(context, trials)
-    if released.get("trial") == best.number:
-        version = find_version(context.home, released["version"])
-        difference, new = float(released["rebuilt_difference"]), False
+    if released is not None and same:
+        version = find_version(context.home, released.version)
+        difference, new = released.rebuilt_difference, False
     elif (registered := _registered(context, best)) is not None:
         version = make_candidate(context.home, registered)
         difference, new = float(version.tags[REBUILT]), True
     else:
         version, difference = _rebuild_and_register(context, study, best, estimates, tracker)
         new = True
-    _log_release(context, tracker, trials, best, estimates, version, study.user_attrs)
-    study.set_user_attr(
-        RELEASED,
-        {
-            "finished": finished,
-            "trial": best.number,
-            "version": version.version,
-            "estimates": {metric: asdict(estimate) for metric, estimate in estimates.items()},
-            "rebuilt_difference": difference,
-        },
+    _log_release(context, tracker, trials, best, estimates, version, record)
+    record.set_released(
+        Released(
+            finished=finished,
+            trial=best.number,
+            version=version.version,
+            estimates={metric: asdict(estimate) for metric, estimate in estimates.items()},
+            rebuilt_difference=difference,
+        )
     )
     tracker.mark("complete")
     return _release(context, best, version, estimates, difference, new=new)
 
 
-def _still_registered(context: StudyContext, released: dict[str, Any]) -> dict[str, Any]:
+def _still_registered(context: StudyContext, released: Released | None) -> Released | None:
     """Return what a study noted of its release, or nothing where the registry lost it."""
-    for version in list_versions(context.home) if released else ():
+    if released is None:
+        return None
+    for version in list_versions(context.home):
         mine = version.tags.get("busi.study") == context.name
-        if mine and version.version == released["version"]:
+        if mine and version.version == released.version:
             return released
-    return {}
+    return None
 
 
 def _registered(context: StudyContext, best: FrozenTrial) -> RegisteredVersion | None:
@@ -166,10 +173,10 @@ def _registered(context: StudyContext, best: FrozenTrial) -> RegisteredVersion |
     return None
 
 
-def _stored_release(context: StudyContext, best: FrozenTrial, released: dict[str, Any]) -> Release:
-    version = find_version(context.home, released["version"])
-    estimates = {metric: Estimate(**found) for metric, found in released["estimates"].items()}
-    difference = float(released["rebuilt_difference"])
+def _stored_release(context: StudyContext, best: FrozenTrial, released: Released) -> Release:
+    version = find_version(context.home, released.version)
+    estimates = {metric: Estimate(**found) for metric, found in released.estimates.items()}
+    difference = released.rebuilt_difference
     return _release(context, best, version, estimates, difference, new=False)
 
 
@@ -203,7 +210,8 @@ def _rebuild_and_register(
     tracker: Tracker,
 ) -> tuple[RegisteredVersion, float]:
     model, difference = rebuild_ensemble(context, best)
-    study.set_user_attr(EXPLANATIONS, explain_images(context, best, model.fold_models))
+    explanations = explain_images(context, best, model.fold_models)
+    StudyRecord(study).set_explanations(explanations)
     estimate = estimates[context.spec.study.metric]
     calibration = calibrate(context, best)
     hyperparameters = trial_hyperparameters(best)
@@ -287,7 +295,7 @@ def _log_release(
     best: FrozenTrial,
     estimates: dict[str, Estimate],
     version: RegisteredVersion,
-    attributes: Mapping[str, Any],
+    record: StudyRecord,
 ) -> None:
     estimate = estimates[context.spec.study.metric]
     folds = stored_folds(best, len(context.partition.folds))
@@ -310,7 +318,7 @@ def _log_release(
     tracker.log_texts(
         {
             "report.html": render_report(
-                context, trials, best, estimates, calibrate(context, best), card, attributes
+                context, trials, best, estimates, calibrate(context, best), card, record
             ),
             "model_card.md": card_markdown(context.name, card),
             "best_hyperparameters.json": json.dumps(

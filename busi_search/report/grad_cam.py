@@ -1,7 +1,6 @@
 """Where a convolutional network looked when it gave an answer: gradient-weighted activations."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +13,11 @@ from busi_search.report.gallery import choose_images
 from busi_search.search.context import StudyContext
 from busi_search.search.fold_result import gather_out_of_fold
 from busi_search.search.store.records import stored_folds, trial_hyperparameters
+from busi_search.search.store.study_record import Explanations
 from busi_search.training.metrics import softmax
 from busi_search.training.zoo import ImageClassifier
 
-# Attribute of an Optuna study: the maps of the images that the report shows.
-EXPLANATIONS = "explanations"
+# A map has so many rows and columns at most.
 MAX_CELLS = 14
 
 _Map = npt.NDArray[np.float32]
@@ -71,7 +70,7 @@ def grad_cam(model: ImageClassifier, pixels: Tensor, classes: Tensor) -> _Map | 
 
 def explain_images(
     context: StudyContext, trial: FrozenTrial, models: Sequence[ImageClassifier]
-) -> dict[str, Any]:
+) -> Explanations:
     """Return the maps of the development images that the report will show, ready to be stored.
 
     Each image is explained by the model of the fold that held it out, for the class it called.
@@ -99,17 +98,16 @@ def explain_images(
             break
         for index, rows in zip(indices, heat, strict=True):
             maps[str(int(index))] = np.rint(255 * rows).astype(int).tolist()
-    return {"trial": trial.number, "maps": maps}
+    return Explanations(trial.number, maps)
 
 
-def stored_maps(attributes: Mapping[str, Any], trial: int) -> dict[int, npt.NDArray[np.uint8]]:
+def stored_maps(found: Explanations | None, trial: int) -> dict[int, npt.NDArray[np.uint8]]:
     """Return what :func:`explain_images` found, by image, if it is of this trial.
 
     Args:
-        attributes: of the Optuna study.
+        found: what the study stored.
         trial: number of the winner.
     """
-    found = attributes.get(EXPLANATIONS, {})
-    if found.get("trial") != trial:
+    if found is None or found.trial != trial:
         return {}
-    return {int(index): np.array(rows, dtype=np.uint8) for index, rows in found["maps"].items()}
+    return {int(index): np.array(rows, dtype=np.uint8) for index, rows in found.maps.items()}

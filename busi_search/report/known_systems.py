@@ -4,11 +4,17 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from busi_search.search.context import StudyContext
 from busi_search.search.pruning import Evidence, paired_differences, weigh
-from busi_search.search.store.records import cv_metrics, stored_folds, trial_hyperparameters
+from busi_search.search.store.records import (
+    cv_metrics,
+    is_finished,
+    recipe_name,
+    stored_folds,
+    trial_hyperparameters,
+)
 
 
 @dataclass(frozen=True)
@@ -45,10 +51,8 @@ def known_systems(
     reported = {str(e.get("name")): str(e.get("reported", "")) for e in context.spec.recipe}
     systems = []
     for trial in trials:
-        if "recipe" not in trial.user_attrs or trial.state not in (
-            TrialState.COMPLETE,
-            TrialState.PRUNED,
-        ):
+        name = recipe_name(trial)
+        if name is None or not is_finished(trial):
             continue
         done = stored_folds(trial, len(folds))
         if not done:
@@ -56,7 +60,6 @@ def known_systems(
         order = sorted(done)
         results = [done[index] for index in order]
         evidence = weigh(paired_differences(context, results, best), len(folds))
-        name = str(trial.user_attrs["recipe"])
         systems.append(
             KnownSystem(
                 name=name,

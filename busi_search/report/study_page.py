@@ -31,10 +31,14 @@ from busi_search.search.sampler_view import with_expected_values
 from busi_search.search.store.records import (
     cv_metrics,
     folds_begun,
+    is_finished,
     main_value,
+    num_finished,
+    recipe_name,
     stored_folds,
     trial_hyperparameters,
 )
+from busi_search.search.store.study_record import StudyRecord
 from busi_search.training.metrics import softmax
 
 PHANTOM_WARNING = "Simulated phantoms: these scores mean nothing for patients."
@@ -79,7 +83,7 @@ def render_report(
     estimates: Mapping[str, Estimate],
     calibration: Calibration,
     card: Card,
-    attributes: Mapping[str, Any],
+    record: StudyRecord,
 ) -> str:
     """Return a self-contained HTML page about a finished search.
 
@@ -90,7 +94,7 @@ def render_report(
         estimates: its figures, corrected for having been chosen.
         calibration: its temperature and operating point.
         card: the items of the model card.
-        attributes: of the Optuna study: what it ran on, and maps of the images to look at.
+        record: of the study: what it ran on, and maps of the images to look at.
     """
     folds = stored_folds(best, len(context.partition.folds))
     results = [folds[index] for index in sorted(folds)]
@@ -110,7 +114,7 @@ def render_report(
         gallery_section(
             development,
             _out_of_fold_probabilities(context, results),
-            stored_maps(attributes, best.number),
+            stored_maps(record.explanations, best.number),
         ),
         "<h2>Near-duplicates and contradictory labels</h2>",
         twins_section(development, context.groups, context.counts),
@@ -119,7 +123,7 @@ def render_report(
         *(f"<dt>{html.escape(h)}</dt><dd>{_code(text)}</dd>" for h, text in card),
         "</dl>",
         "<h2>How to reproduce</h2>",
-        _reproduction(context, trials, best, attributes.get("versions", {})),
+        _reproduction(context, trials, best, record.versions),
         "<h2>Study file</h2>",
         f"<pre>{html.escape(context.spec_text)}</pre>",
     ]
@@ -187,7 +191,7 @@ def report_figures(
     results = [folds[index] for index in sorted(folds)]
     section, development = context.spec.study, context.development
     objective, direction = section.objective, section.direction
-    finished = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    finished = list(filter(is_finished, trials))
     trained = {t.number: folds_begun(t, num_folds) for t in finished}
     scored = with_expected_values(trials, running_means=section.reports_running_means)
     figures = {
@@ -243,7 +247,7 @@ def _reproduction(
 ) -> str:
     """The lines to type, and what the study ran on."""
     overrides = re.findall(r"^# --set (.*)$", context.spec_text, flags=re.MULTILINE)
-    finished = sum(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in trials)
+    finished = num_finished(trials)
     words = ["busi-search", "run", context.origin, "--name", context.name]
     words += ["--trials", str(finished)]
     for override in overrides:
@@ -290,11 +294,10 @@ def _summary(
     count = {state: sum(t.state == state for t in trials) for state in TrialState}
     objective = context.spec.study.objective
     trained = sum(folds_begun(trial, len(context.partition.folds)) for trial in trials)
-    possible = len(context.partition.folds) * (
-        count[TrialState.COMPLETE] + count[TrialState.PRUNED]
-    )
+    finished = num_finished(trials)
+    possible = len(context.partition.folds) * finished
     return (
-        f"<p>Of {count[TrialState.COMPLETE] + count[TrialState.PRUNED]} configurations "
+        f"<p>Of {finished} configurations "
         f"({count[TrialState.PRUNED]} given up early, which saved "
         f"{max(0, possible - trained)} of {possible} fold trainings; {count[TrialState.FAIL]} "
         f"failed), trial {best.number} is the best: {objective} "
@@ -333,7 +336,7 @@ def _leaderboard(context: StudyContext, trials: Sequence[FrozenTrial], top: int 
         hyperparameters: Mapping[str, object] = trial_hyperparameters(trial).model_dump()
         cells = [str(trial.number), f"{main_value(trial):.4f}"]
         cells += [_short(hyperparameters[name]) for name in names]
-        cells.append(str(trial.user_attrs.get("recipe", "")))
+        cells.append(recipe_name(trial) or "")
         rows.append("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")
     return f"<table>{''.join(rows)}</table>"
 

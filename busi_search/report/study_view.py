@@ -15,7 +15,7 @@ from busi_search.errors import InputError
 from busi_search.files import user_path, write_file
 from busi_search.home import Home, open_home
 from busi_search.models.predict import load_champion
-from busi_search.models.registry import MODEL_NAME, RELEASED
+from busi_search.models.registry import MODEL_NAME
 from busi_search.release.rebuild import calibrate, estimate_scores
 from busi_search.release.selection import Estimate, select_trial
 from busi_search.release.winner import model_card
@@ -24,13 +24,14 @@ from busi_search.search.context import StudyContext, reopen_study
 from busi_search.search.status import StudyStatus, study_status
 from busi_search.search.store.open import find_study
 from busi_search.search.store.records import (
-    HYPERPARAMETERS,
     best_of_study,
     cv_metrics,
     main_value,
+    recipe_name,
     stored_folds,
+    stored_hyperparameters,
 )
-from busi_search.spec import StudySpec
+from busi_search.search.store.study_record import StudyRecord
 
 TABLE_SUFFIXES = (".csv", ".parquet")
 
@@ -91,7 +92,7 @@ class Study:
         return BestTrial(
             number=best.number,
             value=value,
-            params=dict(best.user_attrs[HYPERPARAMETERS]),
+            params=stored_hyperparameters(best),
             metrics=_figures(best, self._num_folds()),
         )
 
@@ -164,22 +165,20 @@ class Study:
     def _onnx(self) -> bytes:
         from busi_search.models.onnx import export_onnx
 
-        released = self.optuna_study.user_attrs.get(RELEASED)
+        released = StudyRecord(self.optuna_study).released
         if released is None:
             raise InputError(
                 f"Study '{self.name}' has no registered model yet; `busi-search run` registers "
                 "its winner."
             )
-        classifier = load_champion(self.home, f"models:/{MODEL_NAME}/{released['version']}")
+        classifier = load_champion(self.home, f"models:/{MODEL_NAME}/{released.version}")
         context, _, _ = reopen_searched(self.home, self.name)
         images = context.images(classifier.size_pixels)[:8]
         return export_onnx(classifier, np.array(images))
 
     def _num_folds(self) -> int:
-        identity = self.optuna_study.user_attrs.get("identity")
-        if identity is None:
-            return 0
-        return StudySpec.model_validate_json(identity["spec"]).dataset.num_folds
+        identity = StudyRecord(self.optuna_study).identity
+        return 0 if identity is None else identity.num_folds
 
 
 def load_study(name: str, *, home: Home | str | Path | None = None) -> Study:
@@ -207,8 +206,6 @@ def reopen_searched(
         InputError: no such study, no complete trial yet, or its data is gone or changed.
     """
     study = find_study(home, name)
-    if "origin" not in study.user_attrs:
-        raise InputError(f"Study '{name}' has not begun; run it first.")
     context = reopen_study(study, home=home)
     trials = study.get_trials(deepcopy=False)
     best = select_trial(trials, context.spec.study)
@@ -227,8 +224,8 @@ def study_page(home: Home, name: str) -> str:
     estimates = estimate_scores(context, trials)
     calibration = calibrate(context, best)
     card = model_card(context, trials, best, estimates)
-    attributes = find_study(home, name).user_attrs
-    return render_report(context, trials, best, estimates, calibration, card, attributes)
+    record = StudyRecord(find_study(home, name))
+    return render_report(context, trials, best, estimates, calibration, card, record)
 
 
 def _figures(trial: FrozenTrial, num_folds: int) -> dict[str, float]:
@@ -245,8 +242,8 @@ def _row(trial: FrozenTrial, num_folds: int) -> dict[str, Any]:
         "seconds": sum(fold.seconds for fold in folds.values()),
         "started": trial.datetime_start,
         "finished": trial.datetime_complete,
-        "recipe": trial.user_attrs.get("recipe"),
+        "recipe": recipe_name(trial),
     }
     if trial.state == TrialState.COMPLETE:
         row |= _figures(trial, num_folds)
-    return row | dict(trial.user_attrs.get(HYPERPARAMETERS, {}))
+    return row | stored_hyperparameters(trial)

@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from busi_search.report.grad_cam import EXPLANATIONS, grad_cam, stored_maps
+from busi_search.report.grad_cam import grad_cam, stored_maps
 from busi_search.report.study_view import study_page
 from busi_search.run import StudyResult
 from busi_search.search.store.open import find_study
+from busi_search.search.store.study_record import StudyRecord
 from busi_search.training.zoo import ImageClassifier, build_model
 
 
@@ -70,11 +71,12 @@ def test_transformers_have_none() -> None:
 
 def test_the_report_shows_the_maps_of_the_winner(tiny_result: StudyResult) -> None:
     home, name = tiny_result.context.home, tiny_result.context.name
-    attributes = find_study(home, name).user_attrs
-    maps = stored_maps(attributes, attributes[EXPLANATIONS]["trial"])
+    found = StudyRecord(find_study(home, name)).explanations
+    assert found is not None
+    maps = stored_maps(found, found.trial)
     assert maps
     assert all(heat.max() <= 255 for heat in maps.values())
-    assert stored_maps(attributes, -1) == {}
+    assert stored_maps(found, -1) == {}
     page = study_page(home, name)
     assert "Grad-CAM" in page
     assert len(re.findall("with what spoke for it", page)) == len(maps)

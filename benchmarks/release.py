@@ -71,7 +71,7 @@ def main() -> None:
         _move_artifacts(root)
         home = open_home(root)
         study = find_study(home, options.study)
-        study.set_user_attr(winner.RELEASED, {})
+        study.set_user_attr("released", {})
         context = reopen_study(study, home=home)
         tracker = Tracker(context)
         tracker.start(study)

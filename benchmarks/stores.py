@@ -26,7 +26,8 @@ from busi_search.search.prepare import prepare_study
 from busi_search.search.store.faults import check_versions
 from busi_search.search.store.identity import create_study
 from busi_search.search.store.open import claim_lock, claim_trial, open_storage
-from busi_search.search.worker import TARGET, search_worker
+from busi_search.search.store.study_record import StudyRecord
+from busi_search.search.worker import search_worker
 from tests.topology.mlflow_server import PASSWORD, USER, MlflowServer
 from tests.topology.postgres import Postgres
 
@@ -67,7 +68,7 @@ def throughput(context: StudyContext, num_trials: int, num_workers: int) -> floa
     storage = open_storage(context.home)
     study = create_study(context, storage)
     check_versions(study)
-    study.set_user_attr(TARGET, len(study.get_trials(deepcopy=False)) + num_trials)
+    StudyRecord(study).set_target(len(study.get_trials(deepcopy=False)) + num_trials)
     methods = multiprocessing.get_context("spawn")
     ready, go = methods.Semaphore(0), methods.Event()
     workers = [

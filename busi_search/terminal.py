@@ -70,12 +70,12 @@ def announce(
 
 def _status(progress: "SearchProgress") -> str:
     """One line that fits 80 columns beside the bar."""
-    from busi_search.search.store.records import STANDARD_ERROR
+    from busi_search.search.store.records import standard_error
 
     best = "–"
     if progress.best is not None:
         best = f"{progress.best.value:.3f}"
-        error = progress.best.user_attrs.get(STANDARD_ERROR)
+        error = standard_error(progress.best)
         # Twice the standard error over the folds, until the corrected interval at the end.
         best += f"±{2 * error:.3f}" if error is not None else ""
     failed = f" · {progress.failed} failed" if progress.failed else ""
@@ -88,13 +88,13 @@ def _status(progress: "SearchProgress") -> str:
 
 def _details(progress: "SearchProgress") -> str:
     """A second line: which trial leads, who works, why the last trial was given up."""
-    from busi_search.search.store.records import PRUNE_REASON
+    from busi_search.search.store.records import prune_reason
 
     parts = [f"{progress.workers} worker(s)"] if progress.workers else []
     if progress.best is not None:
         parts.append(f"trial {progress.best.number} leads")
     for trial in reversed(progress.trials):
-        reason = trial.user_attrs.get(PRUNE_REASON)
+        reason = prune_reason(trial)
         if reason is not None:
             parts.append(f"{trial.number} pruned: {reason}")
             break

@@ -92,7 +92,8 @@ def run(
         # Workers import beside this process, not after it.
         prepare_processes()
     from busi_search import terminal
-    from busi_search.run import RaySettings, StudyResult, search_and_release
+    from busi_search.run import StudyResult, search_and_release
+    from busi_search.search.places import RaySettings
     from busi_search.search.prepare import default_workers, prepare_study
 
     context = prepare_study(
@@ -304,13 +305,13 @@ def replay(ctx: click.Context, name: str, trial: int, device: str, as_json: bool
 
     found = replay_trial(home_of(ctx), name, trial, device=resolve_device(device))
     if as_json:
-        print_json(vars(found))
+        print_json(found.to_json())
     else:
-        for row in found.folds:
-            same = "identical" if row["identical"] else f"differs by {row['max_difference']:.2g}"
+        for fold in found.folds:
+            same = "identical" if fold.identical else f"differs by {fold.max_difference:.2g}"
             click.echo(
-                f"fold {row['fold']}: AUC {row['stored_auc']:.4f} stored, "
-                f"{row['replayed_auc']:.4f} replayed, {same}"
+                f"fold {fold.fold}: AUC {fold.stored_auc:.4f} stored, "
+                f"{fold.replayed_auc:.4f} replayed, {same}"
             )
         for key, (then, now) in found.differs.items():
             click.echo(f"since then {key} changed: {then} -> {now}", err=True)
@@ -333,12 +334,12 @@ def leak_gap(ctx: click.Context, name: str, trial: int | None, device: str, as_j
     Example:
       busi-search leak-gap busi
     """
-    from busi_search.release.replay import measure_leak_gap
+    from busi_search.release.leak_gap import measure_leak_gap
     from busi_search.search.prepare import resolve_device
 
     gap = measure_leak_gap(home_of(ctx), name, trial, device=resolve_device(device))
     if as_json:
-        print_json(vars(gap))
+        print_json(gap.to_json())
         return
     click.echo(
         f"trial {gap.trial}; random folds tear {gap.num_split_groups} groups apart", err=True

@@ -21,8 +21,6 @@ MODEL_NAME = "busi-classifier"
 CANDIDATE = "candidate"
 CHAMPION = "champion"
 PREVIOUS_CHAMPION = "previous_champion"
-# Attribute of an Optuna study that names the version it registered.
-RELEASED = "released"
 # What may pass by itself, how long to wait for it, and for one answer.
 PASSING_ERRORS = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
 REGISTRY_PAUSES_SECONDS = (0, 1, 2, 4, 8, 16, 32)

@@ -14,7 +14,6 @@ from busi_search.search.store.open import find_study
 from busi_search.search.store.records import (
     best_of_study,
     cv_metrics,
-    has_started,
     trial_hyperparameters,
 )
 from busi_search.seeding import derive_seed
@@ -64,7 +63,7 @@ def measure_leak_gap(
             raise InputError(f"Study '{study_name}' has no fully evaluated trial yet.")
         number = best.number
     trials = study.get_trials(deepcopy=False)
-    if not 0 <= number < len(trials) or not has_started(trials[number]):
+    if not 0 <= number < len(trials) or not stored_hyperparameters(trials[number]):
         raise InputError(f"Study '{study_name}' has no trial {number} with a configuration.")
     context = reopen_study(study, home=home, device=device)
     hyperparameters = trial_hyperparameters(trials[number])

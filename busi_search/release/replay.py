@@ -15,8 +15,8 @@ from busi_search.search.store.identity import environment
 from busi_search.search.store.open import find_study
 from busi_search.search.store.records import (
     first_fold,
-    has_started,
     stored_folds,
+    stored_hyperparameters,
     trial_hyperparameters,
 )
 from busi_search.search.store.study_record import StudyRecord
@@ -90,7 +90,7 @@ def replay_trial(home: Home, study_name: str, number: int, *, device: str = "cpu
     trial = trials[number]
     context = reopen_study(study, home=home, device=device)
     stored = stored_folds(trial, len(context.partition.folds))
-    if not stored or not has_started(trial):
+    if not stored or not stored_hyperparameters(trial):
         raise InputError(f"Trial {number} of '{study_name}' finished no fold to compare with.")
     train_on_one_core()
     again = cross_validate_configuration(

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from optuna.trial import FrozenTrial, TrialState
 
 from busi_search.release.pruned_trials import fill_pruned
-from busi_search.search.store.records import STANDARD_ERROR, main_value
+from busi_search.search.store.records import main_value, standard_error, stored_costs
 from busi_search.spec import COSTS, MINIMISED_METRICS, StudySection
 from busi_search.training.weighted_metrics import fold_mean_metric, group_weights
 
@@ -204,12 +204,14 @@ def choice_rule(
     sign = 1.0 if index is None or section.directions[index] == "minimize" else -1.0
     name = section.objectives[index] if index else COSTS[0]
     costs = [
-        sign * (trial.user_attrs[name] if name in COSTS else trial.values[1]) for trial in trials
+        sign * (stored_costs(trial)[name] if name in COSTS else trial.values[1]) for trial in trials
     ]
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     better = max if section.direction == "maximize" else min
     best = better(complete, key=lambda trial: trial.values[0])
-    return np.array(costs, dtype=np.float64), float(best.user_attrs[STANDARD_ERROR])
+    tolerance = standard_error(best)
+    assert tolerance is not None, "every complete trial has one"
+    return np.array(costs, dtype=np.float64), tolerance
 
 
 def pareto_front(trials: Sequence[FrozenTrial], section: StudySection) -> list[FrozenTrial]:

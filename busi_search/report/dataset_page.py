@@ -106,8 +106,9 @@ def _look(dataset: ImageDataset) -> _Look:
         rows.append((height, width, image.mean(), image.std(), count_mark_pixels(image)))
         thumbnails.append(resize_image(image, THUMBNAIL_PIXELS))
         levels.append(np.bincount(image.ravel(), minlength=256) / image.size)
-    measures = np.asarray(rows, dtype=np.float64).T
-    return _Look(*measures, thumbnails=thumbnails, levels=np.asarray(levels))
+    heights, widths, means, contrasts, mark_pixels = np.asarray(rows, dtype=np.float64).T
+    shares = np.asarray(levels)
+    return _Look(heights, widths, means, contrasts, mark_pixels, thumbnails, shares)
 
 
 def _class(dataset: ImageDataset, look: _Look, label: int) -> _Class:

@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 from plotly.subplots import make_subplots
 
 from busi_search.report.charts import COLOURS
-from busi_search.search.store.records import main_value
+from busi_search.search.store.records import main_value, recipe_name
 
 # Below this many trials a forest of trees says nothing.
 MIN_TRIALS = 10
@@ -28,7 +28,7 @@ def comparable_trials(trials: Sequence[FrozenTrial]) -> tuple[list[FrozenTrial],
     systems that have settings outside of it: else a single one would hide most hyperparameters.
     """
     scored = [t for t in trials if t.values]
-    drawn = [t for t in scored if "recipe" not in t.user_attrs]
+    drawn = [t for t in scored if recipe_name(t) is None]
     shared = set.intersection(*(set(t.params) for t in drawn)) if drawn else set()
     kept = [t for t in scored if shared <= set(t.params)]
     return kept, sorted(n for n in shared if len({str(t.params[n]) for t in kept}) > 1)

@@ -14,6 +14,7 @@ from busi_search.data.partition import Partition, make_partition
 from busi_search.data.sources import load_dataset
 from busi_search.errors import InputError
 from busi_search.home import Home
+from busi_search.search.store.study_record import StudyRecord
 from busi_search.spec import Hyperparameters, Range, StudySpec
 
 Images = npt.NDArray[np.uint8]
@@ -161,23 +162,23 @@ def reopen_study(
         data: where its images are on this machine, if not where the study file says.
 
     Raises:
-        InputError: its images are gone, unusable or changed.
+        InputError: it was named but never begun, or its images are gone, unusable or changed.
     """
-    identity = study.user_attrs["identity"]
-    spec = StudySpec.model_validate_json(identity["spec"])
+    record = StudyRecord(study)
+    identity = record.identity
+    if identity is None:
+        raise InputError(f"Study '{study.study_name}' has not begun; run it first.")
+    spec = identity.load_spec()
     if data is not None:
         spec = spec.model_copy(update={"dataset": spec.dataset.model_copy(update={"path": data})})
     context = make_context(
         spec,
-        study.user_attrs["spec_text"],
+        record.spec_text,
         home=home,
         name=study.study_name,
         device=device,
-        origin=study.user_attrs["origin"],
+        origin=record.origin,
     )
-    if context.partition.fingerprint != identity["fingerprint"]:
-        raise InputError(
-            f"The images of study '{study.study_name}' changed since it began "
-            f"({identity['fingerprint']} → {context.partition.fingerprint}); restore them."
-        )
+    if (changed := identity.change_of_images(context.partition.fingerprint)) is not None:
+        raise InputError(f"The images of study '{study.study_name}' {changed}; restore them.")
     return context

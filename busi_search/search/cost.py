@@ -2,9 +2,10 @@
 
 import math
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 
-import optuna
+from optuna.trial import FrozenTrial
 
 from busi_search.interrupts import interrupts_wait
 from busi_search.search.context import StudyContext
@@ -12,9 +13,9 @@ from busi_search.search.mlflow.tracking import Tracker
 from busi_search.search.progress import SearchProgress
 from busi_search.search.store.faults import storage_errors
 from busi_search.search.store.open import find_study
+from busi_search.search.store.records import folds_begun, stored_folds, unfinished_fold
+from busi_search.search.store.study_record import Cost, StudyRecord
 
-# Attribute of an Optuna study.
-COST = "cost"
 # A call may be ended at any moment, and then loses so much at most.
 WRITE_SECONDS = 5.0
 
@@ -27,8 +28,8 @@ class CostMeter:
         self._context, self._tracker, self._started = context, tracker, started
         self._searched: float | None = None
         self._written = -math.inf
-        self._study: optuna.Study | None = None
-        self._before: dict[str, float] = {}
+        self._record: StudyRecord | None = None
+        self._before = Cost()
 
     def note(self, progress: SearchProgress) -> None:
         """Write what was spent until now, if that was not done just before."""
@@ -49,20 +50,22 @@ class CostMeter:
         if progress.target <= progress.before:
             return
         seconds = time.monotonic() - self._started
-        times = {
-            "seconds": seconds,
-            "search_seconds": seconds if self._searched is None else self._searched,
-            "tracking_seconds": self._tracker.seconds,
-        }
+        searched = seconds if self._searched is None else self._searched
         home = self._context.home
         # An interrupt within a commit would leave the file locked.
         waits = interrupts_wait() if home.has_local_storage else nullcontext()
         with storage_errors(home), waits:
-            if self._study is None:
-                self._study = find_study(home, self._context.name)
-                self._before = self._study.user_attrs.get(COST, {})
-            total = {key: round(self._before.get(key, 0.0) + t, 3) for key, t in times.items()}
-            self._study.set_user_attr(COST, total)
+            if self._record is None:
+                self._record = StudyRecord(find_study(home, self._context.name))
+                self._before = self._record.cost
+            before = self._before
+            self._record.set_cost(
+                Cost(
+                    seconds=round(before.seconds + seconds, 3),
+                    search_seconds=round(before.search_seconds + searched, 3),
+                    tracking_seconds=round(before.tracking_seconds + self._tracker.seconds, 3),
+                )
+            )
         self._written = time.monotonic()
 
 

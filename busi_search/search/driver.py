@@ -30,8 +30,9 @@ from busi_search.search.store.identity import create_study
 from busi_search.search.store.locks import only_driver, wait_for_old_workers
 from busi_search.search.store.open import claim_lock, open_storage
 from busi_search.search.store.queue import put_back_lost
-from busi_search.search.store.records import TARGET
-from busi_search.search.worker import num_finished, search_worker
+from busi_search.search.store.records import num_finished
+from busi_search.search.store.study_record import StudyRecord
+from busi_search.search.worker import search_worker
 
 POLL_SECONDS = 0.5
 # Workers see within a second that nothing is left to do; one on a machine that is gone never does.
@@ -78,7 +79,7 @@ def run_search(
         put_back_lost(study, storage, lock, blame=False, own=True)
         forgive_failures(study)
         target = min(num_trials, num_possible_trials(context.spec) or num_trials)
-        study.set_user_attr(TARGET, target)
+        StudyRecord(study).set_target(target)
         started = time.monotonic()
         meter = ProgressMeter(context, target, study.get_trials(deepcopy=False))
         missing = max(0, target - meter.before)
@@ -135,7 +136,7 @@ def _others_work(study: optuna.Study, num_workers: int, target: int) -> bool:
     if failing(study):
         return False
     if num_workers == 0:
-        return num_finished(study) < target
+        return num_finished(study.get_trials(deepcopy=False)) < target
     return bool(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
 
 
@@ -156,7 +157,8 @@ def _wind_up(
 def _close_tracker(
     tracker: Tracker, study: optuna.Study, target: int, error: type[BaseException] | None, *_: Any
 ) -> None:
-    state = "searched" if num_finished(study) >= target else "interrupted"
+    finished = num_finished(study.get_trials(deepcopy=False))
+    state = "searched" if finished >= target else "interrupted"
     tracker.mark(state, hurry=error is not None)
 
 
@@ -178,7 +180,8 @@ def join_search(
         stack.enter_context(storage_errors(context.home))
         storage = open_storage(context.home)
         study = optuna.load_study(study_name=context.name, storage=storage)
-        if TARGET not in study.user_attrs:
+        target = StudyRecord(study).target
+        if target is None:
             raise InputError(
                 f"Study '{context.name}' was never searched; begin it with `busi-search run`, and "
                 f"then `busi-search worker {shlex.quote(context.name)}` helps."
@@ -187,7 +190,6 @@ def join_search(
         lock = claim_lock(context.home, context.name)
         stack.callback(put_back_lost, study, storage, lock, blame=False)
         stack.callback(executor.stop)
-        target = int(study.user_attrs[TARGET])
         meter = ProgressMeter(context, target, study.get_trials(deepcopy=False))
         executor.start(partial(search_worker, context, True), num_workers)
         alive = num_workers
@@ -200,5 +202,5 @@ def join_search(
         reason = failing(study)
         if reason is not None:
             raise BusiSearchError(f"The search stopped, for its last trials failed: {reason}")
-        if progress.finished < int(study.user_attrs[TARGET]):
+        if progress.finished < (StudyRecord(study).target or 0):
             raise lost_workers(context.home, study, progress.finished, target)

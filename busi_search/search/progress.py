@@ -2,13 +2,56 @@
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
+from typing import TYPE_CHECKING
 
 from optuna.trial import FrozenTrial, TrialState
 
-from busi_search.search.context import StudyContext
-from busi_search.search.store.records import best_trial, folds_begun
+from busi_search.search.store.records import FINISHED, best_trial, folds_begun
+
+if TYPE_CHECKING:
+    from busi_search.search.context import StudyContext
+
+
+@dataclass(frozen=True)
+class TrialCounts:
+    """Trials and their folds, some not to their end, by state; the best trial."""
+
+    trials: Counter[TrialState] = field(default_factory=Counter)
+    folds: Counter[TrialState] = field(default_factory=Counter)
+    best: FrozenTrial | None = None
+
+    @property
+    def finished(self) -> int:
+        """Number of trials that count towards the target."""
+        return sum(self.trials[state] for state in FINISHED)
+
+    def with_these(
+        self, more: Sequence[FrozenTrial], num_folds: int, direction: str
+    ) -> "TrialCounts":
+        """Return the counts with further trials of the study."""
+        trials, folds = self.trials.copy(), self.folds.copy()
+        for trial in more:
+            trials[trial.state] += 1
+            folds[trial.state] += folds_begun(trial, num_folds)
+        rivals = [*more] if self.best is None else [self.best, *more]
+        return TrialCounts(trials, folds, best_trial(rivals, direction))
+
+    def seconds_left(self, target: int, num_folds: int, seconds_a_fold: float) -> float:
+        """Return the time until the study has its trials, at a pace.
+
+        A trial to come is taken to need as many folds as those that are finished needed.
+
+        Args:
+            target: finished trials asked for.
+            num_folds: of a trial that is not given up.
+            seconds_a_fold: until all workers together have trained one more fold.
+        """
+        ended = sum(self.folds[state] for state in FINISHED)
+        folds_a_trial = ended / self.finished if self.finished else num_folds
+        return seconds_a_fold * max(0.0, target * folds_a_trial - self.folds.total())
 
 
 @dataclass(frozen=True)
@@ -57,14 +100,14 @@ class ProgressMeter:
         before: finished trials as it began.
     """
 
-    def __init__(self, context: StudyContext, target: int, trials: list[FrozenTrial]) -> None:
+    def __init__(self, context: "StudyContext", target: int, trials: list[FrozenTrial]) -> None:
         """Take the study, how many finished trials it shall hold, and those it has."""
         self._context = context
         self._target = target
         self._started = time.monotonic()
         # So many trials, from the first on, have ended.
         self._num_settled = 0
-        self._settled = _Counts()
+        self._settled = TrialCounts()
         so_far = self._count(trials)
         self._folds_before = so_far.folds.total()
         # When this run's first folds were seen, and how many there were then: what came before,
@@ -72,7 +115,7 @@ class ProgressMeter:
         self._first_seen: tuple[float, int] | None = None
         self.before = so_far.finished
 
-    def _count(self, trials: list[FrozenTrial]) -> "_Counts":
+    def _count(self, trials: list[FrozenTrial]) -> TrialCounts:
         num_folds = len(self._context.partition.folds)
         direction = self._context.spec.study.direction
         unsettled = trials[self._num_settled :]
@@ -93,17 +136,15 @@ class ProgressMeter:
         """
         counts = self._count(trials)
         of_state, num_folds = counts.trials, len(self._context.partition.folds)
-        trained, done_of_pruned = counts.folds.total(), counts.folds[TrialState.PRUNED]
+        trained = counts.folds.total()
         now, remaining = time.monotonic(), None
         if self._first_seen is None and trained > self._folds_before:
             self._first_seen = (now, trained)
         since, folds_then = self._first_seen or (now, trained)
         # Workers begin together, and so their first folds end together.
         if trained - folds_then >= max(1, workers):
-            ended = num_folds * of_state[TrialState.COMPLETE] + done_of_pruned
-            folds_a_trial = ended / counts.finished if counts.finished else num_folds
-            folds_left = max(0.0, self._target * folds_a_trial - trained)
-            remaining = (now - since) / (trained - folds_then) * folds_left
+            pace = (now - since) / (trained - folds_then)
+            remaining = counts.seconds_left(self._target, num_folds, pace)
         return SearchProgress(
             target=self._target,
             before=self.before,
@@ -112,7 +153,7 @@ class ProgressMeter:
             failed=of_state[TrialState.FAIL],
             running=of_state[TrialState.RUNNING],
             folds_trained=trained,
-            folds_saved=num_folds * of_state[TrialState.PRUNED] - done_of_pruned,
+            folds_saved=num_folds * of_state[TrialState.PRUNED] - counts.folds[TrialState.PRUNED],
             best=counts.best,
             elapsed_seconds=now - self._started,
             remaining_seconds=remaining,
@@ -120,24 +161,3 @@ class ProgressMeter:
             trials=trials,
             unsent=unsent,
         )
-
-
-@dataclass(frozen=True)
-class _Counts:
-    """Trials and their folds, some not to their end, by state; the best trial."""
-
-    trials: Counter[TrialState] = field(default_factory=Counter)
-    folds: Counter[TrialState] = field(default_factory=Counter)
-    best: FrozenTrial | None = None
-
-    @property
-    def finished(self) -> int:
-        return self.trials[TrialState.COMPLETE] + self.trials[TrialState.PRUNED]
-
-    def with_these(self, more: list[FrozenTrial], num_folds: int, direction: str) -> "_Counts":
-        trials, folds = self.trials.copy(), self.folds.copy()
-        for trial in more:
-            trials[trial.state] += 1
-            folds[trial.state] += folds_begun(trial, num_folds)
-        rivals = more if self.best is None else [self.best, *more]
-        return _Counts(trials, folds, best_trial(rivals, direction))

@@ -9,11 +9,11 @@ import numpy as np
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from busi_search.search.store.open import FINISHED
 from busi_search.search.store.records import (
-    HYPERPARAMETERS,
-    fold_key,
+    FINISHED,
+    looks_at_fold,
     main_value,
+    num_epochs,
     unfinished_fold,
 )
 
@@ -53,7 +53,7 @@ def expected_values(
         scores = _fold_scores(trial, running_means)
         better = [score - usual.get(fold, overall) for fold, score in scores.items()]
         if (broken_off := unfinished_fold(trial)) is not None:
-            fold, share = broken_off.fold, broken_off.epochs / _num_epochs(trial)
+            fold, share = broken_off.fold, broken_off.epochs / num_epochs(trial)
             if (fold, share) not in usual_then:
                 then = [auc for t in complete if (auc := _auc_until(t, fold, share)) is not None]
                 usual_then[fold, share] = fmean(then) if then else math.nan
@@ -84,19 +84,13 @@ def _as(trial: FrozenTrial, state: TrialState, value: float) -> FrozenTrial:
     return other
 
 
-def _num_epochs(trial: FrozenTrial) -> int:
-    """Return the number of epochs that a trial was to be trained for."""
-    return int(trial.user_attrs[HYPERPARAMETERS]["epochs"])
-
-
 def _auc_until(trial: FrozenTrial, fold: int, share: float) -> float | None:
     """Return the highest validation AUC of a finished trial up to a share of its epochs."""
-    stored = trial.user_attrs.get(fold_key(fold))
-    if stored is None:
+    looks = list(looks_at_fold(trial, fold))
+    if not looks:
         return None
-    latest = share * _num_epochs(trial) + 1e-9
-    looks = zip(stored["val_epochs"], stored["val_auc"], strict=True)
-    return max((auc for epoch, auc in looks if epoch <= latest and auc is not None), default=None)
+    latest = share * num_epochs(trial) + 1e-9
+    return max((auc for epoch, auc in looks if epoch <= latest), default=None)
 
 
 def as_finished(

@@ -1,6 +1,5 @@
 """What a study holds, in one line; light to import, so that asking is quick."""
 
-import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,17 +9,20 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from busi_search.home import Home
+from busi_search.search.progress import TrialCounts
 from busi_search.search.store.open import open_storage
 from busi_search.search.store.queue import workers_of
 from busi_search.search.store.records import (
-    HYPERPARAMETERS,
-    TARGET,
-    best_of_study,
+    folds_begun,
+    is_finished,
     last_failure,
     main_value,
+    stored_hyperparameters,
 )
+from busi_search.search.store.study_record import StudyRecord
+from busi_search.spec import StudySection
 
-# The time left is estimated from so many trials, those that finished last.
+# The pace is estimated from so many trials, those that finished last.
 NUM_RECENT = 20
 
 
@@ -66,35 +68,37 @@ class StudyStatus:
 def study_status(study: optuna.Study) -> StudyStatus:
     """Summarise a study."""
     trials = study.get_trials(deepcopy=False)
-    best = best_of_study(study)
-    spec = (
-        json.loads(study.user_attrs["identity"]["spec"]) if "identity" in study.user_attrs else {}
-    )
-    workers = workers_of(trials)
-    target = study.user_attrs.get(TARGET)
+    record = StudyRecord(study)
+    identity, target, workers = record.identity, record.target, workers_of(trials)
+    num_folds = identity.num_folds if identity is not None else 1
+    counts = TrialCounts().with_these(trials, num_folds, study.directions[0].name.lower())
+    best, remaining = counts.best, None
+    if workers and counts.finished < (target or 0):
+        pace = _seconds_a_fold(trials, num_folds)
+        if pace is not None:
+            remaining = counts.seconds_left(target or 0, num_folds, pace / len(workers))
     return StudyStatus(
         name=study.study_name,
-        states={state.name.lower(): sum(t.state == state for t in trials) for state in TrialState},
+        states={state.name.lower(): counts.trials[state] for state in TrialState},
         best=main_value(best) if best else None,
         best_trial=best.number if best else None,
-        best_params=best.user_attrs.get(HYPERPARAMETERS, {}) if best else {},
-        objective=spec.get("study", {}).get("objective", "cv_auc"),
-        simulated=bool(study.user_attrs.get("simulated")),
+        best_params=stored_hyperparameters(best) if best else {},
+        objective=identity.objective if identity is not None else StudySection().objective,
+        simulated=record.simulated,
         workers=workers,
         target=target,
-        remaining_seconds=_remaining_seconds(trials, target or 0, len(workers)),
+        remaining_seconds=remaining,
         last_failure=last_failure(trials),
     )
 
 
-def _remaining_seconds(
-    trials: Sequence[FrozenTrial], target: int, num_workers: int
-) -> float | None:
-    finished = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
-    spans = [t.duration.total_seconds() for t in finished[-NUM_RECENT:] if t.duration is not None]
-    if not spans or num_workers == 0 or len(finished) >= target:
+def _seconds_a_fold(trials: Sequence[FrozenTrial], num_folds: int) -> float | None:
+    """Return what a fold took one worker, or None where nothing is to be estimated from."""
+    recent = [t for t in trials if is_finished(t) and t.duration is not None][-NUM_RECENT:]
+    num_trained = sum(folds_begun(trial, num_folds) for trial in recent)
+    if num_trained == 0:
         return None
+    spans = [trial.duration.total_seconds() for trial in recent if trial.duration is not None]
     # A trial that a stopped search left and another took up looks as long as the time between.
     longest = 5 * statistics.median(spans)
-    mean = statistics.fmean(min(span, longest) for span in spans)
-    return (target - len(finished)) * mean / num_workers
+    return sum(min(span, longest) for span in spans) / num_trained

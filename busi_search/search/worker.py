@@ -16,9 +16,10 @@ from busi_search.search.pruning import make_pruner
 from busi_search.search.samplers import make_sampler
 from busi_search.search.store.faults import STORAGE_FAILURES, failing, storage_errors
 from busi_search.search.store.locks import worker_lock
-from busi_search.search.store.open import FINISHED, claim_lock, claim_trial, is_owner, open_storage
+from busi_search.search.store.open import claim_lock, claim_trial, is_owner, open_storage
 from busi_search.search.store.queue import heartbeat, put_back_lost, this_worker
-from busi_search.search.store.records import ERROR, TARGET
+from busi_search.search.store.records import num_finished, write_error
+from busi_search.search.store.study_record import StudyRecord
 
 # Between looks at trials of other workers, which may be lost and come back.
 WAIT_SECONDS = 1.0
@@ -48,24 +49,20 @@ def search_worker(context: StudyContext, joined: bool, index: int) -> Iterator[N
             sampler=make_sampler(context.spec),
             pruner=make_pruner(context.spec.study, len(context.partition.folds)),
         )
+        record = StudyRecord(study)
         objective = Objective(context, study)
         lock = claim_lock(context.home, context.name)
         while True:
-            target = int(study.user_attrs.get(TARGET, 0))
+            target = record.target or 0
             trial = claim_trial(study, storage, lock, target=target, worker=this_worker())
             if trial is not None:
                 _run_trial(study, storage, objective, trial)
-            elif failing(study) or num_finished(study) >= target:
+            elif failing(study) or num_finished(study.get_trials(deepcopy=False)) >= target:
                 return
             else:
                 time.sleep(WAIT_SECONDS)
                 put_back_lost(study, storage, lock)
             yield
-
-
-def num_finished(study: optuna.Study) -> int:
-    """Return how many trials count towards the target."""
-    return sum(trial.state in FINISHED for trial in study.get_trials(deepcopy=False))
 
 
 def _run_trial(
@@ -91,7 +88,7 @@ def _work_and_tell(study: optuna.Study, objective: Objective, trial: optuna.Tria
         # Not the trial's fault: it goes back into the queue with what it has.
         raise
     except Exception:
-        trial.set_user_attr(ERROR, traceback.format_exc())
+        write_error(trial, traceback.format_exc())
         study.tell(trial, state=TrialState.FAIL)
     else:
         study.tell(trial, values)

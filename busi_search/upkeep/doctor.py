@@ -24,6 +24,7 @@ from busi_search.search.mlflow.study import LOGGED, search_all
 from busi_search.search.store.faults import check_versions, storage_errors
 from busi_search.search.store.locks import only_driver
 from busi_search.search.store.open import open_storage
+from busi_search.search.store.study_record import StudyRecord
 from busi_search.spec import NAMED_WEIGHTS, StudySpec
 from busi_search.upkeep.sync import put_back_orphans, sync_studies
 
@@ -153,7 +154,7 @@ def _study(home: Home, study: optuna.Study, *, tracked: bool, fix: bool) -> Iter
         ):
             sound = False
             yield finding
-    if tracked and "origin" in study.user_attrs:
+    if tracked and StudyRecord(study).has_begun:
         for finding in _copy(home, study, about, fix=fix):
             sound = False
             yield finding
@@ -187,15 +188,15 @@ def _inputs(home: Home, study: optuna.Study, about: str) -> Iterator[Finding]:
         read_ledger(ledger_path(home, study.study_name))
     except BusiSearchError as error:
         yield Finding(about, "problem", str(error))
-    if "identity" not in study.user_attrs:
+    identity = StudyRecord(study).identity
+    if identity is None:
         yield Finding(about, "note", "was named but never begun", "busi-search run")
         return
-    identity = study.user_attrs["identity"]
     try:
-        spec = StudySpec.model_validate_json(identity["spec"])
-        fingerprint = load_dataset(spec.dataset).fingerprint
-        if fingerprint != identity["fingerprint"]:
-            text = f"its images changed since it began ({identity['fingerprint']} → {fingerprint})"
+        spec = identity.load_spec()
+        changed = identity.change_of_images(load_dataset(spec.dataset).fingerprint)
+        if changed is not None:
+            text = f"its images {changed}"
             yield Finding(about, "problem", text, "restore them, or begin another with --name NEW")
         yield from _weights(spec, about)
     except (BusiSearchError, ValueError) as error:

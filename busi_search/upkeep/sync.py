@@ -8,13 +8,14 @@ from optuna.trial import TrialState
 
 from busi_search.errors import BusiSearchError, TrackingAway
 from busi_search.home import Home
-from busi_search.models.registry import RELEASED
 from busi_search.search.context import reopen_study
 from busi_search.search.mlflow.tracking import Tracker
 from busi_search.search.store.faults import storage_errors
 from busi_search.search.store.locks import only_driver, wait_for_old_workers
-from busi_search.search.store.open import FINISHED, claim_lock, find_study, open_storage
+from busi_search.search.store.open import claim_lock, find_study, open_storage
 from busi_search.search.store.queue import put_back_lost
+from busi_search.search.store.records import num_finished
+from busi_search.search.store.study_record import StudyRecord
 
 
 @dataclass(frozen=True)
@@ -52,14 +53,14 @@ def sync_studies(home: Home, names: Sequence[str] | None = None) -> list[SyncedS
 
 def _sync(home: Home, study: optuna.Study) -> SyncedStudy:
     trials = study.get_trials(deepcopy=False)
-    finished = sum(trial.state.is_finished() for trial in trials)
-    if "origin" not in study.user_attrs:
+    ended = sum(trial.state.is_finished() for trial in trials)
+    if not StudyRecord(study).has_begun:
         return SyncedStudy(study.study_name, 0, 0, None)
     try:
         before, sent = _bring_up_to_date(home, study)
     except BusiSearchError as error:
         return SyncedStudy(study.study_name, 0, 0, str(error))
-    return SyncedStudy(study.study_name, sent, finished - before, None)
+    return SyncedStudy(study.study_name, sent, ended - before, None)
 
 
 def _bring_up_to_date(home: Home, study: optuna.Study) -> tuple[int, int]:
@@ -90,8 +91,9 @@ def put_back_orphans(home: Home, study: optuna.Study) -> list[int]:
 def state_of(study: optuna.Study) -> str:
     """Return how far a study that nobody searches is: complete, searched or interrupted."""
     trials = study.get_trials(deepcopy=False)
-    finished = sum(trial.state in FINISHED for trial in trials)
-    if study.user_attrs.get(RELEASED, {}).get("finished") == finished:
+    finished = num_finished(trials)
+    released = StudyRecord(study).released
+    if released is not None and released.finished == finished:
         return "complete"
     begun = any(trial.state in (TrialState.RUNNING, TrialState.WAITING) for trial in trials)
     return "interrupted" if begun or finished == 0 else "searched"

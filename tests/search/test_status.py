@@ -5,7 +5,8 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from busi_search.search.status import study_status
-from busi_search.search.store.records import ERROR, TARGET, WORKER
+from busi_search.search.store.records import ERROR, WORKER
+from busi_search.search.store.study_record import StudyRecord
 
 NOON = datetime(2026, 1, 1, 12)
 
@@ -25,7 +26,7 @@ def a_trial(
 
 def a_study(*trials: FrozenTrial, target: int) -> optuna.Study:
     study = optuna.create_study(direction="maximize")
-    study.set_user_attr(TARGET, target)
+    StudyRecord(study).set_target(target)
     study.add_trials(trials)
     return study
 

@@ -27,8 +27,9 @@ from busi_search.errors import InputError
 from busi_search.home import Home, open_home
 from busi_search.models.registry import open_registry
 from busi_search.search.store.database import persistently
-from busi_search.search.store.open import FINISHED, find_study
+from busi_search.search.store.open import find_study
 from busi_search.search.store.queue import workers_of
+from busi_search.search.store.records import is_finished, num_finished
 from tests.command import BUSI_SEARCH
 from tests.faults.checks import check_copy
 from tests.topology.mlflow_server import PASSWORD, USER, MlflowServer
@@ -123,7 +124,7 @@ def prove(topology: Topology, *, num_trials: int, num_joined: int) -> Figures:
         trials = found.get_trials(deepcopy=False)
         seen = set(figures.workers_seen) | set(workers_of(trials))
         figures.workers_seen = sorted(seen)
-        return sum(trial.state in FINISHED for trial in trials)
+        return num_finished(trials)
 
     def wait_for(number: int, hosts: Iterable[str] = ()) -> None:
         while True:
@@ -177,7 +178,7 @@ def check(topology: Topology, home: Home, figures: Figures) -> None:
     # A trial whose creation was answered twice over the restart was never worked on.
     assert all(not trial.params for trial in waiting)
     figures.left_waiting = len(waiting)
-    ended = [t for t in trials if t.state in FINISHED]
+    ended = [t for t in trials if is_finished(t)]
     assert len(ended) == figures.trials
     assert len(ended) + len(waiting) == len(trials)
     assert len({json.dumps(t.params, sort_keys=True) for t in ended}) == figures.trials

@@ -24,8 +24,10 @@ from busi_search.search.mlflow.trial import (
 from busi_search.search.store.records import (
     main_value,
     stored_folds,
+    stored_hyperparameters,
     trial_hyperparameters,
 )
+from busi_search.search.store.study_record import StudyRecord
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -152,7 +154,7 @@ class MlflowStudy:
         self.log_texts(
             {
                 "study.toml": context.spec_text,
-                "environment.json": json.dumps(study.user_attrs["versions"], indent=2),
+                "environment.json": json.dumps(StudyRecord(study).versions, indent=2),
                 "partition.json": json.dumps(self._partition(), indent=1),
             }
         )
@@ -242,7 +244,7 @@ class MlflowStudy:
         )
         self._log_best(trial)
         params = {}
-        if "hyperparameters" in trial.user_attrs:
+        if stored_hyperparameters(trial):
             params = trial_hyperparameters(trial).model_dump()
         self._log_batch(
             run_id, params=params, metrics=trial_metrics(trial, results), tags={LOGGED: "yes"}

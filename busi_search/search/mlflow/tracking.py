@@ -17,14 +17,13 @@ from busi_search.search.mlflow.study import (
     git_commit,
     leaderboard_view,
 )
+from busi_search.search.store.study_record import StudyRecord, Tracked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["LEADERBOARD_KEY", "TRACKED", "Tracker", "git_commit", "leaderboard_view"]
+__all__ = ["LEADERBOARD_KEY", "Tracker", "git_commit", "leaderboard_view"]
 
-# Attribute of an Optuna study: where in MLflow it is copied to.
-TRACKED = "tracked"
 # The driver sends a backlog in portions, so that it still watches its workers.
 PORTION_SECONDS = 5.0
 
@@ -64,14 +63,14 @@ class Tracker:
             BusiSearchError: the study's experiment was deleted.
         """
         self._study = study
-        known = study.user_attrs.get(TRACKED)
+        known = StudyRecord(study).tracked
         try:
             with self._timed(), brief_calls(self._call_seconds):
                 self._connected()
         except TrackingAway as error:
             if known is None:
                 raise
-            self.experiment_id, self.run_id = known["experiment_id"], known["run_id"]
+            self.experiment_id, self.run_id = known.experiment_id, known.run_id
             self._is_away(error)
 
     def _connected(self) -> MlflowStudy:
@@ -81,9 +80,9 @@ class Tracker:
             there = MlflowStudy(self._context, self._study)
         self._logged = there.logged
         self.experiment_id, self.run_id = there.experiment_id, there.run_id
-        tracked = {"experiment_id": self.experiment_id, "run_id": self.run_id}
-        if self._study.user_attrs.get(TRACKED) != tracked:
-            self._study.set_user_attr(TRACKED, tracked)
+        record, tracked = StudyRecord(self._study), Tracked(self.experiment_id, self.run_id)
+        if record.tracked != tracked:
+            record.set_tracked(tracked)
         if self._state is not None:
             there.write_state(self._state)
         self._there = there

@@ -8,8 +8,15 @@ from optuna.trial import FrozenTrial, TrialState
 
 from busi_search.search.context import StudyContext
 from busi_search.search.fold_result import FoldResult, gather_out_of_fold
-from busi_search.search.store.records import ERROR, PRUNE_REASON, WORKER, cv_metrics, main_value
-from busi_search.spec import COSTS
+from busi_search.search.store.records import (
+    cv_metrics,
+    error_text,
+    main_value,
+    prune_reason,
+    recipe_name,
+    stored_costs,
+    worker_of,
+)
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
@@ -27,13 +34,13 @@ def trial_tags(
         "busi.study": context.name,
         "optuna.state": STATES[trial.state],
         "optuna.number": str(trial.number),
-        "busi.worker": str(trial.user_attrs.get(WORKER, "")),
+        "busi.worker": worker_of(trial) or "",
         "mlflow.note.content": _description(context, trial, results),
     }
-    if "recipe" in trial.user_attrs:
-        tags["busi.recipe"] = str(trial.user_attrs["recipe"])
-    if PRUNE_REASON in trial.user_attrs:
-        tags["busi.prune_reason"] = str(trial.user_attrs[PRUNE_REASON])
+    if (recipe := recipe_name(trial)) is not None:
+        tags["busi.recipe"] = recipe
+    if (reason := prune_reason(trial)) is not None:
+        tags["busi.prune_reason"] = reason
     return tags
 
 
@@ -47,7 +54,7 @@ def _description(context: StudyContext, trial: FrozenTrial, results: list[FoldRe
             "corrected for the choice, the report and the registered model."
         )
     elif trial.state == TrialState.PRUNED:
-        reason = trial.user_attrs.get(PRUNE_REASON, "no reason noted")
+        reason = prune_reason(trial) or "no reason noted"
         text = (
             f"Given up after {len(results)} of {num_folds} folds ({reason}); it has no `cv_` "
             "figures, so that it cannot lead the leaderboard."
@@ -72,7 +79,7 @@ def write_trial_files(
             paths=np.asarray(context.development.paths),
         )
     elif trial.state == TrialState.FAIL:
-        error = str(trial.user_attrs.get(ERROR, "no traceback"))
+        error = error_text(trial) or "no traceback"
         (folder / "traceback.txt").write_text(error, encoding="utf-8")
     else:
         return False
@@ -92,8 +99,7 @@ def trial_metrics(trial: FrozenTrial, results: list[FoldResult]) -> "list[Metric
         rows += [Metric(f"train_loss/fold{result.fold}", v, now, epoch) for epoch, v in losses]
     if trial.state == TrialState.COMPLETE:
         rows += [Metric(key, value, now, 0) for key, value in cv_metrics(results).items()]
-    costs = {key: trial.user_attrs[key] for key in COSTS if key in trial.user_attrs}
-    rows += [Metric(key, float(value), now, 0) for key, value in costs.items()]
+    rows += [Metric(key, float(value), now, 0) for key, value in stored_costs(trial).items()]
     rows.append(Metric("seconds", sum(result.seconds for result in results), now, 0))
     rows.append(Metric("num_folds", len(results), now, 0))
     return [row for row in rows if np.isfinite(row.value)]

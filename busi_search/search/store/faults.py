@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from busi_search.errors import BusiSearchError, InputError, reason_of
 from busi_search.home import Home, damage_of, without_password
 from busi_search.search.store.records import last_error_line
+from busi_search.search.store.study_record import StudyRecord
 
 STORAGE_FAILURES = (StorageInternalError, SQLAlchemyError)
 MAX_FAILURES_IN_A_ROW = 5
@@ -19,7 +20,6 @@ MAX_FAILURES_IN_A_ROW = 5
 MAX_MIXED_FAILURES_IN_A_ROW = 10
 # Packages whose version a score may depend on; others may change within a study.
 DECISIVE_PACKAGES = ("busi-search", "torch", "torchvision", "numpy", "scikit-learn")
-_FORGIVEN = "forgiven"
 
 
 @contextmanager
@@ -68,7 +68,7 @@ def failing(study: optuna.Study, trials: Sequence[FrozenTrial] | None = None) ->
         trials = study.get_trials(deepcopy=False)
     if not any(trial.state == TrialState.FAIL for trial in trials):
         return None
-    forgiven = set(study.user_attrs.get(_FORGIVEN, ()))
+    forgiven = StudyRecord(study).forgiven
     ended = [
         trial for trial in trials if trial.state.is_finished() and trial.number not in forgiven
     ]
@@ -92,7 +92,7 @@ def forgive_failures(study: optuna.Study) -> None:
     """Begin to count failures anew; for a driver that begins."""
     failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
     if numbers := [trial.number for trial in failed]:
-        study.set_user_attr(_FORGIVEN, numbers)
+        StudyRecord(study).forgive(numbers)
 
 
 def decisive_versions() -> dict[str, str]:
@@ -107,8 +107,7 @@ def check_versions(study: optuna.Study) -> None:
         InputError: a decisive package has another version than when the study began.
     """
     then = {
-        name: str(number).partition("+")[0]
-        for name, number in study.user_attrs.get("versions", {}).items()
+        name: str(number).partition("+")[0] for name, number in StudyRecord(study).versions.items()
     }
     changed = [
         f"{name} {then[name]} → {now}"
@@ -129,7 +128,7 @@ def lost_workers(home: Home, study: optuna.Study, finished: int, target: int) ->
         BusiSearchError: the storage cannot be written to; that is why.
     """
     with storage_errors(home):
-        study.set_user_attr("last_short_of", target - finished)
+        StudyRecord(study).set_missing(target - finished)
     return BusiSearchError(
         f"All workers died with {finished} of {target} trials finished, often for lack of memory "
         "or because somebody ended them; the same line goes on, with fewer --workers if need be."

@@ -1,6 +1,5 @@
 """A study: created once, resumed by the same words."""
 
-import json
 import os
 import platform
 from importlib.metadata import version
@@ -14,6 +13,8 @@ from busi_search.search.pruning import make_pruner
 from busi_search.search.samplers import make_sampler
 from busi_search.search.space import recipe_trials
 from busi_search.search.store.open import claim_lock
+from busi_search.search.store.records import RECIPE, recipe_name
+from busi_search.search.store.study_record import Identity, StudyRecord
 from busi_search.spec import spec_json
 
 
@@ -23,11 +24,11 @@ def create_study(context: StudyContext, storage: BaseStorage) -> optuna.Study:
     Raises:
         InputError: a study of that name exists with another study file or other data.
     """
-    identity = {
-        "spec": spec_json(context.spec),
-        "fingerprint": context.partition.fingerprint,
-        "partition": context.partition.digest(),
-    }
+    identity = Identity(
+        spec=spec_json(context.spec),
+        fingerprint=context.partition.fingerprint,
+        partition=context.partition.digest(),
+    )
     with claim_lock(context.home, context.name):
         study = optuna.create_study(
             storage=storage,
@@ -37,50 +38,32 @@ def create_study(context: StudyContext, storage: BaseStorage) -> optuna.Study:
             pruner=make_pruner(context.spec.study, len(context.partition.folds)),
             load_if_exists=True,
         )
-        known = study.user_attrs.get("identity")
+        record = StudyRecord(study)
+        known = record.identity
         if known is None:
             _initialise(study, context)
-            study.set_user_attr("identity", identity)
-        elif known != identity:
-            raise InputError(_difference(context, known, identity))
+            record.set_identity(identity)
+        elif (difference := known.difference(identity)) is not None:
+            raise InputError(
+                f"Study '{context.name}' exists and {difference}; restore what it began with, "
+                "or begin another with --name NEW."
+            )
     return study
 
 
 def _initialise(study: optuna.Study, context: StudyContext) -> None:
-    study.set_user_attr("spec_text", context.spec_text)
-    study.set_user_attr("origin", context.origin)
-    study.set_user_attr("counts", context.counts)
-    study.set_user_attr("class_names", list(context.development.class_names))
-    study.set_user_attr("simulated", context.development.simulated)
-    study.set_user_attr("versions", environment())
-    present = {trial.user_attrs.get("recipe") for trial in study.get_trials(deepcopy=False)}
-    for parameters, attributes in recipe_trials(context.spec):
-        if attributes["recipe"] not in present:
-            study.enqueue_trial(parameters, user_attrs=attributes)
-
-
-def _difference(context: StudyContext, known: dict[str, str], now: dict[str, str]) -> str:
-    if known["fingerprint"] != now["fingerprint"]:
-        what = f"the images changed since it began ({known['fingerprint']} → {now['fingerprint']})"
-    elif known["spec"] != now["spec"]:
-        what = f"the study file differs from the one it began with ({_changed_keys(known, now)})"
-    else:
-        what = "the division into folds and test differs from the one it began with"
-    return (
-        f"Study '{context.name}' exists and {what}; restore what it began with, "
-        "or begin another with --name NEW."
+    StudyRecord(study).describe(
+        spec_text=context.spec_text,
+        origin=context.origin,
+        counts=context.counts,
+        class_names=context.development.class_names,
+        simulated=context.development.simulated,
+        versions=environment(),
     )
-
-
-def _changed_keys(known: dict[str, str], now: dict[str, str]) -> str:
-    before, after = json.loads(known["spec"]), json.loads(now["spec"])
-    changed = [
-        f"{section}.{key}"
-        for section in ("study", "dataset", "hyperparameters", "space")
-        for key in sorted({*before[section], *after[section]})
-        if before[section].get(key) != after[section].get(key)
-    ]
-    return ", ".join(changed) if changed else "recipes"
+    present = {recipe_name(trial) for trial in study.get_trials(deepcopy=False)}
+    for parameters, attributes in recipe_trials(context.spec):
+        if attributes[RECIPE] not in present:
+            study.enqueue_trial(parameters, user_attrs=attributes)
 
 
 def environment() -> dict[str, str]:

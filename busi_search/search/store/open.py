@@ -16,9 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from busi_search.errors import BusiSearchError, InputError, reason_of
 from busi_search.home import Home, without_password
 from busi_search.search.store.faults import failing
-from busi_search.search.store.records import WORKER
-
-FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+from busi_search.search.store.records import FINISHED, WORKER, worker_of
 
 
 def open_storage(home: Home, *, patient: bool = False) -> BaseStorage:
@@ -171,4 +169,4 @@ def _take_waiting(
 def is_owner(storage: BaseStorage, trial_id: int, worker: str) -> bool:
     """Return whether a trial is still this worker's to work on."""
     trial = storage.get_trial(trial_id)
-    return trial.state == TrialState.RUNNING and trial.user_attrs.get(WORKER) == worker
+    return trial.state == TrialState.RUNNING and worker_of(trial) == worker

@@ -13,7 +13,7 @@ from optuna.storages import BaseStorage
 from optuna.storages._heartbeat import BaseHeartbeat, is_heartbeat_enabled
 from optuna.trial import FrozenTrial, TrialState
 
-from busi_search.search.store.records import ERROR, LOST, WORKER, fold_key
+from busi_search.search.store.records import ERROR, LOST, num_stored_folds, worker_of
 
 MAX_LOSSES_AT_ONE_FOLD = 3
 
@@ -132,7 +132,7 @@ def _stale_trials(storage: BaseStorage, study_id: int) -> set[int] | None:
 
 
 def _is_lost(trial: FrozenTrial, stale: set[int] | None, *, own: bool) -> bool:
-    name = str(trial.user_attrs.get(WORKER, ""))
+    name = worker_of(trial)
     if not name:
         # Claims are named under the lock: this one was never finished.
         return True
@@ -144,7 +144,7 @@ def _is_lost(trial: FrozenTrial, stale: set[int] | None, *, own: bool) -> bool:
 
 def _blame(storage: BaseStorage, trial_id: int, trial: FrozenTrial) -> str | None:
     """Count a loss; return why the trial must not be tried again, or None."""
-    folds = sum(key.startswith(fold_key(0)[:-1]) for key in trial.user_attrs)
+    folds = num_stored_folds(trial)
     lost = trial.user_attrs.get(LOST, {})
     times = lost.get("times", 0) + 1 if lost.get("folds") == folds else 1
     storage.set_trial_user_attr(trial_id, LOST, {"folds": folds, "times": times})
@@ -182,7 +182,7 @@ def heartbeat(storage: BaseStorage, trial_id: int) -> Iterator[None]:
 def workers_of(trials: list[FrozenTrial]) -> dict[str, int]:
     """Return who works on which trial, by readable name."""
     return {
-        readable_worker(str(trial.user_attrs.get(WORKER, "?"))): trial.number
+        readable_worker(worker_of(trial) or "?"): trial.number
         for trial in trials
         if trial.state == TrialState.RUNNING
     }

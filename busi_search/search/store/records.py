@@ -1,8 +1,11 @@
-"""What a trial leaves in the Optuna storage: enough to go on, to report and to judge it."""
+"""What a trial leaves in the Optuna storage: enough to go on, to report and to judge it.
+
+Its attributes are read and written here only; what a study keeps is in :mod:`.study_record`.
+"""
 
 import base64
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
@@ -12,24 +15,37 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from busi_search.search.fold_result import FoldResult
-from busi_search.spec import Hyperparameters, StudySection
+from busi_search.spec import COSTS, Hyperparameters, StudySection
 
+# Names under which old studies hold these, too.
 HYPERPARAMETERS = "hyperparameters"
+RECIPE = "recipe"
+RECIPE_SETTINGS = "recipe_settings"
 PRUNE_REASON = "prune_reason"
-# The fold within which it was given up.
 UNFINISHED_FOLD = "unfinished_fold"
 ERROR = "error"
 WORKER = "worker"
-# Standard error over the folds of the first objective.
 STANDARD_ERROR = "standard_error"
 LOST = "lost"
-# Of a study: how many finished trials it shall hold, by its latest driver.
-TARGET = "target"
+_FOLD = "fold"
+
+# States of the trials that a study is asked for: evaluated on all folds, or given up early.
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+def is_finished(trial: FrozenTrial) -> bool:
+    """Return whether a trial counts towards the trials that a study is asked for."""
+    return trial.state in FINISHED
+
+
+def num_finished(trials: Iterable[FrozenTrial]) -> int:
+    """Return how many trials count towards the trials that a study is asked for."""
+    return sum(map(is_finished, trials))
 
 
 def fold_key(fold: int) -> str:
     """Name of the user attribute that holds one fold's result."""
-    return f"fold{fold}"
+    return f"{_FOLD}{fold}"
 
 
 @cache
@@ -123,6 +139,40 @@ def _broke_off(trial: FrozenTrial) -> bool:
     return stored is not None and fold_key(stored["fold"]) not in trial.user_attrs
 
 
+def write_fold(trial: optuna.Trial, result: FoldResult) -> None:
+    """Keep a finished fold; predictions keep every bit."""
+    trial.set_user_attr(fold_key(result.fold), encode_fold(result))
+
+
+def write_hyperparameters(trial: optuna.Trial, hyperparameters: Hyperparameters) -> None:
+    """Keep the full configuration of a trial."""
+    trial.set_user_attr(HYPERPARAMETERS, hyperparameters.model_dump())
+
+
+def write_cost(trial: optuna.Trial, name: str, value: float) -> None:
+    """Keep one of ``COSTS`` of a trial's model."""
+    trial.set_user_attr(name, value)
+
+
+def write_standard_error(trial: optuna.Trial, value: float) -> None:
+    """Keep the standard error over the folds of the first objective."""
+    trial.set_user_attr(STANDARD_ERROR, value)
+
+
+def write_prune_reason(
+    trial: optuna.Trial, reason: str, within: UnfinishedFold | None = None
+) -> None:
+    """Keep why a trial is given up, and the fold within which, if it is in the middle of one."""
+    if within is not None:
+        trial.set_user_attr(UNFINISHED_FOLD, within.encode())
+    trial.set_user_attr(PRUNE_REASON, reason)
+
+
+def write_error(trial: optuna.Trial, traceback: str) -> None:
+    """Keep what a trial failed with."""
+    trial.set_user_attr(ERROR, traceback)
+
+
 def folds_begun(trial: FrozenTrial, num_folds: int) -> int:
     """Return how many folds of a trial were trained, one that was broken off included."""
     if trial.state == TrialState.COMPLETE:
@@ -131,9 +181,78 @@ def folds_begun(trial: FrozenTrial, num_folds: int) -> int:
     return finished + _broke_off(trial)
 
 
+def num_stored_folds(trial: FrozenTrial) -> int:
+    """Return how many folds of a trial were finished."""
+    return sum(key.startswith(_FOLD) for key in trial.user_attrs)
+
+
+def looks_at_fold(trial: FrozenTrial, fold: int) -> Iterator[tuple[int, float]]:
+    """Yield epoch and validation AUC of every look within a finished fold, without NaN."""
+    stored = trial.user_attrs.get(fold_key(fold))
+    if stored is not None:
+        looks = zip(stored["val_epochs"], stored["val_auc"], strict=True)
+        yield from ((epoch, auc) for epoch, auc in looks if auc is not None)
+
+
+def stored_hyperparameters(trial: FrozenTrial) -> dict[str, Any]:
+    """Return the full configuration of a trial as it was stored; empty if it has not started."""
+    return dict(trial.user_attrs.get(HYPERPARAMETERS, {}))
+
+
 def trial_hyperparameters(trial: FrozenTrial) -> Hyperparameters:
     """Return the full configuration of a trial that has started."""
     return Hyperparameters(**trial.user_attrs[HYPERPARAMETERS])
+
+
+def num_epochs(trial: FrozenTrial) -> int:
+    """Return the number of epochs that a trial that has started was to be trained for."""
+    return int(trial.user_attrs[HYPERPARAMETERS]["epochs"])
+
+
+def recipe_attributes(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a trial carries that is asked for by name instead of sampled."""
+    return {RECIPE: name, RECIPE_SETTINGS: dict(settings)}
+
+
+def recipe_name(trial: FrozenTrial | optuna.Trial) -> str | None:
+    """Return the name of the known configuration that a trial is, or None for a sampled one."""
+    found = trial.user_attrs.get(RECIPE)
+    return None if found is None else str(found)
+
+
+def recipe_settings(trial: FrozenTrial | optuna.Trial) -> dict[str, Any]:
+    """Return the known configuration that a trial is; empty for a sampled one."""
+    return dict(trial.user_attrs.get(RECIPE_SETTINGS, {}))
+
+
+def prune_reason(trial: FrozenTrial) -> str | None:
+    """Return why a trial was given up, or None."""
+    found = trial.user_attrs.get(PRUNE_REASON)
+    return None if found is None else str(found)
+
+
+def standard_error(trial: FrozenTrial) -> float | None:
+    """Return the standard error over the folds of the first objective of a complete trial."""
+    found = trial.user_attrs.get(STANDARD_ERROR)
+    return None if found is None else float(found)
+
+
+def stored_costs(trial: FrozenTrial | optuna.Trial) -> dict[str, float]:
+    """Return what a trial's model costs, by the names of ``COSTS``, as far as it is known."""
+    attributes = trial.user_attrs
+    return {name: attributes[name] for name in COSTS if name in attributes}
+
+
+def worker_of(trial: FrozenTrial) -> str | None:
+    """Return the name of the worker that has a trial, or had it last."""
+    found = trial.user_attrs.get(WORKER)
+    return None if found is None else str(found)
+
+
+def error_text(trial: FrozenTrial) -> str | None:
+    """Return the traceback that a failed trial left, or None."""
+    found = trial.user_attrs.get(ERROR)
+    return None if found is None else str(found)
 
 
 def main_value(trial: FrozenTrial) -> float | None:
@@ -146,12 +265,12 @@ def objective_value(trial: FrozenTrial, results: Sequence[FoldResult], objective
     if objective.startswith("cv_"):
         name = objective.removeprefix("cv_")
         return float(np.mean([result.metrics[name] for result in results]))
-    return float(trial.user_attrs[objective])
+    return float(stored_costs(trial)[objective])
 
 
 def last_error_line(trial: FrozenTrial) -> str:
     """Return the last line of the traceback that a failed trial left."""
-    return str(trial.user_attrs.get(ERROR, "unknown")).strip().splitlines()[-1]
+    return (error_text(trial) or "unknown").strip().splitlines()[-1]
 
 
 def last_failure(trials: Sequence[FrozenTrial]) -> str | None:

@@ -10,7 +10,6 @@ from optuna.trial import TrialState
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.home import Home
 from busi_search.run import StudyResult, run_study, search_and_release
-from busi_search.search.cost import COST
 from busi_search.search.driver import run_search
 from busi_search.search.executors import InlineExecutor
 from busi_search.search.mlflow.tracking import Tracker
@@ -19,6 +18,7 @@ from busi_search.search.prepare import prepare_study
 from busi_search.search.store.faults import MAX_FAILURES_IN_A_ROW
 from busi_search.search.store.open import find_study
 from busi_search.search.store.records import fold_key, stored_folds
+from busi_search.search.store.study_record import Cost, StudyRecord
 from tests.conftest import TINY
 
 
@@ -54,9 +54,9 @@ def test_an_interrupted_study_ends_like_an_undisturbed_one(
     broken = find_study(home, "quickstart-phantom")
     assert not [t for t in broken.get_trials() if t.state == TrialState.RUNNING]
     # Of the first two folds nothing was told yet; with five a trial was.
-    spent = broken.user_attrs.get(COST, {"seconds": 0.0})["seconds"]
+    spent = StudyRecord(broken).cost.seconds
     assert (spent > 0.0) == (num_folds == 5)
-    broken.set_user_attr(COST, {"seconds": spent + 1_000.0})
+    StudyRecord(broken).set_cost(Cost(seconds=spent + 1_000.0))
     result = run_study(
         "quickstart", trials=4, home=home.root, overrides=TINY, device="cpu", inline=True
     )

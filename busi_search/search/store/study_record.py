@@ -1,0 +1,276 @@
+"""What a study keeps about itself in the Optuna storage, read and written in one place."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import optuna
+
+from busi_search.spec import StudySpec
+
+# Names under which old studies hold these, too.
+_IDENTITY = "identity"
+_SPEC_TEXT = "spec_text"
+_ORIGIN = "origin"
+_COUNTS = "counts"
+_CLASS_NAMES = "class_names"
+_SIMULATED = "simulated"
+_VERSIONS = "versions"
+_TARGET = "target"
+_FORGIVEN = "forgiven"
+_LAST_SHORT_OF = "last_short_of"
+_TRACKED = "tracked"
+_COST = "cost"
+_RELEASED = "released"
+_EXPLANATIONS = "explanations"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What makes a study the same study: two runs of one name must agree on it.
+
+    Attributes:
+        spec: the checked study file as canonical JSON, see :func:`~busi_search.spec.spec_json`.
+        fingerprint: of the images and their labels.
+        partition: digest of the division into folds and test.
+    """
+
+    spec: str
+    fingerprint: str
+    partition: str
+
+    def load_spec(self) -> StudySpec:
+        """Return the study file.
+
+        Raises:
+            ValueError: this version of the program does not know what it asks for.
+        """
+        return StudySpec.model_validate_json(self.spec)
+
+    @property
+    def objective(self) -> str:
+        """Name of the first objective, also of a study file of another version."""
+        return str(json.loads(self.spec)["study"]["objective"])
+
+    @property
+    def num_folds(self) -> int:
+        """Number of folds, also of a study file of another version."""
+        return int(json.loads(self.spec)["dataset"]["num_folds"])
+
+    def change_of_images(self, fingerprint: str) -> str | None:
+        """Return how the images differ, as "changed since it began (then → now)", or None."""
+        if fingerprint == self.fingerprint:
+            return None
+        return f"changed since it began ({self.fingerprint} → {fingerprint})"
+
+    def difference(self, now: "Identity") -> str | None:
+        """Return in what a study differs from the one that it was, or None if it is the same."""
+        if (changed := self.change_of_images(now.fingerprint)) is not None:
+            return f"the images {changed}"
+        if now.spec != self.spec:
+            keys = ", ".join(_changed_keys(json.loads(self.spec), json.loads(now.spec)))
+            return f"the study file differs from the one it began with ({keys or 'recipes'})"
+        if now.partition != self.partition:
+            return "the division into folds and test differs from the one it began with"
+        return None
+
+
+def _changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{section}.{key}"
+        for section in ("study", "dataset", "hyperparameters", "space")
+        for key in sorted({*before[section], *after[section]})
+        if before[section].get(key) != after[section].get(key)
+    ]
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """Where in MLflow a study is copied to."""
+
+    experiment_id: str
+    run_id: str
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What all calls that searched a study took together.
+
+    Attributes:
+        seconds: wall time.
+        search_seconds: of this, until the searches had ended.
+        tracking_seconds: of this, with MLflow.
+    """
+
+    seconds: float = 0.0
+    search_seconds: float = 0.0
+    tracking_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Released:
+    """The winner that a study registered last.
+
+    Attributes:
+        finished: number of finished trials among which it won.
+        trial: its number.
+        version: of the registered model.
+        estimates: its figures corrected for the choice, by metric: value, low, high, naive.
+        rebuilt_difference: largest difference of a probability between the trial and its models
+            trained again.
+    """
+
+    finished: int
+    trial: int
+    version: str
+    estimates: Mapping[str, Mapping[str, float]]
+    rebuilt_difference: float
+
+
+@dataclass(frozen=True)
+class Explanations:
+    """Where a winner looked: Grad-CAM maps of some development images.
+
+    Attributes:
+        trial: number of the winner.
+        maps: by the image's index, rows of grey levels from 0 to 255.
+    """
+
+    trial: int
+    maps: Mapping[str, list[list[int]]] = field(repr=False)
+
+
+class StudyRecord:
+    """All that a study keeps about itself; every reading asks the storage."""
+
+    def __init__(self, study: optuna.Study) -> None:
+        """Take the study whose attributes are read and written."""
+        self._study = study
+
+    def _get(self, key: str, default: Any = None) -> Any:
+        return self._study.user_attrs.get(key, default)
+
+    @property
+    def identity(self) -> Identity | None:
+        """What the study must agree with to go on; None if it was named but never begun."""
+        found = self._get(_IDENTITY)
+        return None if found is None else Identity(**found)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the study holds all that it needs to be opened again."""
+        return self.identity is not None
+
+    def set_identity(self, identity: Identity) -> None:
+        """Keep what makes the study the same; last of all, for it says that the study has begun."""
+        self._study.set_user_attr(_IDENTITY, asdict(identity))
+
+    def describe(
+        self,
+        *,
+        spec_text: str,
+        origin: str,
+        counts: Mapping[str, int],
+        class_names: Iterable[str],
+        simulated: bool,
+        versions: Mapping[str, str],
+    ) -> None:
+        """Keep what a study says about itself.
+
+        Args:
+            spec_text: the study file, verbatim.
+            origin: its name.
+            counts: number of images, groups, conflicts and test images of the whole dataset.
+            class_names: of the dataset, in the order of the labels.
+            simulated: whether the images are phantoms.
+            versions: of packages and hardware, as :func:`~.identity.environment` gives them.
+        """
+        self._study.set_user_attr(_SPEC_TEXT, spec_text)
+        self._study.set_user_attr(_ORIGIN, origin)
+        self._study.set_user_attr(_COUNTS, dict(counts))
+        self._study.set_user_attr(_CLASS_NAMES, list(class_names))
+        self._study.set_user_attr(_SIMULATED, simulated)
+        self._study.set_user_attr(_VERSIONS, dict(versions))
+
+    @property
+    def spec_text(self) -> str:
+        """The study file, verbatim; empty if the study was never begun."""
+        return str(self._get(_SPEC_TEXT, ""))
+
+    @property
+    def origin(self) -> str:
+        """Name of the study file; empty if the study was never begun."""
+        return str(self._get(_ORIGIN, ""))
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the images are phantoms."""
+        return bool(self._get(_SIMULATED, False))
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Versions and hardware when the study began, by name."""
+        return dict(self._get(_VERSIONS, {}))
+
+    @property
+    def target(self) -> int | None:
+        """How many finished trials the study shall hold by its latest driver, or None."""
+        found = self._get(_TARGET)
+        return None if found is None else int(found)
+
+    def set_target(self, num_trials: int) -> None:
+        """Say how many finished trials the study shall hold."""
+        self._study.set_user_attr(_TARGET, num_trials)
+
+    @property
+    def forgiven(self) -> frozenset[int]:
+        """Numbers of failed trials that do not end the search."""
+        return frozenset(self._get(_FORGIVEN, ()))
+
+    def forgive(self, trials: Iterable[int]) -> None:
+        """Say which failed trials do not end the search."""
+        self._study.set_user_attr(_FORGIVEN, list(trials))
+
+    def set_missing(self, num_trials: int) -> None:
+        """Note how many trials a search whose workers all died was short of."""
+        self._study.set_user_attr(_LAST_SHORT_OF, num_trials)
+
+    @property
+    def tracked(self) -> Tracked | None:
+        """Where in MLflow the study is copied to, or None before it was."""
+        found = self._get(_TRACKED)
+        return None if found is None else Tracked(**found)
+
+    def set_tracked(self, tracked: Tracked) -> None:
+        """Note where in MLflow the study is copied to."""
+        self._study.set_user_attr(_TRACKED, asdict(tracked))
+
+    @property
+    def cost(self) -> Cost:
+        """What all calls that searched took together."""
+        return Cost(**self._get(_COST, {}))
+
+    def set_cost(self, cost: Cost) -> None:
+        """Keep what all calls that searched took together."""
+        self._study.set_user_attr(_COST, asdict(cost))
+
+    @property
+    def released(self) -> Released | None:
+        """The winner that was registered last, or None."""
+        found = self._get(_RELEASED)
+        return Released(**found) if found else None
+
+    def set_released(self, released: Released) -> None:
+        """Keep which winner was registered."""
+        self._study.set_user_attr(_RELEASED, asdict(released))
+
+    @property
+    def explanations(self) -> Explanations | None:
+        """Where the winner that was registered last looked, or None."""
+        found = self._get(_EXPLANATIONS)
+        return Explanations(**found) if found else None
+
+    def set_explanations(self, explanations: Explanations) -> None:
+        """Keep where the winner looked."""
+        self._study.set_user_attr(_EXPLANATIONS, asdict(explanations))

@@ -59,8 +59,6 @@ def main() -> None:
     context = prepare_study(
         options.study, data=options.data, overrides=("recipes=[]",), device="cpu"
     )
-        options.study, data=options.data, overrides=("recipes=[]",), device="cpu"
-    )
     labels, positive = context.development.labels, context.development.positive
     truths = [labels[fold.validation] for fold in context.partition.folds]
 

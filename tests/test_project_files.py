@@ -102,7 +102,7 @@ def test_issue_forms_ask_for_something_and_name_each_answer_once() -> None:
     assert contact["url"] in (ROOT / "SECURITY.md").read_text()
 
 
-def test_the_checks_run_from_the_quickest_to_the_slowest() -> None:
+def test_the_checks_without_tests_come_first() -> None:
     lines = (ROOT / ".ci/run").read_text().splitlines()
     order = ["uv run ruff check .", "uv run ruff format --check .", "uv run mypy"]
     order += ["uv run lint-imports", "pip install uv && uv run pytest"]

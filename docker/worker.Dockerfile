@@ -3,7 +3,7 @@
 FROM python:3.13-slim
 
 WORKDIR /src
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY busi_search ./busi_search
 COPY studies ./studies
 RUN pip install --no-cache-dir ".[postgresql]" \

@@ -14,6 +14,7 @@ from busi_search.search.store.open import find_study
 from busi_search.search.store.records import (
     best_of_study,
     cv_metrics,
+    stored_hyperparameters,
     trial_hyperparameters,
 )
 from busi_search.seeding import derive_seed

@@ -18,20 +18,18 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from busi_search import run
 from busi_search.home import open_home
-from busi_search.release import winner
 from busi_search.search.context import reopen_study
 from busi_search.search.mlflow.tracking import Tracker
 from busi_search.search.store.open import find_study
 
 # Functions of a release, in their order, and what they do.
 PARTS = {
-    "estimate_scores": "correction for the choice, every figure",
     "rebuild_ensemble": "train the fold models again",
     "explain_images": "Grad-CAM of the images shown",
-    "register_version": "export and register",
-    "_check_export": "load the export and compare",
-    "_log_release": "report, model card, figures to MLflow",
+    "register_winner": "correct, export, register, check",
+    "publish_winner": "report, model card, figures to MLflow",
 }
 
 
@@ -54,7 +52,7 @@ def main() -> None:
     seconds: dict[str, float] = defaultdict(float)
 
     def timed(name: str) -> Callable[..., Any]:
-        function: Callable[..., Any] = getattr(winner, name)
+        function: Callable[..., Any] = getattr(run, name)
 
         def call(*positional: Any, **named: Any) -> Any:
             started = time.perf_counter()
@@ -71,17 +69,16 @@ def main() -> None:
         _move_artifacts(root)
         home = open_home(root)
         study = find_study(home, options.study)
-        study.set_user_attr("released", {})
         context = reopen_study(study, home=home)
         tracker = Tracker(context)
         tracker.start(study)
         with (
             # As if nothing had been registered.
-            patch.object(winner, "_registered", lambda *_: None),
-            patch.multiple(winner, **{name: timed(name) for name in PARTS}),
+            patch.multiple(run, noted_version=lambda *_: None, checked_version=lambda *_: None),
+            patch.multiple(run, **{name: timed(name) for name in PARTS}),
         ):
             started = time.perf_counter()
-            winner.release_winner(context, tracker)
+            run.release_winner(context, tracker)
             whole = time.perf_counter() - started
     for name, meaning in PARTS.items():
         print(f"{meaning:42s} {seconds[name]:6.1f} s")

@@ -18,6 +18,7 @@ from busi_search.models import registry
 from busi_search.models.predict import find_images, load_champion
 from busi_search.release import gate
 from busi_search.release.rebuild import rebuild_ensemble
+from busi_search.release.winner import find_winner
 from busi_search.report.study_view import load_study
 from busi_search.run import StudyResult, run_study
 from busi_search.search.store.open import find_study
@@ -38,8 +39,9 @@ def test_the_winner_is_the_scored_model_and_survives_export(tiny_result: StudyRe
     release = tiny_result.release
     assert release is not None
     assert release.rebuilt_difference == 0.0
-    trial = find_study(context.home, context.name).get_trials()[release.trial]
-    model, difference = rebuild_ensemble(context, trial)
+    winner = find_winner(context, find_study(context.home, context.name).get_trials())
+    assert winner is not None
+    model, difference = rebuild_ensemble(winner)
     assert difference == 0.0
     classifier = load_champion(context.home, "models:/busi-classifier@candidate")
     images = np.array(context.images(28)[:5])
@@ -93,8 +95,9 @@ def _add_two_that_may_pass(own_home: Home) -> None:
     mlflow.set_tracking_uri(own_home.tracking_uri)  # where MLflow looks for the source
     first = registry.find_version(own_home, "1")
     source = client.get_model_version(registry.MODEL_NAME, "1").source
-    figures = {f"busi.test_{name}": "0.9" for name in registry.TEST_TAGS}
-    same = {"champion": "2", "comparable": True, "auc_difference": 0.0, "ci95": [-0.1, 0.1]}
+    figures = {registry.TEST_FIGURES: json.dumps(dict.fromkeys(registry.TEST_TAGS, 0.9))}
+    same = {"champion": "2", "comparable": True, "auc_difference": 0.0, "ci95": [-0.1, 0.1],
+            "probability_worse": 0.5}  # fmt: skip
     real = {**first.tags, **figures, "busi.simulated": "false"}
     real["busi.against_champion"] = json.dumps(same)
     for _ in range(2):
@@ -145,9 +148,10 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(own_home: Home
     mlflow.set_tracking_uri(own_home.tracking_uri)
     first = registry.find_version(own_home, "1")
     source = client.get_model_version(registry.MODEL_NAME, "1").source
-    figures = {f"busi.test_{name}": "0.9" for name in registry.TEST_TAGS}
+    figures = {registry.TEST_FIGURES: json.dumps(dict.fromkeys(registry.TEST_TAGS, 0.9))}
     gate.promote(own_home, version="1", force=True, reason="the champion of before")
-    same = {"champion": "1", "comparable": True, "auc_difference": 0.01, "ci95": [-0.1, 0.1]}
+    same = {"champion": "1", "comparable": True, "auc_difference": 0.01, "ci95": [-0.1, 0.1],
+            "probability_worse": 0.5}  # fmt: skip
     tags = {**first.tags, **figures, "busi.simulated": "false"}
     tags["busi.against_champion"] = json.dumps(same)
     made = [

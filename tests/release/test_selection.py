@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from optuna.trial import TrialState
 
-from busi_search.release import rebuild
+from busi_search.release import winner
 from busi_search.release.pruned_trials import fill_pruned
 from busi_search.release.selection import (
     Estimate,
@@ -209,8 +209,8 @@ def test_a_pruned_trial_takes_part_whichever_fold_it_began_with(
         seen.append(probabilities)
         return {}
 
-    monkeypatch.setattr(rebuild, "bias_corrected_estimates", take)
-    rebuild.estimate_scores(context, [complete, pruned, nothing])
+    monkeypatch.setattr(winner, "bias_corrected_estimates", take)
+    winner.estimate_scores(context, [complete, pruned, nothing])
     (probabilities,) = seen
     assert len(probabilities) == 2
     known = np.isfinite(probabilities[1, :, 0])

@@ -16,8 +16,8 @@ from busi_search.release.calibration import (
 )
 from busi_search.release.selection import Estimate, bias_corrected_estimates, choice_rule
 from busi_search.search.context import StudyContext
-from busi_search.search.cross_validation import cross_validate_configuration
-from busi_search.search.fold_result import gather_out_of_fold
+from busi_search.search.cross_validation import cross_validate, development_set
+from busi_search.search.fold_result import fold_results, gather_out_of_fold
 from busi_search.search.store.records import stored_folds, trial_hyperparameters
 from busi_search.spec import METRICS
 from busi_search.training.cpu_setup import train_on_one_core
@@ -80,9 +80,15 @@ def rebuild_ensemble(context: StudyContext, trial: FrozenTrial) -> tuple[FoldEns
     train_on_one_core()
     hyperparameters = trial_hyperparameters(trial)
     stored = stored_folds(trial, len(context.partition.folds))
-    results = list(
-        cross_validate_configuration(context, hyperparameters, trial_number=trial.number)
+    steps = cross_validate(
+        development_set(context, hyperparameters),
+        hyperparameters,
+        study_seed=context.spec.study.seed,
+        trial_number=trial.number,
+        device=context.device,
+        cache=context.home.cache,
     )
+    results = list(fold_results(steps))
     differences = [
         float(
             np.abs(softmax(r.log_probabilities) - softmax(stored[r.fold].log_probabilities)).max()

@@ -1,6 +1,6 @@
 """Training again: whether a trial is what its settings give, and what a leak would add."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -10,8 +10,8 @@ from busi_search.data.folds import make_folds
 from busi_search.errors import InputError
 from busi_search.home import Home
 from busi_search.search.context import StudyContext, reopen_study
-from busi_search.search.cross_validation import cross_validate_configuration
-from busi_search.search.fold_result import FoldResult
+from busi_search.search.cross_validation import cross_validate, development_set
+from busi_search.search.fold_result import FoldResult, fold_results
 from busi_search.search.store.identity import environment
 from busi_search.search.store.open import find_study
 from busi_search.search.store.records import (
@@ -62,21 +62,26 @@ def _train(
     Trained are ``num_folds`` folds (default: all) from the one of index ``first`` on, in turn.
     """
     train_on_one_core()
-    labels = context.development.labels
-    groups = context.groups if grouped else np.arange(len(labels))
-    folds = list(context.partition.folds)
+    data, seed = development_set(context, hyperparameters), context.spec.study.seed
     if not grouped:
-        seed = derive_seed(context.spec.study.seed, -1, -1, "folds")
-        folds = make_folds(labels, groups, num_folds=len(folds), seed=seed)
-    results = cross_validate_configuration(
-        context,
+        alone = np.arange(len(data.labels))
+        folds = make_folds(
+            data.labels,
+            alone,
+            num_folds=len(data.folds),
+            seed=derive_seed(seed, -1, -1, "folds"),
+        )
+        data = replace(data, groups=alone, folds=folds)
+    steps = cross_validate(
+        data,
         hyperparameters,
+        study_seed=seed,
         trial_number=trial,
-        folds=folds,
-        groups=groups,
+        device=context.device,
+        cache=context.home.cache,
         first_fold=first,
     )
-    return list(islice(results, num_folds))
+    return list(islice(fold_results(steps), num_folds))
 
 
 def replay_trial(home: Home, study_name: str, number: int, *, device: str = "cpu") -> Replay:

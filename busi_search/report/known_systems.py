@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from optuna.trial import FrozenTrial, TrialState
 
 from busi_search.search.context import StudyContext
-from busi_search.search.pruning import Evidence, paired_differences, weigh
+from busi_search.search.pruning.evidence import Evidence, paired_differences, weigh
 from busi_search.search.store.records import cv_metrics, stored_folds, trial_hyperparameters
 
 

@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from busi_search.search.cross_validation import cross_validate_configuration
+from busi_search.search.cross_validation import cross_validate, development_set
+from busi_search.search.fold_result import fold_results
 from busi_search.search.prepare import prepare_study
 from busi_search.training import metrics
 
@@ -35,12 +36,12 @@ def measure(
     torch.set_num_threads(1)
     context = prepare_study(study, data=data, overrides=("recipes=[]", *overrides), device="cpu")
     hyperparameters = context.spec.resolve({})
-    context.images(hyperparameters.image_size_pixels)  # decoded before the clock starts
+    data = development_set(context, hyperparameters)  # decoded before the clock starts
     started = time.process_time()
-    results = cross_validate_configuration(
-        context, hyperparameters, trial_number=0, study_seed=seed
+    steps = cross_validate(
+        data, hyperparameters, study_seed=seed, trial_number=0, cache=context.home.cache
     )
-    probabilities = [metrics.softmax(result.log_probabilities) for result in results]
+    probabilities = [metrics.softmax(result.log_probabilities) for result in fold_results(steps)]
     return probabilities, time.process_time() - started
 
 

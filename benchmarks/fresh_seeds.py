@@ -17,7 +17,8 @@ import torch
 
 from busi_search.home import open_home
 from busi_search.search.context import reopen_study
-from busi_search.search.cross_validation import cross_validate_configuration
+from busi_search.search.cross_validation import cross_validate, development_set
+from busi_search.search.fold_result import fold_results
 from busi_search.search.store.open import find_study
 from busi_search.search.store.records import (
     best_of_study,
@@ -37,10 +38,14 @@ def train_again(home: str, name: str, seed: int) -> tuple[float, float]:
     best = best_of_study(study)
     assert best is not None, f"{name} has no fully evaluated trial"
     hyperparameters = trial_hyperparameters(best)
-    results = cross_validate_configuration(
-        context, hyperparameters, trial_number=0, study_seed=FIRST_SEED + seed
+    steps = cross_validate(
+        development_set(context, hyperparameters),
+        hyperparameters,
+        study_seed=FIRST_SEED + seed,
+        trial_number=0,
+        cache=context.home.cache,
     )
-    figures = [(result.metrics["auc"], result.metrics["accuracy"]) for result in results]
+    figures = [(fold.metrics["auc"], fold.metrics["accuracy"]) for fold in fold_results(steps)]
     auc, accuracy = np.mean(figures, axis=0)
     return float(auc), float(accuracy)
 

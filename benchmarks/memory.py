@@ -18,11 +18,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from busi_search.data.folds import Fold
 from busi_search.data.image_cache import load_images
 from busi_search.data.partition import find_groups
 from busi_search.data.phantom import simulate_phantom
 from busi_search.data.sources import load_dataset
-from busi_search.search.cross_validation import cross_validate
+from busi_search.search.cross_validation import DevelopmentSet, cross_validate
 from busi_search.spec import DatasetSection, Hyperparameters
 
 
@@ -66,16 +67,12 @@ def look(folder: Path, cache: Path, pixels: int) -> dict[str, float]:
     seconds["twins_seconds"] = time.perf_counter() - started
     step, started = "training", time.perf_counter()
     half = np.arange(len(dataset)) < len(dataset) // 2
-    fold = type("Fold", (), {"train": np.flatnonzero(half), "validation": np.flatnonzero(~half)})
+    fold = Fold(train=np.flatnonzero(half), validation=np.flatnonzero(~half))
+    data = DevelopmentSet(images, dataset.labels, groups, [fold], num_classes=3, positive=1)
     hyperparameters = Hyperparameters(
         architecture="small_cnn", epochs=1, batch_size=32, image_size_pixels=pixels
     )
-    list(
-        cross_validate(
-            images, dataset.labels, groups, [fold()], hyperparameters,
-            num_classes=3, positive=1, study_seed=0, trial_number=0,
-        )
-    )  # fmt: skip
+    list(cross_validate(data, hyperparameters, study_seed=0, trial_number=0))
     seconds["training_seconds"] = time.perf_counter() - started
     ended.set()
     return {f"{k}_mib": v for k, v in highest.items() if k} | seconds

@@ -10,9 +10,9 @@ data whose test is spent.
 """
 
 import argparse
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from multiprocessing import get_context
 
 import numpy as np
@@ -24,10 +24,11 @@ from busi_search.data.folds import make_folds
 from busi_search.data.image_cache import load_images
 from busi_search.data.partition import find_groups
 from busi_search.data.sources import load_dataset
-from busi_search.search.cross_validation import cross_validate
+from busi_search.search.cross_validation import DevelopmentSet, cross_validate
+from busi_search.search.fold_result import FoldResult, fold_results
 from busi_search.search.prepare import prepare_study
 from busi_search.training import metrics
-from busi_search.training.fit import predict_probabilities
+from busi_search.training.fit import predict_log_probabilities
 from busi_search.training.from_hyperparameters import make_inputs
 from busi_search.training.inputs import place_pixels
 
@@ -65,28 +66,27 @@ def measure(
     labels, groups = dataset.labels[sound], groups[sound]
     part = make_folds(labels, groups, num_folds=NUM_FOLDS, seed=OUTER_SEED)[outer]
     train, unseen = part.train, part.validation
-    train_and_judge = partial(
-        cross_validate,
-        hyperparameters=hyperparameters,
-        num_classes=len(dataset.class_names),
-        positive=dataset.positive,
-        study_seed=seed,
-        cache=cache,
-    )
+    described = {"num_classes": len(dataset.class_names), "positive": dataset.positive}
+
+    def train_and_judge(data: DevelopmentSet, number: int) -> Iterator[FoldResult]:
+        return fold_results(
+            cross_validate(data, hyperparameters, study_seed=seed, trial_number=number, cache=cache)
+        )
+
     inner = make_folds(labels[train], groups[train], num_folds=NUM_FOLDS, seed=OUTER_SEED)
+    rest = DevelopmentSet(images[train], labels[train], groups[train], inner, **described)
+    whole = DevelopmentSet(images, labels, groups, [part], **described)
     rows = []
-    for result in train_and_judge(
-        images[train], labels[train], groups[train], inner, trial_number=0
-    ):
+    for result in train_and_judge(rest, 0):
         assert result.model is not None
         inputs = make_inputs(
             result.model, place_pixels(images, "cpu"), hyperparameters, None, "cpu"
         )
-        rows.append(predict_probabilities(result.model, inputs, unseen))
+        rows.append(np.exp(predict_log_probabilities(result.model, inputs, unseen)))
     refit = [
         metrics.softmax(result.log_probabilities)
         for number in range(1, NUM_FOLDS + 1)
-        for result in train_and_judge(images, labels, groups, [part], trial_number=number)
+        for result in train_and_judge(whole, number)
     ]
     return Outer(labels[unseen], dataset.positive, np.array(rows, dtype=float), np.array(refit))
 

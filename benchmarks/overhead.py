@@ -21,10 +21,11 @@ import numpy as np
 import optuna
 
 from busi_search.home import open_home
-from busi_search.search import cross_validation
+from busi_search.search import objective
+from busi_search.search.cross_validation import NUM_CURVE_POINTS, DevelopmentSet
 from busi_search.search.driver import run_search
 from busi_search.search.executors import InlineExecutor
-from busi_search.search.fold_result import FoldResult
+from busi_search.search.fold_result import FoldResult, Look
 from busi_search.search.mlflow.tracking import Tracker
 from busi_search.search.prepare import prepare_study
 from busi_search.search.samplers import SeededSampler
@@ -37,20 +38,18 @@ SPENT = {"sampler": 0.0, "evaluation": 0.0}
 
 
 def no_training(
-    _images, labels, _groups, folds, hyperparameters, **options
-) -> Generator[FoldResult]:
+    data: DevelopmentSet, hyperparameters, *, trial_number, first_fold, **_
+) -> Generator[Look | FoldResult]:
     """Give every fold random predictions, better ones near a learning rate of .003."""
-    rng = np.random.default_rng(options["trial_number"])
-    num_classes = options["num_classes"]
+    rng = np.random.default_rng(trial_number)
     skill = 2.0 - abs(np.log10(hyperparameters.learning_rate / 3e-3))
-    epochs, num_looks = hyperparameters.epochs, cross_validation.NUM_CURVE_POINTS
+    epochs, num_looks = hyperparameters.epochs, NUM_CURVE_POINTS
     looks = [max(1, round(epochs * (look + 1) / num_looks)) for look in range(num_looks)]
-    for turn in range(len(folds)):
-        index = (options["first_fold"] + turn) % len(folds)
-        fold = folds[index]
+    for turn in range(len(data.folds)):
+        index = (first_fold + turn) % len(data.folds)
         started = time.perf_counter()
-        truth = labels[fold.validation]
-        logits = rng.normal(size=(len(truth), num_classes))
+        truth = data.labels[data.folds[index].validation]
+        logits = rng.normal(size=(len(truth), data.num_classes))
         logits[np.arange(len(truth)), truth] += skill
         log_probabilities = np.log(metrics.softmax(logits)).astype(np.float32)
         figures = metrics.compute_metrics(np.exp(log_probabilities), truth, positive=1)
@@ -66,7 +65,7 @@ def no_training(
         )
         SPENT["evaluation"] += time.perf_counter() - started
         for look, epoch in enumerate(looks[:-1]):
-            options["watch"](index, epoch, result.val_auc[: look + 1])
+            yield Look(index, epoch, epochs, result.val_auc[: look + 1])
         yield result
 
 
@@ -107,7 +106,7 @@ def main() -> None:
     parser.add_argument("--pruner", default="none")
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    cross_validation.cross_validate = no_training
+    objective.cross_validate = no_training
     for name in (
         "before_trial",
         "infer_relative_search_space",

@@ -20,16 +20,15 @@ import optuna
 
 from busi_search.home import Home, open_home
 from busi_search.search.context import StudyContext, reopen_study
-from busi_search.search.pruning import (
-    LEAST_CHANCE,
-    LEAST_LOOK_CHANCE,
+from busi_search.search.pruning.evidence import (
     Difference,
     Evidence,
     hoped_difference,
-    make_pruner,
     paired_difference,
     weigh,
 )
+from busi_search.search.pruning.optuna_pruners import make_pruner
+from busi_search.search.pruning.race import LEAST_CHANCE, LEAST_LOOK_CHANCE
 from busi_search.search.store.open import find_study
 from busi_search.search.store.records import stored_folds
 from busi_search.spec import StudySection

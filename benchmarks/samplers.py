@@ -31,7 +31,8 @@ from sklearn.gaussian_process.kernels import RBF, ConstantKernel
 
 from busi_search.home import open_home
 from busi_search.search.context import reopen_study
-from busi_search.search.pruning import LEAST_CHANCE, LEAST_LOOK_CHANCE, Difference, weigh
+from busi_search.search.pruning.evidence import Difference, weigh
+from busi_search.search.pruning.race import LEAST_CHANCE, LEAST_LOOK_CHANCE
 from busi_search.search.samplers import SeededSampler, make_sampler
 from busi_search.search.store.open import find_study
 from busi_search.search.store.records import (

@@ -17,7 +17,7 @@ import numpy as np
 from scipy.stats import norm
 
 from busi_search.release.selection import bias_corrected_estimate
-from busi_search.search.pruning import auc_influence
+from busi_search.search.pruning.evidence import auc_influence
 from busi_search.training.metrics import binary_auc
 
 SHARED, OWN = 1.0, 0.7

@@ -30,7 +30,7 @@ from torch.nn import functional as F
 from busi_search.data.folds import Fold, make_folds
 from busi_search.data.image_cache import load_images
 from busi_search.data.sources import load_dataset
-from busi_search.search.cross_validation import NUM_CURVE_POINTS, cross_validate
+from busi_search.search.cross_validation import NUM_CURVE_POINTS, DevelopmentSet, cross_validate
 from busi_search.spec import DatasetSection, Hyperparameters
 from busi_search.training.cpu_setup import train_on_one_core
 from busi_search.training.fit import make_optimizer
@@ -64,12 +64,14 @@ class Material:
         settings = {"batch_size": BATCH, "image_size_pixels": self.size, **settings}
         hyperparameters = Hyperparameters(**settings)  # type: ignore[arg-type]
         torch.set_num_threads(1)
+        data = DevelopmentSet(
+            self.images, self.labels, np.arange(len(self.labels)), self.folds[:folds],
+            num_classes=len(self.dataset.class_names), positive=1,
+        )  # fmt: skip
         started = time.perf_counter()
         for _ in cross_validate(
-            self.images, self.labels, np.arange(len(self.labels)), self.folds[:folds],
-            hyperparameters, num_classes=len(self.dataset.class_names), positive=1, study_seed=0,
-            trial_number=trial, cache=self.cache,
-        ):  # fmt: skip
+            data, hyperparameters, study_seed=0, trial_number=trial, cache=self.cache
+        ):
             pass
         return time.perf_counter() - started
 

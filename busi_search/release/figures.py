@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy.stats import norm
 from sklearn.metrics import confusion_matrix
 
-from busi_search.search.pruning import auc_influence
+from busi_search.search.pruning.evidence import auc_influence
 from busi_search.training import metrics
 from busi_search.training.weighted_metrics import group_weights, weighted_metric
 

@@ -1,6 +1,6 @@
 """What a score would gain if near-duplicates were torn apart."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,12 @@ from busi_search.data.folds import make_folds
 from busi_search.errors import InputError
 from busi_search.home import Home
 from busi_search.search.context import StudyContext, reopen_study
-from busi_search.search.cross_validation import cross_validate_configuration
+from busi_search.search.cross_validation import (
+    DevelopmentSet,
+    cross_validate,
+    development_set,
+)
+from busi_search.search.fold_result import fold_results
 from busi_search.search.store.open import find_study
 from busi_search.search.store.records import (
     best_of_study,
@@ -70,25 +75,32 @@ def measure_leak_gap(
     hyperparameters = trial_hyperparameters(trials[number])
     sizes = np.unique(context.groups, return_counts=True)[1]
     train_on_one_core()
+    grouped = development_set(context, hyperparameters)
     return LeakGap(
         trial=number,
-        random=_on_random_folds(context, hyperparameters, number),
-        grouped=cv_metrics(
-            list(cross_validate_configuration(context, hyperparameters, trial_number=number))
-        ),
+        random=_figures(context, hyperparameters, number, _ungrouped(grouped, context)),
+        grouped=_figures(context, hyperparameters, number, grouped),
         num_split_groups=int(np.sum(sizes > 1)),
     )
 
 
-def _on_random_folds(
-    context: StudyContext, hyperparameters: Hyperparameters, trial: int
-) -> dict[str, float]:
-    """Return the figures on folds that ignore groups; everything else is as in the study."""
-    labels = context.development.labels
-    alone = np.arange(len(labels))
+def _ungrouped(data: DevelopmentSet, context: StudyContext) -> DevelopmentSet:
+    """Return the same images on folds that ignore groups."""
+    alone = np.arange(len(data.labels))
     seed = derive_seed(context.spec.study.seed, -1, -1, "folds")
-    folds = make_folds(labels, alone, num_folds=len(context.partition.folds), seed=seed)
-    results = cross_validate_configuration(
-        context, hyperparameters, trial_number=trial, folds=folds, groups=alone
+    folds = make_folds(data.labels, alone, num_folds=len(data.folds), seed=seed)
+    return replace(data, groups=alone, folds=folds)
+
+
+def _figures(
+    context: StudyContext, hyperparameters: Hyperparameters, trial: int, data: DevelopmentSet
+) -> dict[str, float]:
+    steps = cross_validate(
+        data,
+        hyperparameters,
+        study_seed=context.spec.study.seed,
+        trial_number=trial,
+        device=context.device,
+        cache=context.home.cache,
     )
-    return cv_metrics(list(results))
+    return cv_metrics(list(fold_results(steps)))

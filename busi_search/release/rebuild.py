@@ -5,7 +5,8 @@ import numpy as np
 from busi_search.errors import BusiSearchError
 from busi_search.models.ensemble import FoldEnsemble
 from busi_search.release.winner import Winner
-from busi_search.search.cross_validation import cross_validate_configuration
+from busi_search.search.cross_validation import cross_validate, development_set
+from busi_search.search.fold_result import fold_results
 from busi_search.training.cpu_setup import train_on_one_core
 from busi_search.training.metrics import softmax
 
@@ -24,16 +25,21 @@ def rebuild_ensemble(winner: Winner) -> tuple[FoldEnsemble, float]:
         BusiSearchError: on a CPU, they differ by more than ``REBUILD_TOLERANCE``.
     """
     train_on_one_core()
-    results = list(
-        cross_validate_configuration(
-            winner.context, winner.hyperparameters, trial_number=winner.number
-        )
+    context = winner.context
+    steps = cross_validate(
+        development_set(context, winner.hyperparameters),
+        winner.hyperparameters,
+        study_seed=context.spec.study.seed,
+        trial_number=winner.number,
+        device=context.device,
+        cache=context.home.cache,
     )
+    results = list(fold_results(steps))
     difference = max(
         float(np.abs(softmax(again.log_probabilities) - softmax(then.log_probabilities)).max())
         for again, then in zip(results, winner.folds, strict=True)
     )
-    if difference > REBUILD_TOLERANCE and winner.context.device == "cpu":
+    if difference > REBUILD_TOLERANCE and context.device == "cpu":
         raise BusiSearchError(
             f"Trial {winner.number} was trained again and its predictions differ by up to "
             f"{difference:.3f} from those that were scored; versions or hardware changed since. "

@@ -9,8 +9,8 @@ import numpy as np
 from busi_search.errors import InputError
 from busi_search.home import Home
 from busi_search.search.context import reopen_study
-from busi_search.search.cross_validation import cross_validate_configuration
-from busi_search.search.fold_result import FoldResult
+from busi_search.search.cross_validation import cross_validate, development_set
+from busi_search.search.fold_result import FoldResult, fold_results
 from busi_search.search.store.identity import environment
 from busi_search.search.store.open import find_study
 from busi_search.search.store.records import (
@@ -93,14 +93,19 @@ def replay_trial(home: Home, study_name: str, number: int, *, device: str = "cpu
     if not stored or not stored_hyperparameters(trial):
         raise InputError(f"Trial {number} of '{study_name}' finished no fold to compare with.")
     train_on_one_core()
-    again = cross_validate_configuration(
-        context,
-        trial_hyperparameters(trial),
+    hyperparameters = trial_hyperparameters(trial)
+    steps = cross_validate(
+        development_set(context, hyperparameters),
+        hyperparameters,
+        study_seed=context.spec.study.seed,
         trial_number=number,
+        device=context.device,
+        cache=context.home.cache,
         first_fold=first_fold(context.spec.study, number, len(context.partition.folds)),
     )
+    again = islice(fold_results(steps), len(stored))
     folds = sorted(
-        (_compare(stored[result.fold], result) for result in islice(again, len(stored))),
+        (_compare(stored[result.fold], result) for result in again),
         key=lambda compared: compared.fold,
     )
     tolerance = 0.0 if device == "cpu" else GPU_TOLERANCE

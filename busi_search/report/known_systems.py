@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from busi_search.release.winner import Winner
-from busi_search.search.pruning import Evidence, paired_differences, weigh
+from busi_search.search.pruning.evidence import Evidence, paired_differences, weigh
 from busi_search.search.store.records import (
     cv_metrics,
     is_finished,

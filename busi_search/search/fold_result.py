@@ -1,6 +1,6 @@
-"""What one fold gave, and the folds of a trial put together; light to import."""
+"""What a fold gives on the way and in the end, and the folds put together; light to import."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,23 @@ if TYPE_CHECKING:
     from busi_search.training.zoo import ImageClassifier
 
 Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Look:
+    """A look at the validation images of a fold, on the way to its last epoch.
+
+    Attributes:
+        fold: its index.
+        epoch: epochs done, from 1.
+        epochs: that the fold is meant to be trained for.
+        val_auc: validation AUC at every look of the fold so far, this one last.
+    """
+
+    fold: int
+    epoch: int
+    epochs: int
+    val_auc: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -39,6 +56,11 @@ class FoldResult:
     image_passes: int
     seconds: float
     model: "ImageClassifier | None" = field(default=None, compare=False, repr=False)
+
+
+def fold_results(steps: Iterable[Look | FoldResult]) -> Iterator[FoldResult]:
+    """Leave out the looks on the way, for those who give no configuration up."""
+    return (step for step in steps if isinstance(step, FoldResult))
 
 
 @dataclass(frozen=True)

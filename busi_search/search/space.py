@@ -5,12 +5,12 @@ from typing import Any
 import optuna
 
 from busi_search.errors import InputError
+from busi_search.search.store.records import recipe_attributes, recipe_settings
 from busi_search.spec import Choice, Hyperparameters, Range, SearchSpace, StudySpec
 
 MAX_GRID_POINTS = 20_000
 
 # User attribute of a trial that was asked for by name instead of sampled.
-RECIPE_SETTINGS = "recipe_settings"
 
 
 def suggest_hyperparameters(trial: optuna.Trial, spec: StudySpec) -> Hyperparameters:
@@ -27,7 +27,7 @@ def suggest_hyperparameters(trial: optuna.Trial, spec: StudySpec) -> Hyperparame
     Returns:
         The full configuration.
     """
-    recipe: dict[str, Any] = trial.user_attrs.get(RECIPE_SETTINGS, {})
+    recipe = recipe_settings(trial)
     values: dict[str, Any] = dict(recipe)
     for name in _in_order(spec.space):
         searched = spec.space[name]
@@ -51,7 +51,7 @@ def recipe_trials(spec: StudySpec) -> list[tuple[dict[str, Any], dict[str, Any]]
         inside = {
             name: full[name] for name in spec.space if _contains(spec.space[name], full[name])
         }
-        attributes = {"recipe": entry.get("name", f"recipe {index}"), RECIPE_SETTINGS: full}
+        attributes = recipe_attributes(entry.get("name", f"recipe {index}"), full)
         trials.append((inside, attributes))
     return trials
 

@@ -10,9 +10,10 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
+from busi_search.search.claim import Claim
 from busi_search.search.context import StudyContext
 from busi_search.search.objective import Objective, TrialTaken
-from busi_search.search.pruning import make_pruner
+from busi_search.search.pruning.optuna_pruners import make_pruner
 from busi_search.search.samplers import make_sampler
 from busi_search.search.store.faults import STORAGE_FAILURES, failing, storage_errors
 from busi_search.search.store.locks import worker_lock
@@ -70,7 +71,7 @@ def _run_trial(
 ) -> None:
     try:
         with heartbeat(storage, trial._trial_id):
-            _work_and_tell(study, objective, trial)
+            _work_and_tell(study, objective, Claim(storage, trial._trial_id, trial))
     except TrialTaken:
         return
     except (UpdateFinishedTrialError, ValueError):
@@ -79,9 +80,10 @@ def _run_trial(
             raise
 
 
-def _work_and_tell(study: optuna.Study, objective: Objective, trial: optuna.Trial) -> None:
+def _work_and_tell(study: optuna.Study, objective: Objective, claim: Claim) -> None:
+    trial = claim.trial
     try:
-        values = objective(trial)
+        values = objective(claim)
     except optuna.TrialPruned:
         study.tell(trial, state=TrialState.PRUNED)
     except (TrialTaken, UpdateFinishedTrialError, *STORAGE_FAILURES):

@@ -149,15 +149,15 @@ def _erase(pixels: Tensor, draws: Tensor, strength: float, probability: float) -
 
 
 def mixup(
-    pixels: Tensor, targets: Tensor, alpha: float, generator: torch.Generator
+    pixels: Tensor, targets: Tensor, generator: torch.Generator, *, alpha: float
 ) -> tuple[Tensor, Tensor]:
     """Blend each image and its target with another image of the batch (Zhang et al. 2018).
 
     Args:
         pixels: (N, …) images or features.
         targets: (N, C) class probabilities.
-        alpha: parameter of the Beta(alpha, alpha) draw of each image; 0 changes nothing.
         generator: source of randomness, on the CPU.
+        alpha: parameter of the Beta(alpha, alpha) draw of each image; 0 changes nothing.
     """
     if alpha <= 0:
         return pixels, targets

@@ -12,18 +12,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from busi_search.training.freezing import parameter_groups, set_training_mode
 from busi_search.training.gradients import accumulate_gradients
 from busi_search.training.inputs import Inputs
 from busi_search.training.losses import LossFunction
+from busi_search.training.schedule import LearningRate, Schedule
 from busi_search.training.zoo import ImageClassifier
 
 Indices = npt.NDArray[np.int64]
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 @dataclass(frozen=True)
@@ -45,30 +47,6 @@ class EpochResult:
     stopped: bool = False
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """How the learning rate moves over the epochs, and when training stops early.
-
-    ``plateau`` multiplies the rate by ``plateau_factor`` after ``plateau_patience`` epochs without
-    a lower loss on the inner split, down to ``min_learning_rate``, where ``cosine`` ends too. Early
-    stopping ends training after ``early_stopping_patience`` such epochs (0: never) and goes back
-    to the weights of the best epoch. Over the first ``warmup_epochs`` the rate rises evenly from
-    near 0, except for ``onecycle``, which has a rise of its own.
-    """
-
-    name: str = "cosine"
-    early_stopping_patience: int = 0
-    plateau_factor: float = 0.5
-    plateau_patience: int = 5
-    min_learning_rate: float = 0.0
-    warmup_epochs: int = 0
-
-    @property
-    def needs_monitor(self) -> bool:
-        """Whether an inner split has to be held out."""
-        return self.name == "plateau" or self.early_stopping_patience > 0
-
-
 def make_optimizer(
     model: ImageClassifier, name: str, *, learning_rate: float, weight_decay: float
 ) -> torch.optim.Optimizer:
@@ -78,63 +56,6 @@ def make_optimizer(
         return torch.optim.SGD(groups, lr=learning_rate, momentum=0.9, nesterov=True)
     kind = torch.optim.Adam if name == "adam" else torch.optim.AdamW
     return kind(groups, lr=learning_rate, fused=True)
-
-
-class _LearningRate:
-    """Moves an optimizer's learning rate as a schedule says."""
-
-    def __init__(
-        self, optimizer: torch.optim.Optimizer, schedule: Schedule, epochs: int, batches: int
-    ) -> None:
-        self._optimizer = optimizer
-        self._schedule = schedule
-        self._base = self.now
-        self._step = 0
-        self._warmup = 0 if schedule.name == "onecycle" else schedule.warmup_epochs * batches
-        self._scheduler = self._make_scheduler(max(1, epochs * batches - self._warmup))
-
-    @property
-    def now(self) -> float:
-        """The present rate."""
-        return float(self._optimizer.param_groups[0]["lr"])
-
-    def _make_scheduler(self, num_steps: int) -> Any:
-        schedule = self._schedule
-        if schedule.name == "cosine":
-            return torch.optim.lr_scheduler.CosineAnnealingLR(
-                self._optimizer, T_max=num_steps, eta_min=schedule.min_learning_rate
-            )
-        if schedule.name == "onecycle":
-            # One step to spare: OneCycleLR refuses the step after its last.
-            return torch.optim.lr_scheduler.OneCycleLR(
-                self._optimizer, max_lr=self._base, total_steps=num_steps + 1
-            )
-        if schedule.name == "plateau":
-            return torch.optim.lr_scheduler.ReduceLROnPlateau(
-                self._optimizer,
-                factor=schedule.plateau_factor,
-                patience=schedule.plateau_patience,
-                min_lr=schedule.min_learning_rate,
-            )
-        return None
-
-    def before_step(self) -> None:
-        """Rise evenly over the warm-up."""
-        if self._step < self._warmup:
-            for group in self._optimizer.param_groups:
-                group["lr"] = self._base * (self._step + 1) / self._warmup
-
-    def after_step(self) -> None:
-        """Follow a schedule that goes by steps."""
-        self._step += 1
-        by_steps = self._scheduler is not None and self._schedule.name != "plateau"
-        if by_steps and self._step > self._warmup:
-            self._scheduler.step()
-
-    def after_epoch(self, monitor_loss: float) -> None:
-        """Follow a schedule that goes by the loss of the inner split."""
-        if self._schedule.name == "plateau":
-            self._scheduler.step(monitor_loss)
 
 
 def fit_fold(
@@ -179,11 +100,11 @@ def fit_fold(
     generator = torch.Generator().manual_seed(seed)
     truth = F.one_hot(labels).to(torch.float32)
     batches_per_epoch = max(1, math.ceil((len(train) - 1) / batch_size))
-    rate = _LearningRate(optimizer, schedule, epochs, batches_per_epoch)
-    average = _make_average(model, weight_averaging)
+    rate = LearningRate(optimizer, schedule, epochs, batches_per_epoch)
+    average, best = _MovingAverage(model, weight_averaging), _BestEpoch()
+    patience = schedule.early_stopping_patience
     classify = partial(inputs.forward, model)
     micro_batch = batch_size + 1
-    best_loss, best_epoch, best_state = math.inf, 0, None
     for epoch in range(1, epochs + 1):
         set_training_mode(model, freeze_depth)
         order = _epoch_order(train, labels, balanced_sampling, generator)
@@ -196,41 +117,76 @@ def fit_fold(
             )
             optimizer.step()
             rate.after_step()
-            if average is not None:
-                average.update_parameters(model)
+            average.update()
             losses.append(loss)
             sizes.append(len(batch))
         pairs = zip(torch.stack(losses).tolist(), sizes, strict=True)
         train_loss = sum(loss * size for loss, size in pairs) / len(order)
-        unaveraged = None
-        if average is not None:
-            unaveraged = copy.deepcopy(model.state_dict())
-            model.load_state_dict(average.module.state_dict())
+        average.put_in()
         monitor_loss = None
         if monitor is not None:
             monitor_loss = _mean_loss(model, inputs, labels, monitor)
             rate.after_epoch(monitor_loss)
-            if monitor_loss < best_loss:
-                best_loss, best_epoch = monitor_loss, epoch
-                best_state = copy.deepcopy(model.state_dict())
-        patience = schedule.early_stopping_patience
-        last = patience > 0 and epoch - best_epoch >= patience
-        if patience > 0 and best_state is not None and (last or epoch == epochs):
-            model.load_state_dict(best_state)
-        if precise_batch_norm and (last or epoch == epochs):
+            best.compare(epoch, monitor_loss, model)
+        stopped = patience > 0 and epoch - best.epoch >= patience
+        last = stopped or epoch == epochs
+        if last and patience > 0:
+            best.restore(model)
+        if last and precise_batch_norm:
             _estimate_batch_norm(model, inputs, train, batch_size, freeze_depth)
-        yield EpochResult(epoch, train_loss, monitor_loss, rate.now, stopped=last)
+        yield EpochResult(epoch, train_loss, monitor_loss, rate.now, stopped=stopped)
         if last:
             return
-        if unaveraged is not None and epoch < epochs:
-            model.load_state_dict(unaveraged)
+        average.take_out()
 
 
-def _make_average(model: ImageClassifier, decay: float) -> AveragedModel | None:
-    if decay <= 0:
-        return None
-    average: Any = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-    return AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+class _MovingAverage:
+    """An exponential moving average of a network's weights, and the weights it is of."""
+
+    def __init__(self, model: ImageClassifier, decay: float) -> None:
+        """Take the network and the decay of a step; 0: there is no average."""
+        self._model = model
+        self._average: AveragedModel | None = None
+        self._own: dict[str, Any] = {}
+        if decay > 0:
+            mean: Any = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+            self._average = AveragedModel(model, multi_avg_fn=mean, use_buffers=True)
+
+    def update(self) -> None:
+        """Take in the weights after a step."""
+        if self._average is not None:
+            self._average.update_parameters(self._model)
+
+    def put_in(self) -> None:
+        """Give the network the average; its own weights are kept."""
+        if self._average is not None:
+            self._own = copy.deepcopy(self._model.state_dict())
+            self._model.load_state_dict(self._average.module.state_dict())
+
+    def take_out(self) -> None:
+        """Give the network its own weights back."""
+        if self._average is not None:
+            self._model.load_state_dict(self._own)
+
+
+class _BestEpoch:
+    """The epoch with the lowest loss on the inner split, and the weights after it."""
+
+    def __init__(self) -> None:
+        self.epoch = 0
+        self._loss = math.inf
+        self._weights: dict[str, Any] | None = None
+
+    def compare(self, epoch: int, loss: float, model: ImageClassifier) -> None:
+        """Keep the weights if no epoch before had so low a loss."""
+        if loss < self._loss:
+            self.epoch, self._loss = epoch, loss
+            self._weights = copy.deepcopy(model.state_dict())
+
+    def restore(self, model: ImageClassifier) -> None:
+        """Go back to the weights of the best epoch, if the loss was ever a number."""
+        if self._weights is not None:
+            model.load_state_dict(self._weights)
 
 
 @torch.no_grad()
@@ -242,7 +198,7 @@ def _estimate_batch_norm(
     Source: Wu and Johnson 2021, "Rethinking 'Batch' in BatchNorm" (PreciseBN).
     """
     set_training_mode(model, freeze_depth)
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training]
+    norms = [m for m in model.modules() if isinstance(m, BATCH_NORMS) and m.training]
     model.eval()
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
@@ -331,13 +287,6 @@ def measure_latency(
         seconds.append(time.perf_counter() - started)
     # The first passes are slower: memory is reserved and kernels are chosen.
     return 1000 * statistics.median(seconds[3:])
-
-
-def predict_probabilities(
-    model: ImageClassifier, inputs: Inputs, indices: Indices, *, batch_size: int = 256
-) -> npt.NDArray[np.float32]:
-    """Return (len(indices), C) float32 probabilities; see :func:`predict_log_probabilities`."""
-    return np.exp(predict_log_probabilities(model, inputs, indices, batch_size=batch_size))
 
 
 def _mean_loss(model: ImageClassifier, inputs: Inputs, labels: Tensor, indices: Indices) -> float:

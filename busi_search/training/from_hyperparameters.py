@@ -13,11 +13,18 @@ from torch import Tensor
 from busi_search.spec import Hyperparameters
 from busi_search.training.augment import AugmentationRanges, augment_batch, mixup
 from busi_search.training.feature_cache import load_features
-from busi_search.training.fit import EpochResult, Schedule, fit_fold, make_optimizer
+from busi_search.training.fit import EpochResult, fit_fold, make_optimizer
 from busi_search.training.freezing import freeze_backbone
-from busi_search.training.inputs import FeatureInputs, Inputs, MaskedInputs, PixelInputs
+from busi_search.training.inputs import (
+    Augmentation,
+    FeatureInputs,
+    Inputs,
+    MaskedInputs,
+    PixelInputs,
+)
 from busi_search.training.losses import LossFunction, balanced_class_weights
 from busi_search.training.pretraining import phantom_weights
+from busi_search.training.schedule import Schedule
 from busi_search.training.weights import load_backbone, load_weights
 from busi_search.training.zoo import ImageClassifier, build_model
 
@@ -113,14 +120,12 @@ def make_inputs(
     device: str,
 ) -> Inputs:
     """Pixels augmented anew each time, or, where stages are frozen, views computed once."""
-    strength, ranges = hyperparameters.augmentation_strength, _ranges(hyperparameters)
-    alpha = hyperparameters.mixup_alpha
     depth = min(hyperparameters.freeze_depth, len(model.stages))
     if depth == 0 or hyperparameters.augmentation_views == 0 or hyperparameters.weights == "none":
-        augmentation = partial(_augment, strength=strength, ranges=ranges, alpha=alpha)
-        return PixelInputs(pixels, augmentation, device)
+        return PixelInputs(pixels, _make_augmentation(hyperparameters), device)
     # Trials share what was computed only where they augment alike.
-    coarse = round(strength * VIEW_STRENGTHS) / VIEW_STRENGTHS
+    coarse = round(hyperparameters.augmentation_strength * VIEW_STRENGTHS) / VIEW_STRENGTHS
+    ranges = _ranges(hyperparameters)
     features = load_features(
         model,
         pixels,
@@ -134,7 +139,7 @@ def make_inputs(
         features,
         depth=depth,
         num_views=hyperparameters.augmentation_views,
-        mix=partial(_mix, alpha=alpha),
+        mix=partial(mixup, alpha=hyperparameters.mixup_alpha),
         device=device,
     )
 
@@ -148,31 +153,22 @@ def make_masked_inputs(
 ) -> Inputs:
     """Pixels with masks; the model gets the head that predicts them."""
     model.add_mask_head(hyperparameters.image_size_pixels)
-    augmentation = partial(
-        _augment,
-        strength=hyperparameters.augmentation_strength,
-        ranges=_ranges(hyperparameters),
-        alpha=hyperparameters.mixup_alpha,
-    )
+    augmentation = _make_augmentation(hyperparameters)
     return MaskedInputs(pixels, masks, augmentation, hyperparameters.mask_weight, device)
 
 
-def _mix(
-    features: Tensor, targets: Tensor, generator: torch.Generator, *, alpha: float
-) -> tuple[Tensor, Tensor]:
-    return mixup(features, targets, alpha, generator)
+def _make_augmentation(hyperparameters: Hyperparameters) -> Augmentation:
+    """Return a function that alters a batch of pixels and then blends its images."""
+    strength, ranges = hyperparameters.augmentation_strength, _ranges(hyperparameters)
+    alpha = hyperparameters.mixup_alpha
 
+    def augment(
+        pixels: Tensor, targets: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        altered = augment_batch(pixels, strength, generator, ranges)
+        return mixup(altered, targets, generator, alpha=alpha)
 
-def _augment(
-    pixels: Tensor,
-    targets: Tensor,
-    generator: torch.Generator,
-    *,
-    strength: float,
-    ranges: AugmentationRanges,
-    alpha: float,
-) -> tuple[Tensor, Tensor]:
-    return mixup(augment_batch(pixels, strength, generator, ranges), targets, alpha, generator)
+    return augment
 
 
 def _ranges(hyperparameters: Hyperparameters) -> AugmentationRanges:

@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import optuna
 import pytest
 from mlflow import MlflowClient
 
@@ -179,14 +178,15 @@ def test_a_second_study_run_made_by_a_lost_answer_is_removed(
 def test_a_trial_that_raised_shows_its_traceback(
     context: StudyContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from busi_search.search.claim import Claim
     from busi_search.search.objective import Objective
 
     original = Objective.__call__
 
-    def raise_once(self: Objective, trial: optuna.Trial) -> float:
-        if trial.number == 0:
+    def raise_once(self: Objective, claim: Claim) -> list[float]:
+        if claim.trial.number == 0:
             raise RuntimeError("CUDA out of memory, as it were")
-        return original(self, trial)
+        return original(self, claim)
 
     monkeypatch.setattr(Objective, "__call__", raise_once)
     list(search(context, Tracker(context), 1))

@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.home import Home, open_home
+from busi_search.search.claim import Claim
 from busi_search.search.context import StudyContext
 from busi_search.search.driver import run_search
 from busi_search.search.executors import Executor, InlineExecutor, ProcessExecutor
@@ -159,8 +160,8 @@ def test_failures_of_many_kinds_also_stop_the_search_and_the_same_line_tries_aga
     original = Objective.__call__
     kinds = (ZeroDivisionError, KeyError, RuntimeError)
 
-    def broken(self: Objective, trial: optuna.Trial) -> float:
-        raise kinds[trial.number % len(kinds)]("broken in several ways")
+    def broken(self: Objective, claim: Claim) -> list[float]:
+        raise kinds[claim.trial.number % len(kinds)]("broken in several ways")
 
     context = plan(home)
     monkeypatch.setattr(Objective, "__call__", broken)

@@ -1,9 +1,11 @@
+from collections.abc import Generator
+
 import numpy as np
 import pytest
 
 from busi_search.data.folds import make_folds
-from busi_search.search.cross_validation import TrainingDiverged, cross_validate
-from busi_search.search.fold_result import FoldResult, gather_out_of_fold
+from busi_search.search.cross_validation import DevelopmentSet, TrainingDiverged, cross_validate
+from busi_search.search.fold_result import FoldResult, Look, fold_results, gather_out_of_fold
 from busi_search.search.store.records import cv_metrics, decode_fold, encode_fold
 from busi_search.spec import Hyperparameters
 from busi_search.training import from_hyperparameters as assembly
@@ -18,18 +20,18 @@ def _images() -> np.ndarray:
     return (noise + 40 * LABELS[:, None, None]).astype(np.uint8)
 
 
-def _run(trial: int = 0, **options: object) -> list[FoldResult]:
+def _steps(trial: int = 0, **options: object) -> Generator[Look | FoldResult]:
     hyperparameters = Hyperparameters(
         epochs=4, batch_size=8, learning_rate=5e-3, augmentation_strength=0.2, speckle=0.3
     )
     if "hyperparameters" in options:
         hyperparameters = hyperparameters.model_copy(update=options.pop("hyperparameters"))
-    return list(
-        cross_validate(
-            _images(), LABELS, GROUPS, FOLDS, hyperparameters,
-            num_classes=3, positive=1, study_seed=0, trial_number=trial, **options,
-        )
-    )  # fmt: skip
+    data = DevelopmentSet(_images(), LABELS, GROUPS, FOLDS, num_classes=3, positive=1)
+    return cross_validate(data, hyperparameters, study_seed=0, trial_number=trial, **options)
+
+
+def _run(trial: int = 0, **options: object) -> list[FoldResult]:
+    return list(fold_results(_steps(trial, **options)))
 
 
 def test_a_golden_seeded_trial() -> None:

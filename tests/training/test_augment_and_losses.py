@@ -61,11 +61,11 @@ def test_no_image_is_turned_upside_down() -> None:
 def test_mixup_blends_images_and_targets_alike() -> None:
     pixels = torch.arange(8.0).view(8, 1, 1, 1).expand(8, 1, 4, 4)
     targets = F.one_hot(torch.arange(8), 8).float()
-    mixed, soft = mixup(pixels, targets, 0.4, torch.Generator().manual_seed(0))
+    mixed, soft = mixup(pixels, targets, torch.Generator().manual_seed(0), alpha=0.4)
     torch.testing.assert_close(soft.sum(1), torch.ones(8))
     torch.testing.assert_close(mixed[:, 0, 0, 0], soft @ torch.arange(8.0))
     assert not torch.equal(mixed, pixels)
-    same, unchanged = mixup(pixels, targets, 0.0, torch.Generator())
+    same, unchanged = mixup(pixels, targets, torch.Generator(), alpha=0.0)
     assert same is pixels
     assert unchanged is targets
 

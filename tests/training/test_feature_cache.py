@@ -1,4 +1,3 @@
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -8,7 +7,8 @@ import torch
 
 from busi_search.data.folds import make_folds
 from busi_search.errors import BusiSearchError
-from busi_search.search.cross_validation import cross_validate
+from busi_search.search.cross_validation import DevelopmentSet, cross_validate
+from busi_search.search.fold_result import FoldResult, fold_results
 from busi_search.seeding import seed_everything
 from busi_search.spec import Hyperparameters
 from busi_search.training import feature_cache
@@ -115,26 +115,20 @@ def test_without_augmentation_cached_training_is_the_same_as_uncached(tmp_path: 
     labels = np.arange(30) % 2
     images = (IMAGES[:, 0].numpy() // 2 + 100 * labels[:, None, None]).astype(np.uint8)
     folds = make_folds(labels, np.arange(30), num_folds=2, seed=0)
-    run = partial(
-        cross_validate,
-        images,
-        labels,
-        np.arange(30),
-        folds,
-        num_classes=2,
-        positive=1,
-        study_seed=0,
-        trial_number=0,
-        cache=tmp_path,
-    )
+    data = DevelopmentSet(images, labels, np.arange(30), folds, num_classes=2, positive=1)
+
+    def run(settings: Hyperparameters) -> list[FoldResult]:
+        steps = cross_validate(data, settings, study_seed=0, trial_number=0, cache=tmp_path)
+        return list(fold_results(steps))
+
     for depth in (4, 5):
         settings = Hyperparameters(
             architecture="resnet18", weights=str(weights), freeze_depth=depth, epochs=3,
             batch_size=8, augmentation_strength=0.0, image_size_pixels=32, dropout=0.0,
             test_time_flip=True, test_time_shift=1,
         )  # fmt: skip
-        plain = list(run(settings))
-        cached = list(run(settings.model_copy(update={"augmentation_views": 1})))
+        plain = run(settings)
+        cached = run(settings.model_copy(update={"augmentation_views": 1}))
         for one, two in zip(plain, cached, strict=True):
             # The order of the images differs: views are drawn from the same generator.
             np.testing.assert_allclose(

@@ -8,17 +8,17 @@ from torch import nn
 from busi_search.seeding import seed_everything
 from busi_search.training.fit import (
     EpochResult,
-    Schedule,
     _batches,
     _epoch_order,
     fit_fold,
     make_optimizer,
-    predict_probabilities,
+    predict_log_probabilities,
 )
 from busi_search.training.freezing import freeze_backbone
 from busi_search.training.gradients import accumulate_gradients
 from busi_search.training.inputs import PixelInputs
 from busi_search.training.losses import LossFunction
+from busi_search.training.schedule import Schedule
 from busi_search.training.zoo import ImageClassifier, build_model
 
 
@@ -33,6 +33,10 @@ def _problem(num_images: int = 60) -> tuple[torch.Tensor, torch.Tensor]:
 def _pixels(images: torch.Tensor) -> PixelInputs:
     """Images that nothing alters."""
     return PixelInputs(images, lambda pixels, targets, _: (pixels, targets), "cpu")
+
+
+def _probabilities(model: ImageClassifier, images: torch.Tensor, indices: np.ndarray) -> np.ndarray:
+    return np.exp(predict_log_probabilities(model, _pixels(images), indices))
 
 
 def _fit(
@@ -68,7 +72,7 @@ def _fit(
 def test_it_learns_and_is_repeatable() -> None:
     results, model, images = _fit(Schedule("none"), epochs=5)
     assert results[-1].train_loss < 0.5 * results[0].train_loss
-    probabilities = predict_probabilities(model, _pixels(images), np.arange(60))
+    probabilities = _probabilities(model, images, np.arange(60))
     assert (probabilities.argmax(1) == np.arange(60) % 2).mean() > 0.95
     np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-5)
     again, twin, _ = _fit(Schedule("none"), epochs=5)
@@ -214,7 +218,7 @@ def test_out_of_memory_halves_the_pieces_and_keeps_the_gradients(weighted: bool)
 def test_predictions_survive_short_memory_too(monkeypatch: pytest.MonkeyPatch) -> None:
     images, _ = _problem()
     model = build_model("small_cnn", num_classes=2)
-    expected = predict_probabilities(model, _pixels(images), np.arange(60))
+    expected = _probabilities(model, images, np.arange(60))
     classify = model.classify
 
     def short(pixels: torch.Tensor) -> torch.Tensor:
@@ -223,7 +227,7 @@ def test_predictions_survive_short_memory_too(monkeypatch: pytest.MonkeyPatch) -
         return classify(pixels)
 
     monkeypatch.setattr(model, "classify", short)
-    found = predict_probabilities(model, _pixels(images), np.arange(60))
+    found = _probabilities(model, images, np.arange(60))
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
@@ -244,7 +248,7 @@ def test_early_stopping_stops_and_returns_to_the_best_epoch() -> None:
     assert len(results) < 60
     best = int(np.argmin(losses))
     assert len(losses) - 1 - best == 2
-    inner = predict_probabilities(model, _pixels(images), np.arange(48, 60))
+    inner = _probabilities(model, images, np.arange(48, 60))
     loss = -np.log(inner[np.arange(12), np.arange(48, 60) % 2]).mean()
     assert loss == pytest.approx(losses[best], rel=1e-3)
 

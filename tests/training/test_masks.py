@@ -17,9 +17,10 @@ from busi_search.search.prepare import prepare_study
 from busi_search.search.store.open import find_study
 from busi_search.seeding import seed_everything
 from busi_search.training.augment import augment_batch
-from busi_search.training.fit import Schedule, fit_fold, make_optimizer
+from busi_search.training.fit import fit_fold, make_optimizer
 from busi_search.training.inputs import MaskedInputs
 from busi_search.training.losses import LossFunction
+from busi_search.training.schedule import Schedule
 from busi_search.training.zoo import build_model
 from tests.conftest import TINY
 

@@ -9,7 +9,7 @@ from optuna.storages import BaseStorage
 
 from busi_search.errors import InputError
 from busi_search.search.context import StudyContext
-from busi_search.search.pruning import make_pruner
+from busi_search.search.pruning.optuna_pruners import make_pruner
 from busi_search.search.samplers import make_sampler
 from busi_search.search.space import recipe_trials
 from busi_search.search.store.open import claim_lock

@@ -8,13 +8,13 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from busi_search.search.fold_result import FoldResult
+from busi_search.search.fold_result import FoldResult, Look
 from busi_search.spec import COSTS, Hyperparameters, StudySection
 
 # Names under which old studies hold these, too.
@@ -122,6 +122,11 @@ class UnfinishedFold:
     fold: int
     epochs: int
     auc: float
+
+    @classmethod
+    def at(cls, look: Look) -> Self:
+        """Return the fold as it is when it is looked at."""
+        return cls(look.fold, look.epoch, max(look.val_auc))
 
     def encode(self) -> dict[str, Any]:
         """Return a JSON-ready form."""

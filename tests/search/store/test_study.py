@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.home import Home
 from busi_search.run import StudyResult, run_study, search_and_release
+from busi_search.search.claim import Claim
 from busi_search.search.driver import run_search
 from busi_search.search.executors import InlineExecutor
 from busi_search.search.mlflow.tracking import Tracker
@@ -154,7 +155,7 @@ def test_another_study_under_the_same_name_is_refused(
 def test_trials_that_raise_are_failed_and_stop_a_hopeless_search(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(self: Objective, trial: optuna.Trial) -> float:
+    def broken(self: Objective, claim: Claim) -> list[float]:
         raise ZeroDivisionError("broken on purpose")
 
     monkeypatch.setattr(Objective, "__call__", broken)
@@ -175,10 +176,10 @@ def test_trials_that_raise_are_failed_and_stop_a_hopeless_search(
 def test_one_failure_does_not_end_the_search(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     original = Objective.__call__
 
-    def sometimes(self: Objective, trial: optuna.Trial) -> float:
-        if trial.number == 1:
+    def sometimes(self: Objective, claim: Claim) -> list[float]:
+        if claim.trial.number == 1:
             raise MemoryError("just this once")
-        return original(self, trial)
+        return original(self, claim)
 
     monkeypatch.setattr(Objective, "__call__", sometimes)
     result = run_study(

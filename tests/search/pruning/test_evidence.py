@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import norm
 
 from busi_search.search.fold_result import FoldResult
-from busi_search.search.pruning import (
+from busi_search.search.pruning.evidence import (
     Difference,
     auc_influence,
     hoped_difference,

@@ -1,4 +1,4 @@
-"""When a trial is given up: Optuna's pruners, and evidence from paired images."""
+"""What some folds say about a trial's chance against the best one, from paired images."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,37 +7,19 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import optuna
 from scipy.stats import norm, rankdata
 
 from busi_search.search.context import StudyContext
 from busi_search.search.fold_result import FoldResult
-from busi_search.spec import MINIMISED_METRICS, StudySection
+from busi_search.spec import MINIMISED_METRICS
 from busi_search.training import metrics
 from busi_search.training.weighted_metrics import weighted_metric
 
 Indices = npt.NDArray[np.int64]
 Influence = npt.NDArray[np.float64]
 
-# A trial is given up when its chance of ending above the best one is smaller. Chosen on replays of
-# unpruned searches (benchmarks/pruning.py).
-LEAST_CHANCE = 0.2
-# Within a fold, from this share of its epochs on, the fold is taken to end as well as it may, and
-# the trial is given up when its chance is then smaller than this.
+# Within a fold, hope is looked at from this share of its epochs on.
 FIRST_LOOK = 0.3
-LEAST_LOOK_CHANCE = 0.15
-
-
-def make_pruner(section: StudySection, num_folds: int) -> optuna.pruners.BasePruner:
-    """Return Optuna's pruner for a study; ``none`` and ``evidence`` never prune by themselves."""
-    if section.pruner == "median":
-        return optuna.pruners.MedianPruner(n_startup_trials=section.startup_trials)
-    if section.pruner == "hyperband":
-        return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=num_folds)
-    if section.pruner == "wilcoxon":
-        # Over five folds the usual .1 cannot be reached before the fourth.
-        return optuna.pruners.WilcoxonPruner(p_threshold=0.26)
-    return optuna.pruners.NopPruner()
 
 
 def auc_influence(scores: npt.NDArray[np.floating], positive: npt.NDArray[np.bool_]) -> Influence:

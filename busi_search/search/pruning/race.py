@@ -1,0 +1,166 @@
+"""The race of a trial against the best finished one, look by look and fold by fold."""
+
+from dataclasses import dataclass
+
+import optuna
+from optuna.trial import TrialState
+
+from busi_search.search.claim import Claim
+from busi_search.search.context import StudyContext
+from busi_search.search.fold_result import FoldResult, Look
+from busi_search.search.pruning.evidence import (
+    FIRST_LOOK,
+    Difference,
+    hoped_difference,
+    paired_differences,
+    weigh,
+)
+from busi_search.search.store.records import (
+    best_trial,
+    recipe_name,
+    stored_costs,
+    stored_folds,
+    trial_hyperparameters,
+)
+from busi_search.spec import COSTS
+
+# A trial is given up when its chance of ending above the best one is smaller. Chosen on replays of
+# unpruned searches (benchmarks/pruning.py).
+LEAST_CHANCE = 0.2
+# Within a fold, the fold is taken to end as well as it may, and the trial is given up when its
+# chance is then smaller than this.
+LEAST_LOOK_CHANCE = 0.15
+
+
+@dataclass(frozen=True)
+class Incumbent:
+    """The best finished trial.
+
+    Attributes:
+        number: of the trial.
+        folds: by index.
+        epochs: that it was meant to be trained for.
+    """
+
+    number: int
+    folds: dict[int, FoldResult]
+    epochs: int
+
+
+class Incumbents:
+    """Finds the best finished trial of a study, and decodes its folds once, not trial by trial."""
+
+    def __init__(self, context: StudyContext, study: optuna.Study) -> None:
+        self._context = context
+        self._study = study
+        self._latest: Incumbent | None = None
+
+    def find(self, claim: Claim) -> Incumbent | None:
+        """Return the best finished trial that costs no more than the claimed one.
+
+        Returns:
+            None where no trial is finished, or where scores alone decide nothing.
+        """
+        section = self._context.spec.study
+        costs = [name for name in section.further_objectives if name in COSTS]
+        if len(costs) < len(section.further_objectives):
+            # A second metric is known only in the end: nothing can be ruled out before.
+            return None
+        complete = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if costs:
+            mine = stored_costs(claim.frozen())
+            complete = [
+                t for t in complete if all(stored_costs(t)[key] <= mine[key] for key in costs)
+            ]
+        best = best_trial(complete, section.direction)
+        if best is None:
+            return None
+        if self._latest is None or self._latest.number != best.number:
+            folds = stored_folds(best, len(self._context.partition.folds))
+            self._latest = Incumbent(best.number, folds, trial_hyperparameters(best).epochs)
+        return self._latest
+
+
+@dataclass(frozen=True)
+class _Standing:
+    """How a trial stands when a fold of it begins: its rival, and what its folds so far say."""
+
+    rival: Incumbent | None
+    differences: list[Difference]
+
+
+class Race:
+    """One trial's race against the best finished one, where the study prunes by evidence.
+
+    It is told of the trial's looks and folds in their order, and answers with the reason to give
+    the trial up, or with None.
+    """
+
+    def __init__(self, context: StudyContext, incumbents: Incumbents, claim: Claim) -> None:
+        """Take the study, what finds its best trial, and the trial that races against it."""
+        section = context.spec.study
+        self._context, self._incumbents, self._claim = context, incumbents, claim
+        self._by_folds = section.pruner == "evidence"
+        self._by_looks = self._by_folds and section.objectives == ("cv_auc",)
+        self._is_known_system = recipe_name(claim.trial) is not None
+        self._folds: list[FoldResult] = []
+        self._standing: _Standing | None = None
+
+    def look(self, look: Look) -> str | None:
+        """Give up within a fold what would not be good enough if the fold ended at its best."""
+        if not self._by_looks or look.epoch < FIRST_LOOK * look.epochs:
+            return None
+        if self._is_known_system and not self._folds:
+            # A known system is shown beside the winner: it gets a whole fold.
+            return None
+        if self._standing is None:
+            # Once a fold: a look may come every few milliseconds.
+            self._standing = self._stand()
+        rival, development = self._standing.rival, self._context.development
+        if rival is None:
+            return None
+        folds = self._context.partition.folds
+        hoped = hoped_difference(
+            look.val_auc,
+            rival.folds[look.fold],
+            look.epoch / look.epochs,
+            development.labels[folds[look.fold].validation],
+            best_epochs=rival.epochs,
+            positive=development.positive,
+        )
+        if hoped is None:
+            return None
+        evidence = weigh(self._standing.differences, len(folds), hoped=hoped)
+        if evidence.chance >= LEAST_LOOK_CHANCE:
+            return None
+        return (
+            f"in epoch {look.epoch} of {look.epochs} of fold {look.fold}, "
+            f"its number {len(self._folds) + 1}, AUC {max(look.val_auc):.3f} at best: "
+            f"at most {evidence.difference:+.3f} ± {evidence.standard_error:.3f} "
+            f"against trial {rival.number}, a chance of {evidence.chance:.1g} to end above it"
+        )
+
+    def fold(self, result: FoldResult) -> str | None:
+        """Give up between folds what will hardly end above the best trial."""
+        self._folds.append(result)
+        self._standing = None
+        num_folds = len(self._context.partition.folds)
+        if not self._by_folds or len(self._folds) == num_folds:
+            return None
+        standing = self._stand()
+        if standing.rival is None:
+            return None
+        evidence = weigh(standing.differences, num_folds)
+        if evidence.chance >= LEAST_CHANCE:
+            return None
+        return (
+            f"after {len(self._folds)} fold(s) {evidence.difference:+.3f} ± "
+            f"{evidence.standard_error:.3f} against trial {standing.rival.number}, "
+            f"a chance of {evidence.chance:.1g} to end above it"
+        )
+
+    def _stand(self) -> _Standing:
+        rival = self._incumbents.find(self._claim)
+        if rival is None:
+            return _Standing(None, [])
+        return _Standing(rival, paired_differences(self._context, self._folds, rival.folds))

@@ -20,7 +20,9 @@ from busi_search.data.duplicates import conflicting_groups
 from busi_search.data.images import GreyImage, resize_image
 from busi_search.data.partition import find_groups
 from busi_search.report.charts import COLOURS, layout
+from busi_search.spec import Hyperparameters
 from busi_search.training.augment import augment_batch
+from busi_search.training.from_hyperparameters import augmentation_ranges
 
 THUMBNAIL_PIXELS = 128
 SAMPLES_PER_CLASS = 24
@@ -203,8 +205,9 @@ def _augmentation(dataset: ImageDataset, look: _Look) -> str:
         "<code>augmentation_strength</code> 0, .5 and 1, with the ranges of a study file that says "
         "nothing of its own; drawn anew in every epoch.</p>"
     ]
+    ranges = augmentation_ranges(Hyperparameters())
     for strength in STRENGTHS:
-        altered = augment_batch(pixels, strength, torch.Generator().manual_seed(0))
+        altered = augment_batch(pixels, strength, torch.Generator().manual_seed(0), ranges)
         images = altered[:, 0].clamp(0, 255).round().to(torch.uint8).numpy()
         parts.append(f"<h3>Strength {strength:g}</h3>{_images(list(images))}")
     return "".join(parts)

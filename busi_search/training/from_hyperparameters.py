@@ -113,7 +113,7 @@ def make_inputs(
     device: str,
 ) -> Inputs:
     """Pixels augmented anew each time, or, where stages are frozen, views computed once."""
-    strength, ranges = hyperparameters.augmentation_strength, _ranges(hyperparameters)
+    strength, ranges = hyperparameters.augmentation_strength, augmentation_ranges(hyperparameters)
     alpha = hyperparameters.mixup_alpha
     depth = min(hyperparameters.freeze_depth, len(model.stages))
     if depth == 0 or hyperparameters.augmentation_views == 0 or hyperparameters.weights == "none":
@@ -151,7 +151,7 @@ def make_masked_inputs(
     augmentation = partial(
         _augment,
         strength=hyperparameters.augmentation_strength,
-        ranges=_ranges(hyperparameters),
+        ranges=augmentation_ranges(hyperparameters),
         alpha=hyperparameters.mixup_alpha,
     )
     return MaskedInputs(pixels, masks, augmentation, hyperparameters.mask_weight, device)
@@ -175,7 +175,8 @@ def _augment(
     return mixup(augment_batch(pixels, strength, generator, ranges), targets, alpha, generator)
 
 
-def _ranges(hyperparameters: Hyperparameters) -> AugmentationRanges:
+def augmentation_ranges(hyperparameters: Hyperparameters) -> AugmentationRanges:
+    """Return what a configuration's augmentation does at strength 1."""
     names = [field.name for field in fields(AugmentationRanges)]
     return AugmentationRanges(**{name: getattr(hyperparameters, name) for name in names})
 

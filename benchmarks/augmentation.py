@@ -11,15 +11,18 @@ import importlib.util
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from busi_search.training.augment import AugmentationRanges, augment_batch
+from busi_search.spec import Hyperparameters
+from busi_search.training.augment import augment_batch
+from busi_search.training.from_hyperparameters import augmentation_ranges
 
 REPEATS, BATCH = 7, 32
-RANGES = AugmentationRanges(gain_slope=0.0, speckle=0.0)
+RANGES = replace(augmentation_ranges(Hyperparameters()), gain_slope=0.0, speckle=0.0)
 
 
 def _own(pixels: Tensor) -> Tensor:

@@ -19,7 +19,9 @@ from busi_search.report.burned_in_marks import count_mark_pixels, have_marks
 from busi_search.report.charts import COLOURS, layout
 from busi_search.report.gallery import Picture
 from busi_search.report.rendering import jpeg_address, plot_html, render
+from busi_search.spec import Hyperparameters
 from busi_search.training.augment import augment_batch
+from busi_search.training.from_hyperparameters import augmentation_ranges
 
 THUMBNAIL_PIXELS = 128
 SAMPLES_PER_CLASS = 24
@@ -162,7 +164,8 @@ def _augmented(look: _Look, strength: float) -> list[Picture]:
     order = np.linspace(0, len(thumbnails) - 1, AUGMENTED_IMAGES).round().astype(int)
     chosen = np.stack([thumbnails[i] for i in np.unique(order)])
     pixels = torch.from_numpy(chosen).unsqueeze(1).float()
-    altered = augment_batch(pixels, strength, torch.Generator().manual_seed(0))
+    ranges = augmentation_ranges(Hyperparameters())
+    altered = augment_batch(pixels, strength, torch.Generator().manual_seed(0), ranges)
     images = altered[:, 0].clamp(0, 255).round().to(torch.uint8).numpy()
     return [Picture(jpeg_address(Image.fromarray(image))) for image in images]
 

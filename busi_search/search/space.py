@@ -10,8 +10,6 @@ from busi_search.spec import Choice, Hyperparameters, Range, SearchSpace, StudyS
 
 MAX_GRID_POINTS = 20_000
 
-# User attribute of a trial that was asked for by name instead of sampled.
-
 
 def suggest_hyperparameters(trial: optuna.Trial, spec: StudySpec) -> Hyperparameters:
     """Sample every searched hyperparameter that means something for this trial.
@@ -51,7 +49,7 @@ def recipe_trials(spec: StudySpec) -> list[tuple[dict[str, Any], dict[str, Any]]
         inside = {
             name: full[name] for name in spec.space if _contains(spec.space[name], full[name])
         }
-        attributes = recipe_attributes(entry.get("name", f"recipe {index}"), full)
+        attributes = recipe_attributes(str(entry.get("name", f"recipe {index}")), full)
         trials.append((inside, attributes))
     return trials
 

@@ -14,8 +14,7 @@ ERASE_SIDE = 0.30
 class AugmentationRanges:
     """What strength 1 means, operation by operation; 0 leaves an operation out.
 
-    Depth has a direction in ultrasound (shadows fall down, gain changes along it), so the defaults
-    have no vertical flip and moderate rotations.
+    A study's own values, and the reasons for the defaults, stand in its hyperparameters.
 
     Attributes:
         flip_horizontal, flip_vertical: probabilities; reached at strength one half.
@@ -30,27 +29,24 @@ class AugmentationRanges:
         erasing: probability of setting a square (30 % of the side at strength 1) to the mean.
     """
 
-    flip_horizontal: float = 0.5
-    flip_vertical: float = 0.0
-    rotation_degrees: float = 30.0
-    shift: float = 0.15
-    zoom: float = 0.20
-    contrast: float = 0.40
-    brightness: float = 0.20
-    autocontrast: float = 0.0
-    gain_slope: float = 0.40
-    speckle: float = 0.0
-    erasing: float = 0.50
-
-
-DEFAULT_RANGES = AugmentationRanges()
+    flip_horizontal: float
+    flip_vertical: float
+    rotation_degrees: float
+    shift: float
+    zoom: float
+    contrast: float
+    brightness: float
+    autocontrast: float
+    gain_slope: float
+    speckle: float
+    erasing: float
 
 
 def augment_batch(
     pixels: Tensor,
     strength: float,
     generator: torch.Generator,
-    ranges: AugmentationRanges = DEFAULT_RANGES,
+    ranges: AugmentationRanges,
 ) -> Tensor:
     """Return randomly altered copies of ultrasound images; every image has draws of its own.
 

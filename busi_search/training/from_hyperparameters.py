@@ -125,7 +125,7 @@ def make_inputs(
         return PixelInputs(pixels, _make_augmentation(hyperparameters), device)
     # Trials share what was computed only where they augment alike.
     coarse = round(hyperparameters.augmentation_strength * VIEW_STRENGTHS) / VIEW_STRENGTHS
-    ranges = _ranges(hyperparameters)
+    ranges = augmentation_ranges(hyperparameters)
     features = load_features(
         model,
         pixels,
@@ -159,7 +159,7 @@ def make_masked_inputs(
 
 def _make_augmentation(hyperparameters: Hyperparameters) -> Augmentation:
     """Return a function that alters a batch of pixels and then blends its images."""
-    strength, ranges = hyperparameters.augmentation_strength, _ranges(hyperparameters)
+    strength, ranges = hyperparameters.augmentation_strength, augmentation_ranges(hyperparameters)
     alpha = hyperparameters.mixup_alpha
 
     def augment(
@@ -171,7 +171,8 @@ def _make_augmentation(hyperparameters: Hyperparameters) -> Augmentation:
     return augment
 
 
-def _ranges(hyperparameters: Hyperparameters) -> AugmentationRanges:
+def augmentation_ranges(hyperparameters: Hyperparameters) -> AugmentationRanges:
+    """Return what a configuration's augmentation does at strength 1."""
     names = [field.name for field in fields(AugmentationRanges)]
     return AugmentationRanges(**{name: getattr(hyperparameters, name) for name in names})
 

@@ -6,13 +6,17 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional as F
 
+from busi_search.spec import Hyperparameters
 from busi_search.training.augment import (
     AugmentationRanges,
     _sampling_grid,
     augment_batch,
     mixup,
 )
+from busi_search.training.from_hyperparameters import augmentation_ranges
 from busi_search.training.losses import LossFunction, balanced_class_weights
+
+DEFAULTS = augmentation_ranges(Hyperparameters())
 
 
 def _batch(num_images: int = 16) -> torch.Tensor:
@@ -22,7 +26,7 @@ def _batch(num_images: int = 16) -> torch.Tensor:
 
 
 def test_every_image_has_draws_of_its_own() -> None:
-    out = augment_batch(_batch(), 1.0, torch.Generator().manual_seed(0))
+    out = augment_batch(_batch(), 1.0, torch.Generator().manual_seed(0), DEFAULTS)
     assert out.shape == (16, 1, 32, 32)
     for first in range(16):
         for second in range(first):
@@ -33,7 +37,7 @@ def test_strength_scales_the_change_and_zero_changes_nothing() -> None:
     batch = _batch(64)
     changes = []
     for strength in (0.0, 0.25, 0.5, 1.0):
-        out = augment_batch(batch, strength, torch.Generator().manual_seed(1))
+        out = augment_batch(batch, strength, torch.Generator().manual_seed(1), DEFAULTS)
         assert out.min() >= 0
         assert out.max() <= 255
         changes.append(float((out - batch).abs().mean()))
@@ -44,7 +48,7 @@ def test_strength_scales_the_change_and_zero_changes_nothing() -> None:
 
 def test_the_generator_decides() -> None:
     one, two, other = (
-        augment_batch(_batch(), 0.7, torch.Generator().manual_seed(s)) for s in (3, 3, 4)
+        augment_batch(_batch(), 0.7, torch.Generator().manual_seed(s), DEFAULTS) for s in (3, 3, 4)
     )
     assert torch.equal(one, two)
     assert not torch.equal(one, other)
@@ -53,7 +57,7 @@ def test_the_generator_decides() -> None:
 def test_no_image_is_turned_upside_down() -> None:
     """Depth has a direction: the bright end of a depth ramp stays at the bottom."""
     ramp = torch.linspace(0, 255, 32).view(1, 1, 32, 1).expand(200, 1, 32, 32)
-    out = augment_batch(ramp, 1.0, torch.Generator().manual_seed(0))
+    out = augment_batch(ramp, 1.0, torch.Generator().manual_seed(0), DEFAULTS)
     top, bottom = out[:, :, :12].mean((1, 2, 3)), out[:, :, -12:].mean((1, 2, 3))
     assert bool((bottom > top).all())
 

@@ -15,6 +15,7 @@ from busi_search.training import feature_cache
 from busi_search.training.augment import augment_batch
 from busi_search.training.feature_cache import load_features
 from busi_search.training.freezing import freeze_backbone
+from busi_search.training.from_hyperparameters import augmentation_ranges
 from busi_search.training.zoo import ImageClassifier, build_model
 
 IMAGES = torch.randint(0, 256, (30, 1, 32, 32), generator=torch.Generator().manual_seed(0)).to(
@@ -30,7 +31,7 @@ def _model(depth: int = 3, *, flip: bool = False, seed: int = 0) -> ImageClassif
 
 
 def _augment(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    return augment_batch(pixels, 0.5, generator)
+    return augment_batch(pixels, 0.5, generator, augmentation_ranges(Hyperparameters()))
 
 
 def _load(folder: Path | None, model: ImageClassifier, **changes: object) -> np.ndarray:

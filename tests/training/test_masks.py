@@ -16,8 +16,10 @@ from busi_search.run import run_study
 from busi_search.search.prepare import prepare_study
 from busi_search.search.store.open import find_study
 from busi_search.seeding import seed_everything
+from busi_search.spec import Hyperparameters
 from busi_search.training.augment import augment_batch
 from busi_search.training.fit import fit_fold, make_optimizer
+from busi_search.training.from_hyperparameters import augmentation_ranges
 from busi_search.training.inputs import MaskedInputs
 from busi_search.training.losses import LossFunction
 from busi_search.training.schedule import Schedule
@@ -55,7 +57,7 @@ def test_a_mask_moves_with_its_image_and_keeps_its_values() -> None:
     base[:, :, 8:20, 6:18] = 255
     both = torch.cat([base, base], dim=1)
     generator = torch.Generator().manual_seed(0)
-    out = augment_batch(both, 1.0, generator)
+    out = augment_batch(both, 1.0, generator, augmentation_ranges(Hyperparameters()))
     assert out.shape == (64, 2, 32, 32)
     mask = out[:, 1]
     assert set(mask.round().unique().tolist()) >= {0.0, 255.0}

@@ -1,0 +1,36 @@
+"""What a study file may say: its sections, its hyperparameters and its search space."""
+
+from busi_search.spec.hyperparameters import NAMED_WEIGHTS, Hyperparameters
+from busi_search.spec.sections import (
+    COSTS,
+    METRICS,
+    MINIMISED_METRICS,
+    DatasetSection,
+    Gate,
+    StudySection,
+    direction_of,
+)
+from busi_search.spec.space import Choice, Condition, Range, SearchSpace
+from busi_search.spec.strict import nearest
+from busi_search.spec.study import RECIPE_LABELS, StudySpec, first_problem, spec_json
+
+__all__ = [
+    "COSTS",
+    "METRICS",
+    "MINIMISED_METRICS",
+    "NAMED_WEIGHTS",
+    "RECIPE_LABELS",
+    "Choice",
+    "Condition",
+    "DatasetSection",
+    "Gate",
+    "Hyperparameters",
+    "Range",
+    "SearchSpace",
+    "StudySection",
+    "StudySpec",
+    "direction_of",
+    "first_problem",
+    "nearest",
+    "spec_json",
+]

@@ -1,10 +1,10 @@
 """A study: created once, resumed by the same words."""
 
 import json
-import os
 import platform
 from importlib.metadata import version
 
+import joblib
 import optuna
 from optuna.storages import BaseStorage
 
@@ -90,6 +90,6 @@ def environment() -> dict[str, str]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "machine": platform.machine(),
-        "cpus": str(os.cpu_count()),
+        "cpus": str(joblib.cpu_count()),
         **{package: version(package) for package in packages},
     }

@@ -17,11 +17,11 @@ true value of that configuration (mean and worst tenth of the searches).
 import argparse
 import heapq
 import math
-import os
 from collections.abc import Sequence
 from multiprocessing import get_context
 from typing import NamedTuple
 
+import joblib
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
@@ -220,7 +220,7 @@ def main() -> None:
     values = np.array([landscape.value(points[i]) for i in rng.permutation(len(points))])
     shown = ", ".join(f"{share:.0%} {np.quantile(values, share):.4f}" for share in (0.5, 0.9, 0.99))
     print(f"true values in the space: {shown}, best of {len(values)} {values.max():.4f}")
-    with get_context("fork").Pool(os.cpu_count()) as pool:
+    with get_context("fork").Pool(joblib.cpu_count()) as pool:
         for sampler in options.samplers.split(","):
             arguments = [
                 (landscape, spec, sampler, seed, max(options.folds))

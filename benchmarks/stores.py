@@ -10,12 +10,13 @@ server with passwords. Needs PostgreSQL's server and ``mlflow[auth]``.
 import argparse
 import multiprocessing
 import os
-import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import optuna
+import psutil
 
 from benchmarks.overhead import no_training
 from busi_search.home import open_home
@@ -34,24 +35,15 @@ from tests.topology.postgres import Postgres
 OVERRIDES = ("recipes=[]", "pruner='none'", "sampler='random'")
 
 
-def cpu_seconds(pids: list[int]) -> float:
-    """Processor time that processes have used so far."""
-    total = 0
-    for pid in pids:
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        total += int(fields[11]) + int(fields[12]) + int(fields[13]) + int(fields[14])
-    return total / os.sysconf("SC_CLK_TCK")
-
-
-def descendants(pid: int) -> list[int]:
-    found = [pid]
-    listed = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False)
-    for child in listed.stdout.split():
-        found += descendants(int(child))
-    return found
+def cpu_seconds(pid: int) -> float:
+    """Processor time that a process and its descendants have used so far, ended ones too."""
+    total = 0.0
+    process = psutil.Process(pid)
+    for member in (process, *process.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            times = member.cpu_times()
+            total += times.user + times.system + times.children_user + times.children_system
+    return total
 
 
 def work(context: StudyContext, index: int, ready, go) -> None:
@@ -102,13 +94,13 @@ def claim_milliseconds(context: StudyContext, number: int = 50) -> float:
 
 def reading_milliseconds(context: StudyContext, postgres: Postgres) -> tuple[float, float]:
     """What a worker's first look at another's trial costs: here, and the server's processor."""
-    before = cpu_seconds(descendants(postgres.pid))
+    before = cpu_seconds(postgres.pid)
     started = time.perf_counter()
     storage = open_storage(context.home)
     study = optuna.load_study(study_name=context.name, storage=storage)
     number = len(study.get_trials(deepcopy=False))
     seconds = time.perf_counter() - started
-    used = cpu_seconds(descendants(postgres.pid)) - before
+    used = cpu_seconds(postgres.pid) - before
     return 1000 * seconds / number, 1000 * used / number
 
 
@@ -135,10 +127,9 @@ def main() -> None:
                 context = prepare_study("quickstart", home=home, overrides=OVERRIDES, device="cpu")
                 throughput(context, 4, 1)
                 for workers in (1, 2, 4):
-                    pids = descendants(postgres.pid)
-                    before = cpu_seconds(pids)
+                    before = cpu_seconds(postgres.pid)
                     seconds = throughput(context, options.trials, workers)
-                    used = cpu_seconds(descendants(postgres.pid)) - before
+                    used = cpu_seconds(postgres.pid) - before
                     print(
                         f"{kind}: {workers} worker(s), {options.trials / seconds:.1f} trials/s"
                         + (f", server {1000 * used / options.trials:.1f} ms of processor a trial"

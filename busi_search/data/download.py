@@ -109,7 +109,8 @@ def _fetch(source: Source, target: Path, connect_seconds: float) -> bytes:
     content = bytearray()
     try:
         with _open(source.url, connect_seconds) as response:
-            while chunk := response.read(_CHUNK_BYTES):
+            # read() waits until a chunk is full: a server that drips would outlast every limit.
+            while chunk := response.read1(_CHUNK_BYTES):
                 content += chunk
                 if len(content) > source.max_bytes:
                     raise ValueError(f"more than {source.max_bytes} bytes")

@@ -1,6 +1,11 @@
 """A study before its search: its file, its data and the machine's means, checked."""
 
-import os
+import json
+from contextlib import suppress
+from pathlib import Path
+
+import joblib
+import psutil
 
 from busi_search.data.sources import guess_study
 from busi_search.errors import InputError
@@ -12,6 +17,12 @@ from busi_search.training.pretraining import phantom_weights_file
 from busi_search.training.weights import check_weights
 
 WORKER_MEMORY_BYTES = 1_500_000_000
+# Where Linux tells a container its memory limit (control groups, version 2 and version 1); psutil
+# sees the memory of the whole machine.
+CONTAINER_MEMORY_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
 
 
 def prepare_study(
@@ -46,7 +57,8 @@ def prepare_study(
     options = list(overrides)
     for key, value in (("dataset.path", data), ("study.seed", seed), ("weights", weights)):
         if value is not None:
-            written = f"{value}" if isinstance(value, int) else _toml_string(value)
+            # A JSON string is also a TOML string.
+            written = json.dumps(value, ensure_ascii=False)
             options.append(f"{key}={written}")
     spec, text = load_spec(study, tuple(options))
     if data is not None and spec.dataset.source == "phantom":
@@ -63,10 +75,6 @@ def prepare_study(
         device=resolve_device(device),
         origin=study,
     )
-
-
-def _toml_string(value: str) -> str:
-    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _checked_name(name: str | None) -> str | None:
@@ -135,9 +143,14 @@ def default_workers(device: str) -> int:
     """Return one worker per core the process may use, as memory allows; one on a GPU."""
     if device != "cpu":
         return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    try:
-        available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        available = 8 * WORKER_MEMORY_BYTES
-    return max(1, min(cores or 1, available // WORKER_MEMORY_BYTES))
+    num_cores: int = joblib.cpu_count()
+    return max(1, min(num_cores, _available_memory_bytes() // WORKER_MEMORY_BYTES))
+
+
+def _available_memory_bytes() -> int:
+    """Return the memory that programs can still have, at most the limit of a container."""
+    available = int(psutil.virtual_memory().available)
+    for file in CONTAINER_MEMORY_LIMITS:
+        with suppress(OSError, ValueError):  # no such file, or it says "max"
+            available = min(available, int(file.read_text()))
+    return available

@@ -1,5 +1,7 @@
 """From a search space to one sampled configuration."""
 
+from contextlib import suppress
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 import optuna
@@ -78,20 +80,19 @@ def _matches(value: Any, allowed: list[Any]) -> bool:
 
 def _in_order(space: SearchSpace) -> list[str]:
     """Names of the space so that each comes after the names its condition reads."""
+    sorter = TopologicalSorter(
+        {name: [key for key in space[name].only_if if key in space] for name in space}
+    )
+    # Even with a circle the sorter hands out what does not depend on it; the rest is named below.
+    with suppress(CycleError):
+        sorter.prepare()
     ordered: list[str] = []
-    waiting = list(space)
-    while waiting:
-        ready = [
-            name
-            for name in waiting
-            if all(key not in space or key in ordered for key in space[name].only_if)
-        ]
-        if not ready:
-            raise InputError(
-                f"space: the only_if conditions of {', '.join(waiting)} form a circle."
-            )
-        ordered += ready
-        waiting = [name for name in waiting if name not in ready]
+    while ready := sorter.get_ready():
+        ordered += [name for name in space if name in ready]
+        sorter.done(*ready)
+    if len(ordered) < len(space):
+        circle = ", ".join(name for name in space if name not in ordered)
+        raise InputError(f"space: the only_if conditions of {circle} form a circle.")
     return ordered
 
 

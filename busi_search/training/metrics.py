@@ -2,6 +2,7 @@
 
 import numpy as np
 import numpy.typing as npt
+from scipy import special
 from scipy.stats import rankdata
 from sklearn import metrics as sk
 
@@ -13,9 +14,7 @@ NUM_CALIBRATION_BINS = 15
 
 def softmax(logits: Probabilities) -> npt.NDArray[np.float64]:
     """Return probabilities (N, C) of logits (N, C), computed in double precision."""
-    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    exponentials = np.exp(shifted)
-    result: npt.NDArray[np.float64] = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    result: npt.NDArray[np.float64] = special.softmax(logits.astype(np.float64), axis=-1)
     return result
 
 

@@ -1,7 +1,6 @@
 """What works on this machine and home, what was left behind, and the line that mends it."""
 
 import json
-import os
 import shlex
 import shutil
 import time
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import joblib
 import optuna
 import torch
 from optuna.trial import TrialState
@@ -70,7 +70,7 @@ def examine(home: Home, *, fix: bool = False) -> list[Finding]:
 
 
 def _device() -> Finding:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = joblib.cpu_count()
     if not torch.cuda.is_available():
         return Finding(
             "device", "ok", f"{cores} CPU cores, no usable GPU (torch {torch.__version__})"

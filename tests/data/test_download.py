@@ -3,6 +3,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -26,7 +27,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Length", str(len(CONTENT)))
         self.end_headers()
+        if self.path == "/drip":
+            self._drip()
+            return
         self.wfile.write(CONTENT[:999] if self.path == "/cut" else CONTENT)
+
+    def _drip(self) -> None:
+        """A byte now and then, for ten seconds or until nobody listens."""
+        with suppress(OSError):
+            for index in range(100):
+                self.wfile.write(CONTENT[index : index + 1])
+                time.sleep(0.1)
 
     def log_message(self, *words: object) -> None:
         pass
@@ -100,6 +111,19 @@ def test_a_silent_server_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyP
             download_dataset("breastmnist", tmp_path, connect_seconds=0.3)
     assert time.monotonic() - started < 5
     assert str(tmp_path / "breastmnist.npz") in str(caught.value)
+
+
+def test_a_server_that_drips_is_given_up(
+    server: HTTPServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert download.TOTAL_SECONDS == 600
+    monkeypatch.setattr(download, "TOTAL_SECONDS", 0.5)
+    _point_to(monkeypatch, f"http://127.0.0.1:{server.server_port}/drip")
+    started = time.monotonic()
+    with pytest.raises(BusiSearchError, match="not complete after"):
+        download_dataset("breastmnist", tmp_path)
+    assert time.monotonic() - started < 5
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_name_that_is_looked_up_forever_is_given_up(

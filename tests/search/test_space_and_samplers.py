@@ -81,6 +81,38 @@ def test_conditions_in_a_circle_are_refused() -> None:
         suggest_hyperparameters(optuna.create_study().ask(), spec)
 
 
+def test_the_refusal_names_the_circle_and_what_depends_on_it() -> None:
+    space = {
+        "shift": {"low": 0, "high": 0.2},
+        "erasing": {"low": 0, "high": 0.5, "only_if": {"dropout": [0.1]}},
+        "dropout": {"low": 0, "high": 0.5, "only_if": {"epochs": [1]}},
+        "epochs": {"low": 1, "high": 5, "only_if": {"dropout": [0.1], "shift": [0.1]}},
+        "zoom": {"low": 0, "high": 0.2, "only_if": {"shift": [0.1]}},
+    }
+    with pytest.raises(InputError, match=r"of erasing, dropout, epochs form a circle"):
+        suggest_hyperparameters(optuna.create_study().ask(), _spec(space=space))
+
+
+def test_hyperparameters_are_sampled_in_the_files_order_after_their_conditions() -> None:
+    """The order decides which random number becomes which value: it must never change."""
+    space = {
+        "focal_gamma": {"low": 1.0, "high": 2.0, "only_if": {"loss": ["focal"]}},
+        "zoom": {"choices": [0.1], "only_if": {"weights": ["none"], "loss": ["focal"]}},
+        "shift": {"low": 0.0, "high": 0.2, "only_if": {"zoom": [0.1]}},
+        "weights": ["none"],
+        "dropout": {"low": 0.0, "high": 0.5},
+        "erasing": {"low": 0.0, "high": 0.5, "only_if": {"head": ["linear"]}},
+        "loss": ["focal"],
+    }
+    trial = optuna.create_study().ask()
+    suggest_hyperparameters(trial, _spec(space=space))
+    assert list(trial.params) == [
+        *("weights", "dropout", "erasing", "loss"),
+        *("focal_gamma", "zoom"),
+        "shift",
+    ]
+
+
 def test_recipes_are_tried_as_written_and_taught_to_the_sampler() -> None:
     recipe = [{"name": "known", "learning_rate": 1e-3, "dropout": 0.9, "optimizer": "sgd"}]
     spec = _spec(recipe=recipe)

@@ -131,6 +131,8 @@ def test_the_page_needs_no_other_host_and_allows_none(port: int, path: str) -> N
     [
         {"Host": "evil.example"},
         {"Host": "127.0.0.1.evil.example:80"},
+        {"Host": "[::1]:80"},  # only 127.0.0.1 is listened on
+        {"Host": "localhost:80:90"},
         {"Origin": "http://evil.example"},
         {"Origin": "null"},
         {"Origin": "https://127.0.0.1"},

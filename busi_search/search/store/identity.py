@@ -1,9 +1,9 @@
 """A study: created once, resumed by the same words."""
 
-import os
 import platform
 from importlib.metadata import version
 
+import joblib
 import optuna
 from optuna.storages import BaseStorage
 
@@ -73,6 +73,6 @@ def environment() -> dict[str, str]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "machine": platform.machine(),
-        "cpus": str(os.cpu_count()),
+        "cpus": str(joblib.cpu_count()),
         **{package: version(package) for package in packages},
     }

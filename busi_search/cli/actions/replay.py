@@ -1,0 +1,42 @@
+"""Train again what a study has trained."""
+
+import click
+
+from busi_search.cli.actions.shared import home_of, print_json
+from busi_search.errors import BusiSearchError
+from busi_search.release.replay import measure_leak_gap, replay_trial
+from busi_search.search.prepare import resolve_device
+
+
+def replay(ctx: click.Context, name: str, trial: int, device: str, as_json: bool) -> None:
+    """What ``busi-search replay`` does."""
+    found = replay_trial(home_of(ctx), name, trial, device=resolve_device(device))
+    if as_json:
+        print_json(vars(found))
+    else:
+        for row in found.folds:
+            same = "identical" if row["identical"] else f"differs by {row['max_difference']:.2g}"
+            click.echo(
+                f"fold {row['fold']}: AUC {row['stored_auc']:.4f} stored, "
+                f"{row['replayed_auc']:.4f} replayed, {same}"
+            )
+        for key, (then, now) in found.differs.items():
+            click.echo(f"since then {key} changed: {then} -> {now}", err=True)
+    if not found.agrees:
+        raise BusiSearchError(f"Trial {trial} does not come out as it was stored.")
+
+
+def leak_gap(ctx: click.Context, name: str, trial: int | None, device: str, as_json: bool) -> None:
+    """What ``busi-search leak-gap`` does."""
+    gap = measure_leak_gap(home_of(ctx), name, trial, device=resolve_device(device))
+    if as_json:
+        print_json(vars(gap))
+        return
+    click.echo(
+        f"trial {gap.trial}; random folds tear {gap.num_split_groups} groups apart", err=True
+    )
+    for key in ("cv_auc", "cv_accuracy", "cv_f1"):
+        random, grouped = gap.random[key], gap.grouped[key]
+        click.echo(
+            f"{key}: random {random:.4f}, grouped {grouped:.4f}, gap {random - grouped:+.4f}"
+        )

@@ -16,6 +16,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 from busi_search.cli import main
+from busi_search.cli.global_options import GLOBAL_OPTIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 # Files outside docs/ and the page of the site that each becomes.
@@ -72,7 +73,10 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 def list_commands(group: click.Group, prefix: str = "") -> Iterator[tuple[str, click.Command]]:
     """Yield every command with its full name, groups left out, their commands taken in."""
-    for name, command in group.commands.items():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None, f"{name} is listed"
         if isinstance(command, click.Group):
             yield from list_commands(command, f"{prefix}{name} ")
         else:
@@ -87,7 +91,12 @@ def _section(name: str, command: click.Command) -> str:
     written = ["busi-search", name, *command.collect_usage_pieces(context)]
     example = inspect.cleandoc(example)
     lines.append(f"```bash\n{' '.join(written)}\n\n# such as\n{example}\n```")
-    options = [p for p in command.get_params(context) if isinstance(p, click.Option)]
+    # What every command takes stands once, at the head of the page.
+    options = [
+        parameter
+        for parameter in command.get_params(context)
+        if isinstance(parameter, click.Option) and parameter not in GLOBAL_OPTIONS
+    ]
     records = filter(None, [option.get_help_record(context) for option in options])
     rows = [f"| `{_cell(flag)}` | {_cell(text)} |" for flag, text in records]
     lines.append("\n".join(["| option | meaning |", "|---|---|", *rows]))

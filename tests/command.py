@@ -9,6 +9,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from busi_search.cli import main
+from busi_search.cli.base import exit_code_of
 
 BUSI_SEARCH = [sys.executable, "-c", "from busi_search.cli import command; command()"]
 
@@ -29,20 +30,14 @@ def call_here(*words: object, cwd: Path | None = None) -> subprocess.CompletedPr
     """Run the command without the seconds that a new process takes to import what it needs."""
     typed = [str(word) for word in words]
     stdout, stderr = io.StringIO(), io.StringIO()
-    code: object = None
     with (
         contextlib.chdir(cwd or Path.cwd()),
-        patch.object(sys, "argv", ["busi-search", *typed]),
         # Commands answer Ctrl-C in their own way; the tests keep theirs.
         patch.object(signal, "signal", lambda *_: None),
         contextlib.redirect_stdout(stdout),
         contextlib.redirect_stderr(stderr),
     ):
-        try:
-            main(typed, prog_name="busi-search")
-        except SystemExit as ended:
-            code = ended.code
-    assert isinstance(code, int), "a command always ends with an exit code"
+        code = exit_code_of(main, typed)
     return subprocess.CompletedProcess(typed, code, stdout.getvalue(), stderr.getvalue())
 
 

@@ -1,26 +1,51 @@
-"""The command line: each command is one library call."""
+"""The command line: each command is one library call.
+
+``searching``, ``images``, ``releasing`` and ``maintaining`` hold how the commands are written:
+their options and their help. What a command does is in ``actions``, imported when it runs.
+"""
 
 import click
 
-from busi_search.cli import images, maintaining, releasing, searching
-from busi_search.cli.base import Commands, run_and_leave
+from busi_search.cli.base import exit_code_of, run_and_leave
+from busi_search.cli.groups import LazyGroup, Row
 
 __all__ = ["command", "main"]
 
+_SEARCHING = "busi_search.cli.searching"
+_IMAGES = "busi_search.cli.images"
+_RELEASING = "busi_search.cli.releasing"
+_MAINTAINING = "busi_search.cli.maintaining"
+_SECTIONS = {
+    "Search": (
+        Row("run", _SEARCHING, "Search, and register the winner as the candidate."),
+        Row("worker", _SEARCHING, "Help a study that is searched elsewhere."),
+        Row("studies", _SEARCHING, "List the bundled studies and those run on this home."),
+        Row("status", _SEARCHING, "Show one study's trials and its best."),
+        Row("report", _SEARCHING, "Write a study as one HTML page that works offline."),
+        Row("export", _SEARCHING, "Write trials as a table, or the model as ONNX."),
+        Row("replay", _SEARCHING, "Train a trial again; say whether every fold agrees."),
+        Row("leak-gap", _SEARCHING, "Measure what torn-apart near-duplicates would add."),
+    ),
+    "Images": (Row("data", _IMAGES, "Check, describe, fetch and simulate images."),),
+    "Models": (
+        Row("evaluate", _RELEASING, "Open the sealed test for a study's model; counted."),
+        Row("promote", _RELEASING, "Make the candidate the champion, if the gate agrees."),
+        Row("rollback", _RELEASING, "Make the previous champion the champion again."),
+        Row("models", _RELEASING, "List the registered versions, newest first."),
+        Row("predict", _RELEASING, "Give class probabilities of images or folders."),
+        Row("ui", _RELEASING, "Open the MLflow UI at the leaderboard."),
+        Row("serve", _RELEASING, "Open a page where one image gets an answer."),
+    ),
+    "Maintenance": (
+        Row("doctor", _MAINTAINING, "Say what works here and what was left behind."),
+        Row("sync", _MAINTAINING, "Send MLflow the finished trials it lacks."),
+    ),
+}
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "--home",
-    envvar="BUSI_SEARCH_HOME",
-    default="mlruns",
-    show_default=True,
-    help="Folder of the stores, artifacts and caches.",
-)
-@click.option("--tracking-uri", envvar="MLFLOW_TRACKING_URI", help="MLflow store or server.")
-@click.option("--storage", envvar="BUSI_SEARCH_STORAGE", help="Optuna storage URL.")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="busi-search")
-def main(home: str, tracking_uri: str | None, storage: str | None, debug: bool) -> None:
+def main() -> None:
     """Find the best honest breast-ultrasound classifier, and show why it is the best.
 
     \b
@@ -31,34 +56,9 @@ def main(home: str, tracking_uri: str | None, storage: str | None, debug: bool) 
     """
 
 
-assert isinstance(main, Commands)
-main.add_sections(
-    {
-        "Search": (
-            searching.run,
-            searching.worker,
-            searching.studies,
-            searching.status,
-            searching.report,
-            searching.export,
-            searching.replay,
-            searching.leak_gap,
-        ),
-        "Images": (images.data,),
-        "Models": (
-            releasing.evaluate,
-            releasing.promote,
-            releasing.rollback,
-            releasing.models,
-            releasing.predict,
-            releasing.ui,
-            releasing.serve,
-        ),
-        "Maintenance": (maintaining.doctor, maintaining.sync),
-    }
-)
+main.add_sections(_SECTIONS)
 
 
 def command() -> None:
     """What `busi-search` runs."""
-    run_and_leave(main)
+    run_and_leave(lambda: exit_code_of(main))

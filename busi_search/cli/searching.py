@@ -1,24 +1,14 @@
 """Commands that search, and that look at what was searched."""
 
-import sys
-from contextlib import closing, redirect_stdout
-from typing import Any
-
 import click
 
-from busi_search.cli.base import (
-    JSON_OPTION,
-    complete_bundled,
-    complete_study,
-    home_of,
-    on_stop,
-    print_json,
-)
-from busi_search.errors import BusiSearchError
+from busi_search.cli.base import on_stop, on_stop_resume
+from busi_search.cli.groups import Command, deferred
+from busi_search.cli.options import JSON_OPTION, complete_bundled, complete_study
 from busi_search.search.executors import prepare_processes
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("study", required=False, shell_complete=complete_bundled)
 @click.option(
     "--trials",
@@ -59,24 +49,8 @@ from busi_search.search.executors import prepare_processes
 )
 @click.option("--quiet", is_flag=True, help="No progress.")
 @JSON_OPTION
-@click.pass_context
-def run(
-    ctx: click.Context,
-    study: str | None,
-    trials: int,
-    name: str | None,
-    data: str | None,
-    workers: int | None,
-    device: str,
-    timeout: float | None,
-    seed: int | None,
-    weights: str | None,
-    overrides: tuple[str, ...],
-    ray: str | None,
-    gpus_per_worker: float,
-    quiet: bool,
-    as_json: bool,
-) -> None:
+@deferred("busi_search.cli.actions.search")
+def run() -> None:
     """Search, and register the winner as the candidate.
 
     STUDY is a bundled name (busi-search studies) or a TOML file; without it, the study follows
@@ -86,75 +60,26 @@ def run(
     Example:
       busi-search run breastmnist --data breastmnist.npz --trials 20
     """
-    known = {"name": name or study or "the study"}
-    on_stop(lambda: f"Interrupted; {known['name']} is saved. Resume: busi-search {_words_typed()}")
-    if workers != 0 and ray is None and not device.startswith("cuda"):
-        # Workers import beside this process, not after it.
+    ctx = click.get_current_context()
+    on_stop_resume(ctx, ctx.params["name"] or ctx.params["study"] or "the study")
+    if ctx.params["workers"] != 0 and ctx.params["ray"] is None:
+        _prepare_processes(ctx.params["device"])
+
+
+def _prepare_processes(device: str) -> None:
+    """Let workers import what they need beside this process, not after it."""
+    if not device.startswith("cuda"):
         prepare_processes()
-    from busi_search import terminal
-    from busi_search.run import StudyResult, search_and_release
-    from busi_search.search.places import RaySettings
-    from busi_search.search.prepare import default_workers, prepare_study
-
-    context = prepare_study(
-        study,
-        data=data,
-        home=home_of(ctx),
-        name=name,
-        seed=seed,
-        weights=weights,
-        overrides=overrides,
-        device=device,
-    )
-    known["name"] = f"study '{context.name}'"
-    settings = RaySettings(ray, gpus_per_worker) if ray is not None else None
-    chosen = default_workers(context.device) if workers is None and settings is None else workers
-    if not quiet:
-        terminal.announce(context, workers=chosen, trials=trials, ray=ray)
-    result: StudyResult | None = None
-    search = search_and_release(
-        context, num_trials=trials, num_workers=chosen, timeout_seconds=timeout, ray=settings
-    )
-    # Closed whatever happens: that ends the workers and puts their trials back. Ray and others
-    # print to stdout, which is the result's alone.
-    with (
-        redirect_stdout(sys.stderr),
-        terminal.search_display(trials, quiet=quiet) as display,
-        closing(search),
-    ):
-        for item in search:
-            if isinstance(item, StudyResult):
-                result = item
-            else:
-                display.update(item)
-    assert result is not None, "the last item is the result"
-    if not quiet:
-        terminal.show_result(result)
-    if as_json:
-        print_json(result.to_json())
 
 
-def _words_typed() -> str:
-    import shlex
-
-    return shlex.join(sys.argv[1:])
-
-
-@click.command(short_help="Help a study that is searched elsewhere.")
+@click.command(cls=Command)
 @click.argument("name", shell_complete=complete_study)
 @click.option("--data", help="Where its images are on this machine, if elsewhere.")
 @click.option("--workers", type=click.IntRange(min=1), help="Trials at once (default: one a core).")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:K.")
 @click.option("--quiet", is_flag=True, help="No progress.")
-@click.pass_context
-def worker(
-    ctx: click.Context,
-    name: str,
-    data: str | None,
-    workers: int | None,
-    device: str,
-    quiet: bool,
-) -> None:
+@deferred("busi_search.cli.actions.search")
+def worker() -> None:
     """Help a study that is searched elsewhere, from any machine that reaches its storage.
 
     Workers may come and go: what they leave is taken up by others.
@@ -163,189 +88,89 @@ def worker(
     Example:
       busi-search worker busi --data ./busi
     """
-    on_stop(lambda: f"Interrupted; study '{name}' goes on without this worker.")
-    if not device.startswith("cuda"):
-        prepare_processes()
-    from busi_search import terminal
-    from busi_search.run import help_study
-    from busi_search.search.prepare import default_workers, resolve_device
-
-    chosen_device = resolve_device(device)
-    helping = help_study(
-        name,
-        home=home_of(ctx),
-        data=data,
-        device=chosen_device,
-        num_workers=default_workers(chosen_device) if workers is None else workers,
-    )
-    with (
-        redirect_stdout(sys.stderr),
-        terminal.search_display(0, quiet=quiet) as display,
-        closing(helping),
-    ):
-        for progress in helping:
-            display.update(progress)
+    ctx = click.get_current_context()
+    on_stop(lambda: f"Interrupted; study '{ctx.params['name']}' goes on without this worker.")
+    _prepare_processes(ctx.params["device"])
 
 
-@click.command()
+@click.command(cls=Command)
 @JSON_OPTION
-@click.pass_context
-def studies(ctx: click.Context, as_json: bool) -> None:
+@deferred("busi_search.cli.actions.status")
+def studies() -> None:
     """List the bundled studies and those run on this home.
 
     \b
     Example:
       busi-search studies
     """
-    from busi_search.search.status import list_studies
-    from busi_search.study_files import list_bundled
-
-    run_here = list_studies(home_of(ctx))
-    if as_json:
-        print_json({"bundled": list_bundled(), "run": [vars(status) for status in run_here]})
-        return
-    click.echo("bundled: " + ", ".join(list_bundled()))
-    for status in run_here:
-        click.echo(_status_line(status))
 
 
-def _status_line(status: Any) -> str:
-    from busi_search.terminal import duration
-
-    best = (
-        "no complete trial"
-        if status.best is None
-        else (f"best {status.objective} {status.best:.4f} (trial {status.best_trial})")
-    )
-    states = ", ".join(f"{count} {state}" for state, count in status.states.items() if count)
-    left = status.remaining_seconds
-    return (
-        f"{status.name}: {states or 'no trials'}; {best}"
-        + (f"; about {duration(left)} left" if left is not None else "")
-        + (" [SIMULATED]" if status.simulated else "")
-    )
-
-
-@click.command()
+@click.command(cls=Command)
 @click.argument("name", shell_complete=complete_study)
 @JSON_OPTION
-@click.pass_context
-def status(ctx: click.Context, name: str, as_json: bool) -> None:
+@deferred("busi_search.cli.actions.status")
+def status() -> None:
     """Show one study's trials and its best.
 
     \b
     Example:
       busi-search status quickstart-phantom
     """
-    from busi_search.search.status import study_status
-    from busi_search.search.store.open import find_study
-
-    found = study_status(find_study(home_of(ctx), name))
-    if as_json:
-        print_json(vars(found))
-        return
-    click.echo(_status_line(found))
-    for worker, trial in found.workers.items():
-        click.echo(f"  {worker} works on trial {trial}")
-    if found.last_failure is not None:
-        click.echo(f"  failed last: {found.last_failure}; its traceback is in its MLflow run")
-    for key, value in found.best_params.items():
-        click.echo(f"  {key} = {value}")
 
 
-@click.command(short_help="Write a study as one HTML page that works offline.")
+@click.command(cls=Command)
 @click.argument("name", shell_complete=complete_study)
 @click.option("--to", "target", required=True, help="HTML file to write.")
-@click.pass_context
-def report(ctx: click.Context, name: str, target: str) -> None:
+@deferred("busi_search.cli.actions.study_view")
+def report() -> None:
     """Write a study as one self-contained HTML page that works offline.
 
     \b
     Example:
       busi-search report quickstart-phantom --to report.html
     """
-    from busi_search.report.study_view import load_study
-
-    load_study(name, home=home_of(ctx)).report(target)
-    click.echo(f"{target} written", err=True)
 
 
-@click.command(short_help="Write trials as a table, or the model as ONNX.")
+@click.command(cls=Command)
 @click.argument("name", shell_complete=complete_study)
 @click.option("--to", "target", required=True, help="File to write: .parquet, .csv or .onnx.")
-@click.pass_context
-def export(ctx: click.Context, name: str, target: str) -> None:
+@deferred("busi_search.cli.actions.study_view")
+def export() -> None:
     """Write a study's trials as a table, or its registered model as an ONNX program.
 
     \b
     Example:
       busi-search export quickstart-phantom --to trials.parquet
     """
-    from busi_search.report.study_view import load_study
-
-    load_study(name, home=home_of(ctx)).export(target)
-    click.echo(f"{target} written", err=True)
 
 
-@click.command(short_help="Train a trial again; say whether every fold agrees.")
+@click.command(cls=Command)
 @click.argument("name", shell_complete=complete_study)
 @click.argument("trial", type=click.IntRange(min=0))
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:K.")
 @JSON_OPTION
-@click.pass_context
-def replay(ctx: click.Context, name: str, trial: int, device: str, as_json: bool) -> None:
+@deferred("busi_search.cli.actions.replay")
+def replay() -> None:
     """Train a trial again and say whether every fold agrees (exit code 1 if not).
 
     \b
     Example:
       busi-search replay busi 12
     """
-    from busi_search.release.replay import replay_trial
-    from busi_search.search.prepare import resolve_device
-
-    found = replay_trial(home_of(ctx), name, trial, device=resolve_device(device))
-    if as_json:
-        print_json(found.to_json())
-    else:
-        for fold in found.folds:
-            same = "identical" if fold.identical else f"differs by {fold.max_difference:.2g}"
-            click.echo(
-                f"fold {fold.fold}: AUC {fold.stored_auc:.4f} stored, "
-                f"{fold.replayed_auc:.4f} replayed, {same}"
-            )
-        for key, (then, now) in found.differs.items():
-            click.echo(f"since then {key} changed: {then} -> {now}", err=True)
-    if not found.agrees:
-        raise BusiSearchError(f"Trial {trial} does not come out as it was stored.")
 
 
-@click.command("leak-gap", short_help="Measure what torn-apart near-duplicates would add.")
+@click.command("leak-gap", cls=Command)
 @click.argument("name", shell_complete=complete_study)
 @click.option(
     "--trial", type=click.IntRange(min=0), help="Whose configuration (default: the best)."
 )
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:K.")
 @JSON_OPTION
-@click.pass_context
-def leak_gap(ctx: click.Context, name: str, trial: int | None, device: str, as_json: bool) -> None:
+@deferred("busi_search.cli.actions.replay")
+def leak_gap() -> None:
     """What one configuration scores if near-duplicates may cross folds, and if not.
 
     \b
     Example:
       busi-search leak-gap busi
     """
-    from busi_search.release.leak_gap import measure_leak_gap
-    from busi_search.search.prepare import resolve_device
-
-    gap = measure_leak_gap(home_of(ctx), name, trial, device=resolve_device(device))
-    if as_json:
-        print_json(gap.to_json())
-        return
-    click.echo(
-        f"trial {gap.trial}; random folds tear {gap.num_split_groups} groups apart", err=True
-    )
-    for key in ("cv_auc", "cv_accuracy", "cv_f1"):
-        random, grouped = gap.random[key], gap.grouped[key]
-        click.echo(
-            f"{key}: random {random:.4f}, grouped {grouped:.4f}, gap {random - grouped:+.4f}"
-        )

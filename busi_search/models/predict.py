@@ -5,7 +5,7 @@ import hashlib
 import io
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,10 @@ class Prediction:
     path: str
     label: str
     probabilities: dict[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the answer as ``busi-search predict --json`` prints it."""
+        return asdict(self)
 
 
 class Classifier:

@@ -5,7 +5,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,10 @@ class RegisteredVersion:
     def simulated(self) -> bool:
         """Whether it was trained on phantoms."""
         return self.tags.get("busi.simulated") == "true"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the version as ``busi-search models --json`` prints it."""
+        return asdict(self)
 
 
 def open_registry(home: Home) -> Any:

@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import optuna
@@ -63,6 +63,10 @@ class StudyStatus:
     target: int | None
     remaining_seconds: float | None
     last_failure: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the line as ``busi-search status --json`` prints it."""
+        return asdict(self)
 
 
 def study_status(study: optuna.Study) -> StudyStatus:

@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,6 +50,10 @@ class Finding:
     state: State
     text: str
     mend: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the finding as ``busi-search doctor --json`` prints it."""
+        return asdict(self)
 
 
 def examine(home: Home, *, fix: bool = False) -> list[Finding]:

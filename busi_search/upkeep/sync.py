@@ -1,7 +1,8 @@
 """Sending MLflow what it missed while it was away."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import optuna
 from optuna.trial import TrialState
@@ -33,6 +34,10 @@ class SyncedStudy:
     num_sent: int
     num_there: int
     problem: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what became of it as ``busi-search sync --json`` prints it."""
+        return asdict(self)
 
 
 def sync_studies(home: Home, names: Sequence[str] | None = None) -> list[SyncedStudy]:

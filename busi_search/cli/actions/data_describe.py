@@ -1,0 +1,13 @@
+"""A page about a dataset."""
+
+import click
+
+from busi_search.cli.actions.shared import home_of
+from busi_search.files import write_file
+from busi_search.report.dataset_page import describe_dataset
+
+
+def data_describe(ctx: click.Context, path: str, target: str) -> None:
+    """What ``busi-search data describe`` does."""
+    write_file(target, describe_dataset(path, cache=home_of(ctx).cache).encode())
+    click.echo(f"{target} written", err=True)

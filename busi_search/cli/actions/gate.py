@@ -1,0 +1,85 @@
+"""Who is the champion."""
+
+import click
+
+from busi_search.cli.actions.shared import home_of, print_json
+from busi_search.cli.base import on_stop
+from busi_search.errors import GateRefused
+from busi_search.models import registry
+from busi_search.release import gate
+
+
+def promote(
+    ctx: click.Context,
+    version: str | None,
+    model: str | None,
+    max_auc_drop: float | None,
+    min_sensitivity: float | None,
+    max_ece: float | None,
+    force: bool,
+    reason: str | None,
+    as_json: bool,
+) -> None:
+    """What ``busi-search promote`` does."""
+    on_stop(lambda: "Interrupted; `busi-search models` shows who is champion.")
+    home, name = home_of(ctx), model or registry.MODEL_NAME
+    gate.check_force(force, reason)
+    chosen = registry.find_version(home, version or registry.CANDIDATE, name=name)
+    flags = {
+        "max_auc_drop": max_auc_drop,
+        "min_sensitivity": min_sensitivity,
+        "max_ece": max_ece,
+    }
+    given = {key: value for key, value in flags.items() if value is not None}
+    limits = gate.study_gate(home, chosen.tags.get("busi.study", "")).model_copy(update=given)
+    try:
+        decision = gate.promote_after_evaluation(
+            home,
+            version=version,
+            name=name,
+            gate=limits,
+            force=force,
+            reason=reason,
+        )
+    except GateRefused as error:
+        if as_json:
+            champion = registry.current_champion(home, name=name)
+            shown = {"version": champion.version} if champion else None
+            print_json(
+                {
+                    "decision": "refused",
+                    "reasons": list(error.reasons),
+                    "champion": shown,
+                    "previous_champion": None,
+                }
+            )
+        raise
+    _show_decision(decision, as_json)
+
+
+def rollback(ctx: click.Context, model: str | None, as_json: bool) -> None:
+    """What ``busi-search rollback`` does."""
+    on_stop(lambda: "Interrupted; `busi-search models` shows who is champion.")
+    _show_decision(gate.rollback(home_of(ctx), name=model or registry.MODEL_NAME), as_json)
+
+
+def _show_decision(decision: gate.Decision, as_json: bool) -> None:
+    before = decision.previous_champion
+    if as_json:
+        print_json(
+            {
+                "decision": decision.decision,
+                "reasons": list(decision.reasons),
+                "champion": {"name": decision.champion.name, "version": decision.champion.version},
+                "previous_champion": before and {"name": before.name, "version": before.version},
+            }
+        )
+        return
+    was = f" (before: version {before.version})" if before else ""
+    click.echo(
+        f"{decision.decision}: version {decision.champion.version} of {decision.champion.name} "
+        f"is the champion{was}",
+        err=True,
+    )
+    for reason in decision.reasons:
+        click.echo(f"  {reason}", err=True)

@@ -1,0 +1,19 @@
+"""What most commands need when they run."""
+
+import json
+
+import click
+
+from busi_search.cli.global_options import global_options_of
+from busi_search.home import Home, open_home
+
+
+def home_of(ctx: click.Context) -> Home:
+    """Return the home that the global options name."""
+    given = global_options_of(ctx)
+    return open_home(given.home, tracking_uri=given.tracking_uri, storage=given.storage)
+
+
+def print_json(value: object) -> None:
+    """Write one JSON object to stdout."""
+    click.echo(json.dumps(value, ensure_ascii=False))

@@ -1,0 +1,50 @@
+"""Which studies there are, and where one stands."""
+
+import click
+
+from busi_search.cli.actions.shared import home_of, print_json
+from busi_search.search.status import StudyStatus, list_studies, study_status
+from busi_search.search.store.open import find_study
+from busi_search.study_files import list_bundled
+from busi_search.terminal import duration
+
+
+def studies(ctx: click.Context, as_json: bool) -> None:
+    """What ``busi-search studies`` does."""
+    run_here = list_studies(home_of(ctx))
+    if as_json:
+        print_json({"bundled": list_bundled(), "run": [status.to_json() for status in run_here]})
+        return
+    click.echo("bundled: " + ", ".join(list_bundled()))
+    for status in run_here:
+        click.echo(_status_line(status))
+
+
+def _status_line(status: StudyStatus) -> str:
+    best = (
+        "no complete trial"
+        if status.best is None
+        else (f"best {status.objective} {status.best:.4f} (trial {status.best_trial})")
+    )
+    states = ", ".join(f"{count} {state}" for state, count in status.states.items() if count)
+    left = status.remaining_seconds
+    return (
+        f"{status.name}: {states or 'no trials'}; {best}"
+        + (f"; about {duration(left)} left" if left is not None else "")
+        + (" [SIMULATED]" if status.simulated else "")
+    )
+
+
+def status(ctx: click.Context, name: str, as_json: bool) -> None:
+    """What ``busi-search status`` does."""
+    found = study_status(find_study(home_of(ctx), name))
+    if as_json:
+        print_json(found.to_json())
+        return
+    click.echo(_status_line(found))
+    for worker, trial in found.workers.items():
+        click.echo(f"  {worker} works on trial {trial}")
+    if found.last_failure is not None:
+        click.echo(f"  failed last: {found.last_failure}; its traceback is in its MLflow run")
+    for key, value in found.best_params.items():
+        click.echo(f"  {key} = {value}")

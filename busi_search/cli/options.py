@@ -1,0 +1,26 @@
+"""Options and completions that several commands share."""
+
+from pathlib import Path
+
+import click
+
+from busi_search.cli.global_options import global_options_of
+from busi_search.cli.groups import load
+
+JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+
+
+def complete_study(ctx: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
+    """Complete the name of a study of this home, without opening its stores."""
+    folder = Path(global_options_of(ctx).home).expanduser() / "studies"
+    try:
+        return sorted(path.name for path in folder.iterdir() if path.name.startswith(begun))
+    except OSError:
+        return []
+
+
+def complete_bundled(_ctx: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
+    """Complete the name of a bundled study."""
+    names = load("busi_search.study_files.list_bundled")()
+    assert isinstance(names, list)
+    return [name for name in names if name.startswith(begun)]

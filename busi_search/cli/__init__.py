@@ -2,7 +2,7 @@
 
 import click
 
-from busi_search.cli import images, maintaining, releasing, searching
+from busi_search.cli import explaining, images, maintaining, releasing, searching
 from busi_search.cli.base import Commands, run_and_leave
 
 __all__ = ["command", "main"]
@@ -38,6 +38,7 @@ main.add_sections(
             searching.run,
             searching.worker,
             searching.studies,
+            explaining.explain,
             searching.status,
             searching.report,
             searching.export,

@@ -1,5 +1,6 @@
 """Commands that search, and that look at what was searched."""
 
+import json
 import sys
 from contextlib import closing, redirect_stdout
 from typing import Any
@@ -188,14 +189,20 @@ def worker(
 
 @click.command()
 @JSON_OPTION
+@click.option("--schema", is_flag=True, help="Print a JSON Schema of study files, for editors.")
 @click.pass_context
-def studies(ctx: click.Context, as_json: bool) -> None:
+def studies(ctx: click.Context, as_json: bool, schema: bool) -> None:
     """List the bundled studies and those run on this home.
 
     \b
     Example:
       busi-search studies
     """
+    if schema:
+        from busi_search.spec.schema import study_schema
+
+        click.echo(json.dumps(study_schema(), indent=2, ensure_ascii=False))
+        return
     from busi_search.search.status import list_studies
     from busi_search.study_files import list_bundled
 

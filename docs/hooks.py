@@ -1,7 +1,12 @@
 """What the site shows beside the files of this folder; MkDocs calls these functions.
 
 The front page, the measurements and the changelog lie outside docs/; the options of every command
-are asked of the command line itself, so that they cannot go stale.
+and the keys of a study file are asked of the code itself, so that they cannot go stale. Those keys
+stand in reference/study-file.md too, for those who read it in the repository:
+
+    uv run python docs/hooks.py
+
+writes them there.
 """
 
 import inspect
@@ -17,6 +22,8 @@ from mkdocs.structure.pages import Page
 
 from busi_search.cli import main
 from busi_search.cli.global_options import GLOBAL_OPTIONS
+from busi_search.spec.documentation import written
+from busi_search.spec.explanation import Explanation, explain_section
 
 ROOT = Path(__file__).resolve().parents[1]
 # Files outside docs/ and the page of the site that each becomes.
@@ -26,6 +33,7 @@ ELSEWHERE = {
     "studies/RESULTS.md": "measured/real-images.md",
     "benchmarks/RESULTS.md": "measured/speed.md",
 }
+STUDY_FILE = "reference/study-file.md"
 TUTORIAL = "how-to/tutorial.ipynb"
 TUTORIAL_PAGE = "how-to/tutorial.md"
 
@@ -63,12 +71,38 @@ def notebook_markdown(text: str) -> str:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Write the help of every command below the page about the command line."""
+    """Write the help of every command below its page, and the keys of a study file into theirs."""
     del config, files
+    if page.file.src_uri == STUDY_FILE:
+        return _moved_links(with_key_tables(markdown))
     if page.file.src_uri != "reference/command-line.md":
         return markdown if page.file.src_uri == TUTORIAL_PAGE else _moved_links(markdown)
     sections = [_section(name, command) for name, command in list_commands(main)]
     return "\n\n".join([markdown, "## Every command and its options", *sections])
+
+
+def with_key_tables(markdown: str) -> str:
+    """Return a page with a new table between each pair of comments that name a section."""
+    return re.sub(
+        r"(<!-- keys of (\w+).*?-->\n).*?(<!-- end of keys -->)",
+        lambda found: f"{found[1]}\n{_key_table(found[2])}\n\n{found[3]}",
+        markdown,
+        flags=re.DOTALL,
+    )
+
+
+def _key_table(section: str) -> str:
+    rows = [_key_row(explanation) for explanation in explain_section(section)]
+    return "\n".join(["| key | meaning | values | default |", "|---|---|---|---|", *rows])
+
+
+def _key_row(found: Explanation) -> str:
+    default = "required" if found.required else found.reason
+    if found.default is not None:
+        default = f"`{written(found.default)}`: {found.reason}"
+    values = found.values if found.unit in ("", "none") else f"{found.values}; {found.unit}"
+    cells = [f"`{found.name}`", " ".join(found.meaning.split()), values, default]
+    return f"| {' | '.join(_cell(cell) for cell in cells)} |"
 
 
 def list_commands(group: click.Group, prefix: str = "") -> Iterator[tuple[str, click.Command]]:
@@ -114,3 +148,8 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
         return html
     html = re.sub(r":(?:func|meth|class):(<code>)", r"\1", html)
     return html.replace("::</p>", ":</p>")
+
+
+if __name__ == "__main__":
+    page = ROOT / "docs" / STUDY_FILE
+    page.write_text(with_key_tables(page.read_text(encoding="utf-8")), encoding="utf-8")

@@ -12,8 +12,9 @@ import pytest
 from nbclient import NotebookClient
 
 import busi_search
-from busi_search.spec import Hyperparameters, StudySection
+from busi_search.spec import Gate, Hyperparameters, StudySection
 from busi_search.study_files import list_bundled
+from docs import hooks
 from tests.test_cli import _commands
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,6 +35,26 @@ def test_every_key_of_a_study_file_is_documented() -> None:
     page = (ROOT / "docs/reference/study-file.md").read_text()
     for name in (*Hyperparameters.model_fields, *StudySection.model_fields):
         assert f"`{name}`" in page
+
+
+def test_the_keys_of_a_study_file_are_those_of_the_code() -> None:
+    page = ROOT / "docs" / hooks.STUDY_FILE
+    sections = re.findall(r"<!-- keys of (\w+)", page.read_text())
+    assert sections == ["study", "dataset", "hyperparameters", "space", "recipe", "gate"]
+    assert page.read_text() == hooks.with_key_tables(page.read_text()), (
+        "docs/reference/study-file.md is stale; write it anew: uv run python docs/hooks.py"
+    )
+
+
+def test_a_stale_table_is_written_anew() -> None:
+    page = "before\n<!-- keys of gate (…) -->\n| stale |\n<!-- end of keys -->\nafter\n"
+    written = hooks.with_key_tables(page)
+    assert written.startswith("before\n<!-- keys of gate (…) -->\n")
+    assert written.endswith("<!-- end of keys -->\nafter\n")
+    assert "stale" not in written
+    assert [row.split("`")[1] for row in written.splitlines() if "| `" in row] == list(
+        Gate.model_fields
+    )
 
 
 def test_the_readme_is_short_and_ci_runs_its_test_command() -> None:

@@ -20,6 +20,7 @@ _SECTIONS = {
         Row("run", _SEARCHING, "Search, and register the winner as the candidate."),
         Row("worker", _SEARCHING, "Help a study that is searched elsewhere."),
         Row("studies", _SEARCHING, "List the bundled studies and those run on this home."),
+        Row("explain", _SEARCHING, "Explain a key of a study file."),
         Row("status", _SEARCHING, "Show one study's trials and its best."),
         Row("report", _SEARCHING, "Write a study as one HTML page that works offline."),
         Row("export", _SEARCHING, "Write trials as a table, or the model as ONNX."),

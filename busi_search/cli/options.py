@@ -24,3 +24,10 @@ def complete_bundled(_ctx: click.Context, _parameter: click.Parameter, begun: st
     names = load("busi_search.study_files.list_bundled")()
     assert isinstance(names, list)
     return [name for name in names if name.startswith(begun)]
+
+
+def complete_key(_ctx: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
+    """Complete a key of a study file."""
+    found = load("busi_search.spec.explanation.all_keys")()
+    assert isinstance(found, list | tuple)
+    return [entry.key for entry in found if entry.key.startswith(begun)]

@@ -4,7 +4,7 @@ import click
 
 from busi_search.cli.base import on_stop, on_stop_resume
 from busi_search.cli.groups import Command, deferred
-from busi_search.cli.options import JSON_OPTION, complete_bundled, complete_study
+from busi_search.cli.options import JSON_OPTION, complete_bundled, complete_key, complete_study
 from busi_search.search.executors import prepare_processes
 
 
@@ -95,6 +95,7 @@ def worker() -> None:
 
 @click.command(cls=Command)
 @JSON_OPTION
+@click.option("--schema", is_flag=True, help="Print a JSON Schema of study files, for editors.")
 @deferred("busi_search.cli.actions.status")
 def studies() -> None:
     """List the bundled studies and those run on this home.
@@ -102,6 +103,21 @@ def studies() -> None:
     \b
     Example:
       busi-search studies
+    """
+
+
+@click.command(cls=Command)
+@click.argument("key", shell_complete=complete_key)
+@JSON_OPTION
+@deferred("busi_search.cli.actions.explain")
+def explain() -> None:
+    """Explain a key of a study file: meaning, values, unit, default and its reason, example.
+
+    KEY is a hyperparameter (learning_rate), a section (space) or a key of one (study.pruner).
+
+    \b
+    Example:
+      busi-search explain learning_rate
     """
 
 

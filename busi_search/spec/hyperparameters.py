@@ -33,7 +33,7 @@ class Hyperparameters(Strict):
     """One configuration of a network and its training; every field may be fixed or searched."""
 
     architecture: str = Field(default="small_cnn", json_schema_extra={"enum": list(ARCHITECTURES)})
-    """Network that is trained.
+    """Name of the network that is trained.
 
     Networks that train from scratch: `small_cnn` (three convolutional blocks), `small_cnn_wide`
     (twice the channels), `tiny_resnet` (the same first block, then two residual blocks),

@@ -126,7 +126,7 @@ class StudySection(Strict):
     startup_trials: int = Field(default=10, ge=0)
     """Number of trials proposed at random before the sampler learns from results.
 
-    The pruner `median` also waits for so many trials. Recipes count among them.
+    Recipes count among them. The pruner `median` also waits for this many trials.
 
     Unit: trials.
     Default: Optuna's own default for TPE.

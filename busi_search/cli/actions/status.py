@@ -1,16 +1,22 @@
 """Which studies there are, and where one stands."""
 
+import json
+
 import click
 
 from busi_search.cli.actions.shared import home_of, print_json
 from busi_search.search.status import StudyStatus, list_studies, study_status
 from busi_search.search.store.open import find_study
+from busi_search.spec.schema import study_schema
 from busi_search.study_files import list_bundled
 from busi_search.terminal import duration
 
 
-def studies(ctx: click.Context, as_json: bool) -> None:
+def studies(ctx: click.Context, as_json: bool, schema: bool) -> None:
     """What ``busi-search studies`` does."""
+    if schema:
+        click.echo(json.dumps(study_schema(), indent=2, ensure_ascii=False))
+        return
     run_here = list_studies(home_of(ctx))
     if as_json:
         print_json({"bundled": list_bundled(), "run": [status.to_json() for status in run_here]})

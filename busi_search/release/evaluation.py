@@ -10,13 +10,9 @@ from busi_search.data.ledger import append_to_ledger, ledger_path, num_openings,
 from busi_search.data.sealed import open_sealed_test
 from busi_search.errors import InputError
 from busi_search.home import Home
+from busi_search.models.evaluations import log_evaluation
 from busi_search.models.predict import Classifier, load_champion
-from busi_search.models.registry import (
-    RegisteredVersion,
-    current_champion,
-    find_version,
-    log_evaluation,
-)
+from busi_search.models.registry import RegisteredVersion, current_champion, find_version
 from busi_search.release.comparison import AgainstChampion, paired_difference
 from busi_search.release.figures import TestFigures, compute_test_figures
 from busi_search.search.context import StudyContext, reopen_study

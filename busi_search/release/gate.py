@@ -15,8 +15,8 @@ from filelock import FileLock
 from busi_search.errors import GateRefused, InputError
 from busi_search.home import Home
 from busi_search.interrupts import interrupts_wait
+from busi_search.models.evaluations import AGAINST_CHAMPION, evaluated_figures
 from busi_search.models.registry import (
-    AGAINST_CHAMPION,
     CANDIDATE,
     CHAMPION,
     MODEL_NAME,
@@ -24,7 +24,6 @@ from busi_search.models.registry import (
     RegisteredVersion,
     add_tags,
     current_champion,
-    evaluated_figures,
     find_version,
     list_versions,
     open_registry,

@@ -10,15 +10,10 @@ import torch
 
 from busi_search.errors import BusiSearchError
 from busi_search.models.ensemble import FoldEnsemble
+from busi_search.models.export import register_version
 from busi_search.models.out_of_distribution import fit_out_of_distribution_check
 from busi_search.models.predict import load_champion
-from busi_search.models.registry import (
-    RegisteredVersion,
-    add_tags,
-    list_versions,
-    make_candidate,
-    register_version,
-)
+from busi_search.models.registry import RegisteredVersion, add_tags, list_versions, make_candidate
 from busi_search.release.descriptions import describe_version
 from busi_search.release.selection import Estimate
 from busi_search.release.winner import Winner

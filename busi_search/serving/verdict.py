@@ -11,8 +11,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from busi_search.data.images import GreyImage, decode_image, resize_image
+from busi_search.models.evaluations import TEST_FIGURES
 from busi_search.models.predict import Classifier
-from busi_search.models.registry import TEST_FIGURES
 from busi_search.serving.occlusion import occlusion_map
 
 SHOWN_PIXELS = 512

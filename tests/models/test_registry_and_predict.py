@@ -14,7 +14,7 @@ from PIL import Image
 from busi_search.errors import BusiSearchError, GateRefused, InputError, Interrupted
 from busi_search.home import Home, open_home
 from busi_search.interrupts import interrupt
-from busi_search.models import registry
+from busi_search.models import evaluations, registry
 from busi_search.models.predict import find_images, load_champion
 from busi_search.release import gate
 from busi_search.release.rebuild import rebuild_ensemble
@@ -95,7 +95,7 @@ def _add_two_that_may_pass(own_home: Home) -> None:
     mlflow.set_tracking_uri(own_home.tracking_uri)  # where MLflow looks for the source
     first = registry.find_version(own_home, "1")
     source = client.get_model_version(registry.MODEL_NAME, "1").source
-    figures = {registry.TEST_FIGURES: json.dumps(dict.fromkeys(registry.TEST_TAGS, 0.9))}
+    figures = {evaluations.TEST_FIGURES: json.dumps(dict.fromkeys(evaluations.TEST_TAGS, 0.9))}
     same = {"champion": "2", "comparable": True, "auc_difference": 0.0, "ci95": [-0.1, 0.1],
             "probability_worse": 0.5}  # fmt: skip
     real = {**first.tags, **figures, "busi.simulated": "false"}
@@ -148,7 +148,7 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(own_home: Home
     mlflow.set_tracking_uri(own_home.tracking_uri)
     first = registry.find_version(own_home, "1")
     source = client.get_model_version(registry.MODEL_NAME, "1").source
-    figures = {registry.TEST_FIGURES: json.dumps(dict.fromkeys(registry.TEST_TAGS, 0.9))}
+    figures = {evaluations.TEST_FIGURES: json.dumps(dict.fromkeys(evaluations.TEST_TAGS, 0.9))}
     gate.promote(own_home, version="1", force=True, reason="the champion of before")
     same = {"champion": "1", "comparable": True, "auc_difference": 0.01, "ci95": [-0.1, 0.1],
             "probability_worse": 0.5}  # fmt: skip

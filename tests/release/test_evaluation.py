@@ -15,7 +15,7 @@ from busi_search.data.sealed import open_sealed_test
 from busi_search.data.sources import load_dataset
 from busi_search.errors import BusiSearchError, GateRefused, InputError
 from busi_search.home import Home, open_home
-from busi_search.models import registry
+from busi_search.models import evaluations, registry
 from busi_search.release import replay
 from busi_search.release.calibration import (
     apply_temperature,
@@ -181,14 +181,14 @@ def test_the_gate_decides_on_all_digits(busi_home: Home) -> None:
     assert beyond_limits({"sensitivity": 0.9, "ece": 0.1}, limits) == []
     # What is stored has all digits, and so has what was stored before versions had that tag.
     version = registry.find_version(busi_home, "candidate")
-    exact = registry.evaluated_figures(busi_home, version)
+    exact = evaluations.evaluated_figures(busi_home, version)
     assert exact is not None
     assert exact["auc"] != round(exact["auc"], 4)
-    tags = {key: v for key, v in version.tags.items() if key != registry.TEST_FIGURES}
-    assert registry.evaluated_figures(busi_home, replace(version, tags=tags)) == exact
+    tags = {key: v for key, v in version.tags.items() if key != evaluations.TEST_FIGURES}
+    assert evaluations.evaluated_figures(busi_home, replace(version, tags=tags)) == exact
     tags["busi.test_sensitivity"] = "1.0000"
-    assert registry.evaluated_figures(busi_home, replace(version, tags=tags)) == exact
-    assert registry.evaluated_figures(busi_home, replace(version, tags={})) is None
+    assert evaluations.evaluated_figures(busi_home, replace(version, tags=tags)) == exact
+    assert evaluations.evaluated_figures(busi_home, replace(version, tags={})) is None
 
 
 def test_replay_is_identical(tiny_result: StudyResult) -> None:

@@ -1,0 +1,158 @@
+"""A model into the registry: exported without pickle, logged to a run, and registered once."""
+
+import time
+import warnings
+from collections.abc import Mapping
+from importlib.metadata import version as package_version
+from typing import Any
+
+import numpy as np
+
+from busi_search.errors import BusiSearchError
+from busi_search.home import Home, without_password
+from busi_search.models.ensemble import FoldEnsemble
+from busi_search.models.registry import MODEL_NAME, RegisteredVersion, find_version, open_registry
+from busi_search.search.mlflow.retry import brief_calls
+
+# What may pass by itself, how long to wait for it, and for one answer.
+PASSING_ERRORS = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
+REGISTRY_PAUSES_SECONDS = (0, 1, 2, 4, 8, 16, 32)
+# A file answers, or will not: a full disk is not waited for.
+LOCAL_PAUSES_SECONDS = (0, 1)
+REGISTRY_CALL_SECONDS = 120
+
+
+def register_version(
+    home: Home,
+    model: FoldEnsemble,
+    *,
+    experiment_id: str,
+    run_id: str,
+    size_pixels: int,
+    num_classes: int,
+    metadata: Mapping[str, Any],
+    tags: Mapping[str, str],
+    description: str,
+    name: str = MODEL_NAME,
+) -> RegisteredVersion:
+    """Export a model as pt2, log it to a run, and register it, without an alias yet.
+
+    The exported program contains normalisation, the softmax and the average of the folds; what is
+    left to do before it (grey, square, 0 to 255) is written into the model's metadata.
+
+    Args:
+        home: where the stores are.
+        model: the ensemble, in evaluation mode, on the CPU.
+        experiment_id: of the study's experiment.
+        run_id: of the study run.
+        size_pixels: side S of the input.
+        num_classes: C.
+        metadata: what a user of the model must know; stored inside it.
+        tags: tags of the version.
+        description: Markdown text of the version.
+        name: of the registered model.
+
+    Raises:
+        BusiSearchError: the registry refuses.
+    """
+    client = open_registry(home)
+    import mlflow.pytorch
+    from mlflow.exceptions import MlflowException
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    mlflow.set_tracking_uri(home.tracking_uri)
+    mlflow.set_registry_uri(home.tracking_uri)
+    # A logged model goes to the active experiment, whatever run it is given.
+    mlflow.set_experiment(experiment_id=experiment_id)
+    # Without names: MLflow's own server hands named tensors over as a dict, and then refuses it.
+    pixels = TensorSpec(np.dtype("float32"), (-1, 1, size_pixels, size_pixels))
+    probabilities = TensorSpec(np.dtype("float32"), (-1, num_classes))
+    torch_version = package_version("torch").partition("+")[0]
+    try:
+        with warnings.catch_warnings():
+            # torch.export speaks of tensors shared between devices; there is one device here.
+            warnings.simplefilter("ignore", UserWarning)
+            info = mlflow.pytorch.log_model(
+                model.eval(),
+                name="model",
+                run_id=run_id,
+                signature=ModelSignature(Schema([pixels]), Schema([probabilities])),
+                input_example=np.zeros((2, 1, size_pixels, size_pixels), dtype=np.float32),
+                pip_requirements=[
+                    f"torch=={torch_version}",
+                    f"numpy=={package_version('numpy')}",
+                    f"mlflow=={package_version('mlflow')}",
+                ],
+                metadata=dict(metadata),
+                serialization_format="pt2",
+                # What was registered is loaded and compared afterwards; not here too.
+                validate_serving_input=False,
+            )
+        _create_model(client, name)
+        number = _create_version(
+            home,
+            name,
+            source=info.model_uri,
+            run_id=run_id,
+            tags=dict(tags),
+            description=description,
+            model_id=info.model_id,
+        )
+    except MlflowException as error:
+        raise BusiSearchError(
+            f"The model registry at {without_password(home.tracking_uri)} refused the model: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+    return find_version(home, number, name=name)
+
+
+def _create_version(home: Home, name: str, *, source: str, **options: Any) -> str:
+    """Create a version of a source and return its number; there is one, whatever answers are lost.
+
+    MLflow's client would repeat a call whose answer is lost, or that failed after the version was
+    made, and make a second. Here the registry is asked what there is before anything is repeated.
+    """
+    from mlflow.exceptions import MlflowException
+
+    client = open_registry(home)
+    local = home.tracking_database is not None
+    problem: MlflowException | None = None
+    for pause in LOCAL_PAUSES_SECONDS if local else REGISTRY_PAUSES_SECONDS:
+        time.sleep(pause)
+        if not _versions_of(client, name, source):
+            try:
+                with brief_calls(REGISTRY_CALL_SECONDS), home.writing():
+                    client.create_model_version(name, source=source, **options)
+            except MlflowException as error:
+                if error.error_code not in PASSING_ERRORS:
+                    raise
+                problem = error
+        found = _versions_of(client, name, source)
+        # A call that was given up may have been answered late.
+        for number in found[1:]:
+            client.delete_model_version(name, str(number))
+        if found:
+            return str(found[0])
+    assert problem is not None
+    raise problem
+
+
+def _versions_of(client: Any, name: str, source: str) -> list[int]:
+    found = client.search_model_versions(f"name = '{name}'")
+    return sorted(int(version.version) for version in found if version.source == source)
+
+
+def _create_model(client: Any, name: str) -> None:
+    """Create the registered model unless it is there; another study may do so meanwhile."""
+    from mlflow.exceptions import MlflowException
+
+    if client.search_registered_models(f"name = '{name}'"):
+        return
+    try:
+        client.create_registered_model(
+            name, description="Breast-ultrasound classifiers found by busi-search."
+        )
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise

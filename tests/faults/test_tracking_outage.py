@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 
 from busi_search.errors import BusiSearchError, TrackingAway
 from busi_search.home import open_home
-from busi_search.models import registry
+from busi_search.models import export, registry
 from busi_search.run import StudyResult, search_and_release
 from busi_search.search.context import StudyContext
 from busi_search.search.driver import run_search
@@ -202,7 +202,7 @@ def test_a_trial_that_raised_shows_its_traceback(
 def test_a_version_whose_answer_is_lost_is_made_once(
     server: TrackingServer, context: StudyContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "REGISTRY_CALL_SECONDS", 2)
+    monkeypatch.setattr(export, "REGISTRY_CALL_SECONDS", 2)
     path = "/api/2.0/mlflow/model-versions/create"
     before = server.num_calls[path]
     server.lose_once = path

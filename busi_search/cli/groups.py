@@ -114,6 +114,7 @@ class LazyGroup(Group):
             if row.name == cmd_name:
                 command = load(f"{row.module}.{cmd_name.replace('-', '_')}")
                 assert isinstance(command, Command | Group), f"{cmd_name} takes global options"
+                command.short_help = row.short_help
                 return command
         return None
 

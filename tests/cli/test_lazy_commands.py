@@ -69,11 +69,11 @@ def test_a_word_is_completed_without_heavy_imports(
     (tmp_path / "studies" / "my-study").mkdir(parents=True)
     typed = typed.format(home=tmp_path)
     code = (
-        "import contextlib, io\nsaid = io.StringIO()\n"
+        "import contextlib, io\nsaid = io.TextIOWrapper(io.BytesIO(), encoding='utf-8')\n"
         "with contextlib.redirect_stdout(said):\n"
         + "".join(f"    {line}\n" for line in _ask().splitlines())
-        + f"assert said.getvalue().split() == {[f'plain,{name}' for name in expected.split()]},"
-        "said.getvalue()"
+        + "said.flush()\nfound = said.buffer.getvalue().decode().split()\n"
+        f"assert found == {[f'plain,{name}' for name in expected.split()]}, found"
     )
     there = _imported(
         code,
@@ -103,9 +103,7 @@ def test_the_table_agrees_with_the_command(name: str) -> None:
     shown = ROWS[name].short_help
     assert shown.endswith(".")
     assert len(shown) <= 60
-    # Where the first sentence of its help is short enough, or it has words of its own, they agree.
-    own = command.get_short_help_str(60)
-    assert own.endswith("...") or own == shown
+    assert command.get_short_help_str(60) == shown
 
 
 def test_help_shows_every_command_in_its_section() -> None:

@@ -65,7 +65,7 @@ def search(context: StudyContext, tracker: Tracker, num_trials: int) -> Iterator
 def test_training_goes_on_and_every_trial_arrives_once(
     fault: str, server: TrackingServer, context: StudyContext
 ) -> None:
-    tracker = Tracker(context, call_seconds=2)
+    tracker = Tracker(context, call_seconds=5)
     longest = 0.0
     before = time.monotonic()
     for finished in search(context, tracker, 6):
@@ -139,7 +139,7 @@ def test_a_resumed_search_does_not_wait_for_the_server(
     for finished in search(context, Tracker(context, call_seconds=2), 2):
         assert finished <= 2
     server.stop()
-    tracker = Tracker(context, call_seconds=2)
+    tracker = Tracker(context, call_seconds=5)
     assert max(search(context, tracker, 4)) == 4
     assert tracker.problem is not None
     assert tracker.run_id

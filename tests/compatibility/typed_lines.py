@@ -14,14 +14,18 @@ from pathlib import Path
 
 def type_line(words: list[str]) -> dict[str, object]:
     """Return exit code, stdout and stderr of one line."""
-    from busi_search.cli import main
+    from busi_search.cli import base, main
 
     stdout, stderr = io.StringIO(), io.StringIO()
     code: object = None
     sys.argv = ["busi-search", *words]
     with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
         try:
-            main(words, prog_name="busi-search")
+            # The old program's group leaves with an exit code; today a function returns it.
+            if hasattr(base, "exit_code_of"):
+                code = base.exit_code_of(main, words)
+            else:
+                main(words, prog_name="busi-search")
         except SystemExit as ended:
             code = ended.code
     return {"code": code, "stdout": stdout.getvalue(), "stderr": stderr.getvalue()}

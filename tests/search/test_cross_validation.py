@@ -1,4 +1,4 @@
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import numpy as np
 import pytest
@@ -105,6 +105,35 @@ def test_the_scored_fold_chooses_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
         assert not set(train) & set(monitor)
         assert set(train) | set(monitor) == set(fold.train)
         assert not set(fold.validation) & (set(train) | set(monitor))
+
+
+def test_looks_come_before_the_result_and_show_the_same_curve() -> None:
+    steps = list(_steps())
+    assert [type(step) for step in steps] == [Look, Look, Look, FoldResult] * 3
+    for fold in range(3):
+        *looks, result = steps[4 * fold : 4 * fold + 4]
+        assert [(look.fold, look.epoch, look.epochs) for look in looks] == [
+            (fold, epoch, 4) for epoch in (1, 2, 3)
+        ]
+        assert [look.val_auc for look in looks] == [result.val_auc[:n] for n in (1, 2, 3)]
+        assert result.val_epochs == (1, 2, 3, 4)
+
+
+def test_nothing_is_trained_beyond_where_iterating_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[int] = []
+    original = assembly.fit_fold
+
+    def spy(*args: object, **options: object) -> Iterator[object]:
+        for epoch in original(*args, **options):
+            trained.append(epoch.epoch)
+            yield epoch
+
+    monkeypatch.setattr(assembly, "fit_fold", spy)
+    steps = _steps()
+    look = next(step for step in steps if step.fold == 1)
+    steps.close()
+    assert isinstance(look, Look)
+    assert trained == [1, 2, 3, 4, 1]
 
 
 def test_a_diverging_configuration_says_so() -> None:

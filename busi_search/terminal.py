@@ -13,6 +13,8 @@ from rich.progress import BarColumn, Progress
 from rich.table import Table
 from rich.text import Text
 
+from busi_search.search.store.records import last_failure, prune_reason, standard_error
+
 if TYPE_CHECKING:
     from busi_search.release.evaluation import TestReport
     from busi_search.run import StudyResult
@@ -37,9 +39,22 @@ def duration(seconds: float | None) -> str:
 
 
 def announce(
-    context: "StudyContext", *, workers: int | None, trials: int, ray: str | None = None
+    context: "StudyContext",
+    *,
+    workers: int | None,
+    trials: int,
+    learns_first: bool = False,
+    ray: str | None = None,
 ) -> None:
-    """Say what is about to be searched, and loudly so if it is simulated."""
+    """Say what is about to be searched, and loudly so if it is simulated.
+
+    Args:
+        context: the study.
+        workers: trials at once; None: as many as fit.
+        trials: finished trials the study shall hold.
+        learns_first: weights must be learned from phantoms before the first trial.
+        ray: address of the cluster whose workers search.
+    """
     counts = context.counts
     if context.development.simulated:
         err.print(
@@ -60,9 +75,7 @@ def announce(
         f"{escape(place)}; best by {context.spec.study.objective}; home "
         f"{escape(str(context.home.root))}"
     )
-    from busi_search.search.prepare import learns_from_phantoms
-
-    if learns_from_phantoms(context):
+    if learns_first:
         err.print(
             "First, weights are learned from simulated images: some minutes, once for this home."
         )
@@ -70,8 +83,6 @@ def announce(
 
 def _status(progress: "SearchProgress") -> str:
     """One line that fits 80 columns beside the bar."""
-    from busi_search.search.store.records import standard_error
-
     best = "–"
     if progress.best is not None:
         best = f"{progress.best.value:.3f}"
@@ -88,8 +99,6 @@ def _status(progress: "SearchProgress") -> str:
 
 def _details(progress: "SearchProgress") -> str:
     """A second line: which trial leads, who works, why the last trial was given up."""
-    from busi_search.search.store.records import prune_reason
-
     parts = [f"{progress.workers} worker(s)"] if progress.workers else []
     if progress.best is not None:
         parts.append(f"trial {progress.best.number} leads")
@@ -166,8 +175,6 @@ def _format(value: Any) -> str:
 
 def show_result(result: "StudyResult") -> None:
     """Print the short table and the exact next lines to type."""
-    from busi_search.search.store.records import last_failure
-
     release = result.release
     if release is None:
         err.print("No trial was fully evaluated yet; the same line goes on.")

@@ -10,7 +10,12 @@ from busi_search.cli.actions.shared import home_of, print_json
 from busi_search.cli.base import on_stop_resume
 from busi_search.run import StudyResult, help_study, search_and_release
 from busi_search.search.places import RaySettings
-from busi_search.search.prepare import default_workers, prepare_study, resolve_device
+from busi_search.search.prepare import (
+    default_workers,
+    learns_from_phantoms,
+    prepare_study,
+    resolve_device,
+)
 
 
 def run(
@@ -45,7 +50,13 @@ def run(
     settings = RaySettings(ray, gpus_per_worker) if ray is not None else None
     chosen = default_workers(context.device) if workers is None and settings is None else workers
     if not quiet:
-        terminal.announce(context, workers=chosen, trials=trials, ray=ray)
+        terminal.announce(
+            context,
+            workers=chosen,
+            trials=trials,
+            learns_first=learns_from_phantoms(context),
+            ray=ray,
+        )
     result: StudyResult | None = None
     search = search_and_release(
         context, num_trials=trials, num_workers=chosen, timeout_seconds=timeout, ray=settings

@@ -30,6 +30,8 @@ ROOT = Path(__file__).resolve().parents[1]
 ELSEWHERE = {
     "README.md": "index.md",
     "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
     "studies/RESULTS.md": "measured/real-images.md",
     "benchmarks/RESULTS.md": "measured/speed.md",
 }

@@ -167,7 +167,9 @@ def test_conflicting_groups() -> None:
 
 def find_real_images() -> Path:
     beside = Path(__file__).parents[2].parent / "shared" / "data"
-    return Path(os.environ.get("BUSI_SEARCH_TEST_DATA", beside)) / "busi"
+    folder = Path(os.environ.get("BUSI_SEARCH_TEST_DATA", beside)) / "busi"
+    as_kaggle_ships_it = folder / "Dataset_BUSI_with_GT"
+    return as_kaggle_ships_it if as_kaggle_ships_it.is_dir() else folder
 
 
 @pytest.mark.skipif(not find_real_images().is_dir(), reason="real BUSI images are not here")

@@ -20,7 +20,7 @@ from busi_search.search.mlflow.retry import tracking_errors
 from busi_search.search.mlflow.tracking import Tracker
 from busi_search.search.prepare import default_workers, prepare_study
 from busi_search.search.progress import SearchProgress
-from busi_search.search.store.faults import storage_errors
+from busi_search.search.store.errors import storage_errors
 from busi_search.search.store.open import find_study
 from busi_search.search.store.records import stored_folds, unfinished_fold
 from busi_search.search.store.study_record import StudyRecord

@@ -22,6 +22,7 @@ from busi_search.search.pruning import (
     weigh,
 )
 from busi_search.search.space import suggest_hyperparameters
+from busi_search.search.store.queue import Claim
 from busi_search.search.store.records import (
     HYPERPARAMETERS,
     PRUNE_REASON,
@@ -79,7 +80,7 @@ class Objective:
         self._incumbent: Incumbent | None = None
         self._race: Race | None = None
 
-    def __call__(self, trial: optuna.Trial) -> list[float]:
+    def __call__(self, claim: Claim) -> list[float]:
         """Return the value of every objective: means over folds, and what the model costs.
 
         Every finished fold is stored at once: a trial that was interrupted goes on at the next
@@ -89,6 +90,7 @@ class Objective:
             optuna.TrialPruned: the trial is given up; the reason is stored.
             TrialTaken: the trial is another worker's now.
         """
+        self._claim, trial = claim, claim.trial
         context, section = self._context, self._context.spec.study
         hyperparameters = suggest_hyperparameters(trial, context.spec)
         trial.set_user_attr(HYPERPARAMETERS, hyperparameters.model_dump())
@@ -132,7 +134,7 @@ class Objective:
 
     def _frozen(self, trial: optuna.Trial) -> FrozenTrial:
         # By identity, not from the list of all trials, which grows.
-        return self._study._storage.get_trial(trial._trial_id)
+        return self._claim.frozen()
 
     def _report_and_prune(
         self, trial: optuna.Trial, results: list[FoldResult], *, reported: Container[int]

@@ -24,9 +24,10 @@ from busi_search.search import objective as objective_module
 from busi_search.search.context import StudyContext
 from busi_search.search.mlflow.tracking import Tracker
 from busi_search.search.prepare import prepare_study
-from busi_search.search.store.faults import check_versions
-from busi_search.search.store.identity import create_study
-from busi_search.search.store.open import claim_lock, claim_trial, open_storage
+from busi_search.search.store.identity import check_versions, create_study
+from busi_search.search.store.locks import claim_lock
+from busi_search.search.store.open import open_storage
+from busi_search.search.store.queue import claim_trial
 from busi_search.search.store.study_record import StudyRecord
 from busi_search.search.worker import search_worker
 from tests.topology.mlflow_server import PASSWORD, USER, MlflowServer
@@ -86,9 +87,10 @@ def claim_milliseconds(context: StudyContext, number: int = 50) -> float:
     spent = 0.0
     for _ in range(number):
         started = time.perf_counter()
-        trial = claim_trial(study, storage, lock, target=10**9, worker="benchmark")
+        claim = claim_trial(study, storage, lock, target=10**9, worker="benchmark")
         spent += time.perf_counter() - started
-        study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        assert claim is not None
+        study.tell(claim.trial, state=optuna.trial.TrialState.FAIL)
     return 1000 * spent / number
 
 

@@ -31,7 +31,7 @@ from busi_search.search.mlflow.tracking import Tracker
 from busi_search.search.places import RaySettings, choose_places, local_processes
 from busi_search.search.prepare import prepare_study
 from busi_search.search.progress import SearchProgress
-from busi_search.search.store.faults import storage_errors
+from busi_search.search.store.errors import storage_errors
 from busi_search.search.store.open import find_study
 from busi_search.search.store.records import is_finished
 from busi_search.search.store.study_record import Released, StudyRecord

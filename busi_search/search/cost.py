@@ -11,7 +11,7 @@ from busi_search.interrupts import interrupts_wait
 from busi_search.search.context import StudyContext
 from busi_search.search.mlflow.tracking import Tracker
 from busi_search.search.progress import SearchProgress
-from busi_search.search.store.faults import storage_errors
+from busi_search.search.store.errors import storage_errors
 from busi_search.search.store.open import find_study
 from busi_search.search.store.records import folds_begun, stored_folds, unfinished_fold
 from busi_search.search.store.study_record import Cost, StudyRecord

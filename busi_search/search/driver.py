@@ -12,23 +12,17 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from busi_search.errors import BusiSearchError, InputError
+from busi_search.home import Home
 from busi_search.search.context import StudyContext
 from busi_search.search.executors import Executor
 from busi_search.search.mlflow.tracking import Tracker
 from busi_search.search.progress import ProgressMeter, SearchProgress
 from busi_search.search.samplers import num_possible_trials
-from busi_search.search.store.faults import (
-    MAX_FAILURES_IN_A_ROW,
-    check_storage,
-    check_versions,
-    failing,
-    forgive_failures,
-    lost_workers,
-    storage_errors,
-)
-from busi_search.search.store.identity import create_study
-from busi_search.search.store.locks import only_driver, wait_for_old_workers
-from busi_search.search.store.open import claim_lock, open_storage
+from busi_search.search.store.errors import check_storage, storage_errors
+from busi_search.search.store.failures import MAX_FAILURES_IN_A_ROW, failing, forgive_failures
+from busi_search.search.store.identity import check_versions, create_study
+from busi_search.search.store.locks import claim_lock, only_driver, wait_for_old_workers
+from busi_search.search.store.open import open_storage
 from busi_search.search.store.queue import put_back_lost
 from busi_search.search.store.records import num_finished
 from busi_search.search.store.study_record import StudyRecord
@@ -37,6 +31,8 @@ from busi_search.search.worker import search_worker
 POLL_SECONDS = 0.5
 # Workers see within a second that nothing is left to do; one on a machine that is gone never does.
 LEAVING_SECONDS = 10.0
+# How the last workers died, in a message; the others as a rule died alike.
+MAX_PROBLEMS_SHOWN = 3
 
 
 def run_search(
@@ -120,7 +116,7 @@ def run_search(
                 f"stopped: {reason}"
             )
         if in_time and progress.finished < target:
-            raise lost_workers(context.home, study, progress.finished, target)
+            raise _lost_workers(context.home, study, executor, progress.finished, target)
 
 
 def _poll(executor: Executor, alive: int) -> int:
@@ -203,4 +199,23 @@ def join_search(
         if reason is not None:
             raise BusiSearchError(f"The search stopped, for its last trials failed: {reason}")
         if progress.finished < (StudyRecord(study).target or 0):
-            raise lost_workers(context.home, study, progress.finished, target)
+            raise _lost_workers(context.home, study, executor, progress.finished, target)
+
+
+def _lost_workers(
+    home: Home, study: optuna.Study, executor: Executor, finished: int, target: int
+) -> BusiSearchError:
+    """Return why all workers ended before the study held its trials.
+
+    Raises:
+        BusiSearchError: the storage cannot be written to; that is why.
+    """
+    with storage_errors(home):
+        StudyRecord(study).set_missing(target - finished)
+    latest = list(dict.fromkeys(reversed(executor.problems)))[:MAX_PROBLEMS_SHOWN]
+    known = f" ({'; '.join(latest)})" if latest else ""
+    return BusiSearchError(
+        f"All workers died with {finished} of {target} trials finished{known}, often for lack of "
+        "memory or because somebody ended them; the same line goes on, with fewer --workers if "
+        "need be."
+    )

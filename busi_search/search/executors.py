@@ -18,7 +18,13 @@ Worker = Callable[[int], Iterator[None]]
 
 
 class Executor(Protocol):
-    """Runs several copies of a picklable worker until each has nothing left to do."""
+    """Runs several copies of a picklable worker until each has nothing left to do.
+
+    Attributes:
+        problems: how workers ended that did not end well, one line each, in their order.
+    """
+
+    problems: list[str]
 
     def start(self, worker: Worker, num_workers: int) -> None:
         """Start the workers; returns at once."""
@@ -34,9 +40,14 @@ class Executor(Protocol):
 
 
 class InlineExecutor:
-    """Runs workers in this process, one step of one worker per poll; for tests and notebooks."""
+    """Runs workers in this process, one step of one worker per poll; for tests and notebooks.
+
+    Attributes:
+        problems: none: what a worker raises ends this process's call.
+    """
 
     def __init__(self) -> None:
+        self.problems: list[str] = []
         self._workers: list[Iterator[None]] = []
 
     def start(self, worker: Worker, num_workers: int) -> None:
@@ -86,6 +97,9 @@ class ProcessExecutor:
         max_restarts: processes that may be replaced.
         forked: fork the workers from a process that has imported all they need (see
             :func:`prepare_processes`), whose memory they share; for GPUs each begins anew.
+
+    Attributes:
+        problems: exit codes and signals of the processes that died.
     """
 
     def __init__(self, *, max_restarts: int = 3, forked: bool = False) -> None:
@@ -97,7 +111,7 @@ class ProcessExecutor:
         self._restarts_left = max_restarts
         self._worker: Worker | None = None
         self._processes: dict[int, BaseProcess] = {}
-        self.num_died = 0
+        self.problems: list[str] = []
 
     def start(self, worker: Worker, num_workers: int) -> None:
         """Start one process per worker."""
@@ -124,7 +138,7 @@ class ProcessExecutor:
             process.join()
             del self._processes[index]
             if process.exitcode != 0:
-                self.num_died += 1
+                self.problems.append(f"worker {index} {_ending(process.exitcode)}")
                 if self._restarts_left > 0:
                     self._restarts_left -= 1
                     self._spawn(index)
@@ -140,6 +154,16 @@ class ProcessExecutor:
                 process.kill()
                 process.join()
         self._processes = {}
+
+
+def _ending(code: int | None) -> str:
+    """Say how a process ended, by its exit code."""
+    if code is None or code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"
 
 
 def _run_in_process(worker: Worker, index: int, environment: Mapping[str, str]) -> None:

@@ -7,7 +7,6 @@ from contextlib import closing
 import numpy as np
 import optuna
 
-from busi_search.search.claim import Claim
 from busi_search.search.context import StudyContext
 from busi_search.search.cross_validation import (
     TrainingDiverged,
@@ -17,6 +16,7 @@ from busi_search.search.cross_validation import (
 from busi_search.search.fold_result import FoldResult, Look
 from busi_search.search.pruning.race import Incumbents, Race
 from busi_search.search.space import suggest_hyperparameters
+from busi_search.search.store.queue import Claim
 from busi_search.search.store.records import (
     UnfinishedFold,
     first_fold,

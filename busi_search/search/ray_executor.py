@@ -8,9 +8,9 @@ from typing import Any
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.search.executors import Worker
 
-# Ray would start its workers through `uv run` again, which needs a package index on every node.
-os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# Ray reads these when it is imported. It would start its workers through `uv run` again, which
+# needs a package index on every node.
+SETTINGS = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_USAGE_STATS_ENABLED": "0"}
 
 
 class RayExecutor:
@@ -20,7 +20,7 @@ class RayExecutor:
     all tasks of a node without a copy.
 
     Attributes:
-        num_died: workers that ended with an error of their own.
+        problems: the last lines of the errors that workers ended with.
     """
 
     def __init__(self, address: str, *, gpus_per_worker: float = 0.0, num_cpus: int = 1) -> None:
@@ -35,6 +35,8 @@ class RayExecutor:
         Raises:
             InputError: Ray is not installed, or no cluster answers at the address.
         """
+        for name, value in SETTINGS.items():
+            os.environ.setdefault(name, value)
         try:
             import ray
         except ImportError:
@@ -42,8 +44,7 @@ class RayExecutor:
         self._ray: Any = ray
         self._gpus = gpus_per_worker
         self._tasks: dict[Any, int] = {}
-        self.num_died = 0
-        self._problems: list[str] = []
+        self.problems: list[str] = []
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         if address == "local":
             options |= {"num_cpus": max(1, num_cpus), "include_dashboard": False}
@@ -53,7 +54,7 @@ class RayExecutor:
                 ray.init(address=address, **options)
             except (ConnectionError, RuntimeError, ValueError, OSError) as error:
                 raise InputError(
-                    f"--ray {address}: no Ray cluster answers there ({_first_line(error)}); start "
+                    f"--ray {address}: no Ray cluster answers there ({_last_line(error)}); start "
                     "one with `ray start --head`, or use --ray local."
                 ) from None
 
@@ -102,20 +103,14 @@ class RayExecutor:
             list(self._tasks), num_returns=len(self._tasks), timeout=max(0.0, seconds)
         )
         for task in ended:
-            del self._tasks[task]
+            index = self._tasks.pop(task)
             try:
                 self._ray.get(task)
             except Exception as error:
-                self.num_died += 1
-                self._problems.append(_first_line(error))
+                self.problems.append(f"worker {index}: {_last_line(error)}")
         if ended and self._tasks:
             time.sleep(max(0.0, deadline - time.monotonic()))
         return len(self._tasks)
-
-    @property
-    def problems(self) -> list[str]:
-        """What workers ended with, where it was an error."""
-        return self._problems
 
     def stop(self) -> None:
         """End the workers where they stand, and leave the cluster."""
@@ -146,7 +141,7 @@ def _run_task(worker: Worker, index: int, gpu_fraction: float | None) -> None:
         raise BusiSearchError(f"worker {index} ended with {error.code}") from None
 
 
-def _first_line(error: BaseException) -> str:
+def _last_line(error: BaseException) -> str:
     cause = getattr(error, "cause", None) or error
     lines = str(cause).strip().splitlines()
     return lines[-1] if lines else type(cause).__name__

@@ -4,14 +4,17 @@ import copy
 import math
 from collections.abc import Container, Sequence
 from statistics import fmean
+from typing import Any
 
 import numpy as np
+import optuna
+from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from busi_search.search.store.records import (
     FINISHED,
-    looks_at_fold,
+    best_look,
     main_value,
     num_epochs,
     unfinished_fold,
@@ -55,7 +58,7 @@ def expected_values(
         if (broken_off := unfinished_fold(trial)) is not None:
             fold, share = broken_off.fold, broken_off.epochs / num_epochs(trial)
             if (fold, share) not in usual_then:
-                then = [auc for t in complete if (auc := _auc_until(t, fold, share)) is not None]
+                then = [auc for t in complete if (auc := best_look(t, fold, share)) is not None]
                 usual_then[fold, share] = fmean(then) if then else math.nan
             # Halfway through its epochs a network has a far lower AUC than in the end.
             if not math.isnan(usual_then[fold, share]):
@@ -82,15 +85,6 @@ def _as(trial: FrozenTrial, state: TrialState, value: float) -> FrozenTrial:
     other = copy.copy(trial)
     other.state, other.values = state, [value]
     return other
-
-
-def _auc_until(trial: FrozenTrial, fold: int, share: float) -> float | None:
-    """Return the highest validation AUC of a finished trial up to a share of its epochs."""
-    looks = list(looks_at_fold(trial, fold))
-    if not looks:
-        return None
-    latest = share * num_epochs(trial) + 1e-9
-    return max((auc for epoch, auc in looks if epoch <= latest), default=None)
 
 
 def as_finished(
@@ -141,41 +135,93 @@ def _fold_scores(trial: FrozenTrial, running_means: bool) -> dict[int, float]:
     return dict(zip(found, np.diff(totals, prepend=0.0).tolist(), strict=True))
 
 
-class SamplerView(Study):
-    """What a sampler sees of a study: pruned trials at their expected values, as of one moment.
+def shown_study(
+    study: Study,
+    storage: BaseStorage | None = None,
+    *,
+    running_means: bool,
+    needed: frozenset[str] = frozenset(),
+) -> Study:
+    """Return a study with one objective as its sampler shall see it, as of one moment.
 
-    Trials that lack one of ``needed`` hyperparameters are not shown: a sampler that models all of
-    them at once would leave out what a known system has outside of the space.
+    Args:
+        study: the study; Hyperband's own view of one is returned as it is.
+        storage: where the sampler tells other workers what it is about to try; None tells nobody.
+        running_means: see :func:`expected_values`.
+        needed: hyperparameters that a trial must have to be shown: a sampler that models all of
+            them at once would leave out what a known system has outside of the space.
     """
+    if type(study) is not Study:
+        return study
+    return optuna.load_study(
+        study_name=study.study_name,
+        storage=ShownTrials(study, storage, running_means=running_means, needed=needed),
+        sampler=study.sampler,
+        pruner=study.pruner,
+    )
 
-    _running_means = False
-    _needed: frozenset[str] = frozenset()
-    _seen: list[FrozenTrial] | None = None
 
-    @classmethod
-    def of(
-        cls, study: Study, *, running_means: bool, needed: frozenset[str] = frozenset()
-    ) -> Study:
-        """Return such a view of a study with one objective, or Hyperband's own view as it is."""
-        if type(study) is not Study:
-            return study
-        view = copy.copy(study)
-        view.__class__ = cls
-        assert isinstance(view, cls)
-        view._running_means, view._needed = running_means, needed
-        return view
+def _is_not_shown(*_arguments: Any, **_options: Any) -> Any:
+    raise NotImplementedError("a sampler is shown the trials of a study, and nothing else of it")
 
-    def _get_trials(
+
+class ShownTrials(BaseStorage):
+    """A storage of one study that holds the trials as a sampler sees them; read once."""
+
+    def __init__(
         self,
+        study: Study,
+        storage: BaseStorage | None,
+        *,
+        running_means: bool,
+        needed: frozenset[str],
+    ) -> None:
+        """Take the arguments of :func:`shown_study`."""
+        self._study, self._storage = study, storage
+        self._running_means, self._needed = running_means, needed
+        self._trials: list[FrozenTrial] | None = None
+
+    def get_study_id_from_name(self, study_name: str) -> int:
+        """Return a number that means nothing elsewhere."""
+        return 0
+
+    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
+        """See Optuna."""
+        return self._study.directions
+
+    def get_all_trials(
+        self,
+        study_id: int,
         deepcopy: bool = True,
         states: Container[TrialState] | None = None,
-        use_cache: bool = False,
     ) -> list[FrozenTrial]:
-        if self._seen is None:
-            found = super()._get_trials(deepcopy=False, states=(*FINISHED, TrialState.RUNNING))
+        """Return the trials that are shown; whoever asks may not change them."""
+        if self._trials is None:
+            states_shown = (*FINISHED, TrialState.RUNNING)
+            found = self._study.get_trials(deepcopy=False, states=states_shown)
             found = [t for t in found if self._needed <= t.params.keys()]
-            minimise = self.direction == StudyDirection.MINIMIZE
-            self._seen = as_finished(found, minimise=minimise, running_means=self._running_means)
+            minimise = self._study.direction == StudyDirection.MINIMIZE
+            self._trials = as_finished(found, minimise=minimise, running_means=self._running_means)
         if states is None:
-            return self._seen
-        return [trial for trial in self._seen if trial.state in states]
+            return self._trials
+        return [trial for trial in self._trials if trial.state in states]
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Tell other workers what is about to be tried, where they meet."""
+        if self._storage is not None:
+            self._storage.set_trial_system_attr(trial_id, key, value)
+
+    create_new_study = _is_not_shown
+    delete_study = _is_not_shown
+    set_study_user_attr = _is_not_shown
+    set_study_system_attr = _is_not_shown
+    get_study_name_from_id = _is_not_shown
+    get_study_user_attrs = _is_not_shown
+    get_study_system_attrs = _is_not_shown
+    get_all_studies = _is_not_shown
+    create_new_trial = _is_not_shown
+    set_trial_param = _is_not_shown
+    set_trial_state_values = _is_not_shown
+    set_trial_intermediate_value = _is_not_shown
+    set_trial_user_attr = _is_not_shown
+    get_trial = _is_not_shown

@@ -8,10 +8,11 @@ import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from busi_search.search.sampler_view import SamplerView
+from busi_search.search.sampler_view import shown_study
 from busi_search.search.space import grid_points
 from busi_search.seeding import derive_seed
 from busi_search.spec import StudySpec
@@ -130,8 +131,13 @@ class GridOrder(BaseSampler):
         return (again - self._num_recipes) % total
 
 
-def make_sampler(spec: StudySpec) -> BaseSampler:
+def make_sampler(spec: StudySpec, storage: BaseStorage | None = None) -> BaseSampler:
     """Return the sampler a study names.
+
+    Args:
+        spec: the study.
+        storage: where workers meet, so that a sampler can tell the others what it is about to try;
+            None tells nobody.
 
     Raises:
         InputError: ``grid`` on a space that is not finite.
@@ -170,7 +176,8 @@ def make_sampler(spec: StudySpec) -> BaseSampler:
         make,
         section.seed,
         partial(
-            SamplerView.of,
+            shown_study,
+            storage=storage,
             running_means=section.reports_running_means,
             needed=always if section.sampler == "gp" else frozenset(),
         ),

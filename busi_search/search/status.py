@@ -11,7 +11,6 @@ from optuna.trial import FrozenTrial, TrialState
 from busi_search.home import Home
 from busi_search.search.progress import TrialCounts
 from busi_search.search.store.open import open_storage
-from busi_search.search.store.queue import workers_of
 from busi_search.search.store.records import (
     folds_begun,
     is_finished,
@@ -20,6 +19,7 @@ from busi_search.search.store.records import (
     stored_hyperparameters,
 )
 from busi_search.search.store.study_record import StudyRecord
+from busi_search.search.store.workers import workers_of
 from busi_search.spec import StudySection
 
 # The pace is estimated from so many trials, those that finished last.

@@ -7,20 +7,21 @@ from contextlib import ExitStack
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
-from busi_search.search.claim import Claim
 from busi_search.search.context import StudyContext
 from busi_search.search.objective import Objective, TrialTaken
 from busi_search.search.pruning.optuna_pruners import make_pruner
 from busi_search.search.samplers import make_sampler
-from busi_search.search.store.faults import STORAGE_FAILURES, failing, storage_errors
-from busi_search.search.store.locks import worker_lock
-from busi_search.search.store.open import claim_lock, claim_trial, is_owner, open_storage
-from busi_search.search.store.queue import heartbeat, put_back_lost, this_worker
+from busi_search.search.store.errors import STORAGE_FAILURES, storage_errors
+from busi_search.search.store.failures import failing
+from busi_search.search.store.heartbeat import heartbeat
+from busi_search.search.store.locks import claim_lock, worker_lock
+from busi_search.search.store.open import open_storage
+from busi_search.search.store.queue import Claim, claim_trial, put_back_lost
 from busi_search.search.store.records import num_finished, write_error
 from busi_search.search.store.study_record import StudyRecord
+from busi_search.search.store.workers import this_worker
 
 # Between looks at trials of other workers, which may be lost and come back.
 WAIT_SECONDS = 1.0
@@ -47,7 +48,7 @@ def search_worker(context: StudyContext, joined: bool, index: int) -> Iterator[N
         study = optuna.load_study(
             study_name=context.name,
             storage=storage,
-            sampler=make_sampler(context.spec),
+            sampler=make_sampler(context.spec, storage),
             pruner=make_pruner(context.spec.study, len(context.partition.folds)),
         )
         record = StudyRecord(study)
@@ -55,9 +56,9 @@ def search_worker(context: StudyContext, joined: bool, index: int) -> Iterator[N
         lock = claim_lock(context.home, context.name)
         while True:
             target = record.target or 0
-            trial = claim_trial(study, storage, lock, target=target, worker=this_worker())
-            if trial is not None:
-                _run_trial(study, storage, objective, trial)
+            claim = claim_trial(study, storage, lock, target=target, worker=this_worker())
+            if claim is not None:
+                _run_trial(study, objective, claim)
             elif failing(study) or num_finished(study.get_trials(deepcopy=False)) >= target:
                 return
             else:
@@ -66,17 +67,15 @@ def search_worker(context: StudyContext, joined: bool, index: int) -> Iterator[N
             yield
 
 
-def _run_trial(
-    study: optuna.Study, storage: BaseStorage, objective: Objective, trial: optuna.Trial
-) -> None:
+def _run_trial(study: optuna.Study, objective: Objective, claim: Claim) -> None:
     try:
-        with heartbeat(storage, trial._trial_id):
-            _work_and_tell(study, objective, Claim(storage, trial._trial_id, trial))
+        with heartbeat(claim.storage, claim.trial_id):
+            _work_and_tell(study, objective, claim)
     except TrialTaken:
         return
     except (UpdateFinishedTrialError, ValueError):
         # Told twice by a call that was repeated, or taken over while this machine was not heard.
-        if is_owner(storage, trial._trial_id, this_worker()):
+        if claim.is_mine():
             raise
 
 

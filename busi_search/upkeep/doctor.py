@@ -21,7 +21,8 @@ from busi_search.errors import BusiSearchError, InputError
 from busi_search.home import Home, damage_of, quiet_mlflow, without_password
 from busi_search.search.mlflow.retry import brief_calls, tracking_errors
 from busi_search.search.mlflow.study import LOGGED, search_all
-from busi_search.search.store.faults import check_versions, storage_errors
+from busi_search.search.store.errors import storage_errors
+from busi_search.search.store.identity import check_versions
 from busi_search.search.store.locks import only_driver
 from busi_search.search.store.open import open_storage
 from busi_search.search.store.study_record import StudyRecord

@@ -11,9 +11,9 @@ from busi_search.errors import BusiSearchError, TrackingAway
 from busi_search.home import Home
 from busi_search.search.context import reopen_study
 from busi_search.search.mlflow.tracking import Tracker
-from busi_search.search.store.faults import storage_errors
-from busi_search.search.store.locks import only_driver, wait_for_old_workers
-from busi_search.search.store.open import claim_lock, find_study, open_storage
+from busi_search.search.store.errors import storage_errors
+from busi_search.search.store.locks import claim_lock, only_driver, wait_for_old_workers
+from busi_search.search.store.open import find_study, open_storage
 from busi_search.search.store.queue import put_back_lost
 from busi_search.search.store.records import num_finished
 from busi_search.search.store.study_record import StudyRecord

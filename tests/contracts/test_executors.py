@@ -176,11 +176,19 @@ def test_processes_end_with_the_one_that_started_them(forked: bool, tmp_path: Pa
 def test_a_worker_that_fails_is_noticed(executor: Executor) -> None:
     executor.start(_raise, 1)
     _drain(executor)
-    assert executor.num_died >= 1  # type: ignore[attr-defined]
+    assert executor.problems
+    assert all("worker 0" in problem and "3" in problem for problem in executor.problems)
+
+
+@pytest.mark.parametrize("executor", [ProcessExecutor, _forked], indirect=True)
+def test_a_signal_that_ended_a_process_is_named(executor: Executor, tmp_path: Path) -> None:
+    executor.start(partial(_die_once, tmp_path), 1)
+    _drain(executor)
+    assert executor.problems == ["worker 0 was killed by SIGKILL"]
 
 
 def test_a_process_that_always_fails_is_not_restarted_for_ever() -> None:
     executor = ProcessExecutor(max_restarts=1)
     executor.start(_raise, 1)
     _drain(executor)
-    assert executor.num_died == 2
+    assert executor.problems == 2 * ["worker 0 ended with exit code 3"]

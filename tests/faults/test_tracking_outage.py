@@ -178,8 +178,8 @@ def test_a_second_study_run_made_by_a_lost_answer_is_removed(
 def test_a_trial_that_raised_shows_its_traceback(
     context: StudyContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from busi_search.search.claim import Claim
     from busi_search.search.objective import Objective
+    from busi_search.search.store.queue import Claim
 
     original = Objective.__call__
 

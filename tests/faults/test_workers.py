@@ -14,17 +14,24 @@ from optuna.trial import TrialState
 
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.home import Home, open_home
-from busi_search.search.claim import Claim
 from busi_search.search.context import StudyContext
 from busi_search.search.driver import run_search
 from busi_search.search.executors import Executor, InlineExecutor, ProcessExecutor
 from busi_search.search.mlflow.tracking import Tracker
 from busi_search.search.objective import Objective
 from busi_search.search.prepare import prepare_study
-from busi_search.search.store import faults
-from busi_search.search.store.open import claim_lock, claim_trial, find_study, open_storage
-from busi_search.search.store.queue import MAX_LOSSES_AT_ONE_FOLD, put_back_lost, this_worker
+from busi_search.search.store import identity
+from busi_search.search.store.failures import MAX_MIXED_FAILURES_IN_A_ROW
+from busi_search.search.store.locks import claim_lock
+from busi_search.search.store.open import find_study, open_storage
+from busi_search.search.store.queue import (
+    MAX_LOSSES_AT_ONE_FOLD,
+    Claim,
+    claim_trial,
+    put_back_lost,
+)
 from busi_search.search.store.records import ERROR
+from busi_search.search.store.workers import this_worker
 from busi_search.upkeep.doctor import examine
 from tests.command import BUSI_SEARCH
 from tests.faults.checks import check_copy, check_storage
@@ -88,7 +95,7 @@ def test_a_trial_goes_back_when_its_worker_died_and_only_then(
     assert states == [TrialState.RUNNING, TrialState.WAITING, TrialState.RUNNING]
     again = claim_trial(study, storage, lock, target=3, worker=this_worker())
     assert again is not None
-    assert again.number == 1
+    assert again.trial.number == 1
     # Where nothing is lost, nobody's claim is held up.
     untouched = MagicMock()
     assert put_back_lost(study, storage, untouched) == []
@@ -101,15 +108,15 @@ def test_a_trial_that_always_kills_its_worker_is_failed(home: Home) -> None:
     lock = claim_lock(home, "s")
     dead = f"{this_worker().rpartition('/')[0]}/{dead_process()}"
     for attempt in range(MAX_LOSSES_AT_ONE_FOLD):
-        trial = claim_trial(study, storage, lock, target=2, worker=dead)
-        assert trial is not None
-        assert trial.number == 0
+        claim = claim_trial(study, storage, lock, target=2, worker=dead)
+        assert claim is not None
+        assert claim.trial.number == 0
         if attempt == 0:
             # A finished fold is progress: losses before it do not count.
             assert put_back_lost(study, storage, lock) == [0]
-            trial = claim_trial(study, storage, lock, target=2, worker=dead)
-            assert trial is not None
-            trial.set_user_attr("fold0", {})
+            claim = claim_trial(study, storage, lock, target=2, worker=dead)
+            assert claim is not None
+            claim.trial.set_user_attr("fold0", {})
         expected = [0] if attempt < MAX_LOSSES_AT_ONE_FOLD - 1 else []
         assert put_back_lost(study, storage, lock) == expected
     (failed,) = study.get_trials()
@@ -145,7 +152,7 @@ class _KilledWorkers(ProcessExecutor):
 
 def test_workers_that_all_die_end_the_search_with_a_reason(home: Home) -> None:
     context = plan(home)
-    with pytest.raises(BusiSearchError, match="fewer --workers"):
+    with pytest.raises(BusiSearchError, match=r"killed by SIGKILL.*fewer --workers"):
         list(search(context, 3, _KilledWorkers(context)))
     trials = find_study(home, context.name).get_trials()
     assert [trial.state for trial in trials] == [TrialState.WAITING]
@@ -167,11 +174,11 @@ def test_failures_of_many_kinds_also_stop_the_search_and_the_same_line_tries_aga
     monkeypatch.setattr(Objective, "__call__", broken)
     with pytest.raises(BusiSearchError, match="broken in several ways"):
         list(search(context, 50))
-    assert len(find_study(home, NAME).get_trials()) == faults.MAX_MIXED_FAILURES_IN_A_ROW
+    assert len(find_study(home, NAME).get_trials()) == MAX_MIXED_FAILURES_IN_A_ROW
     with pytest.raises(BusiSearchError, match="broken in several ways"):
         list(search(context, 50))
     num_failed = len(find_study(home, NAME).get_trials())
-    assert num_failed == 2 * faults.MAX_MIXED_FAILURES_IN_A_ROW
+    assert num_failed == 2 * MAX_MIXED_FAILURES_IN_A_ROW
     monkeypatch.setattr(Objective, "__call__", original)
     *_, finished = search(context, 2)
     assert finished == 2
@@ -184,8 +191,8 @@ def test_other_code_is_refused_unless_nothing_is_left_to_do(
 ) -> None:
     context = plan(home)
     list(search(context, 2))
-    versions = faults.decisive_versions()
-    monkeypatch.setattr(faults, "decisive_versions", lambda: versions | {"torch": "9.9"})
+    versions = identity.decisive_versions()
+    monkeypatch.setattr(identity, "decisive_versions", lambda: versions | {"torch": "9.9"})
     list(search(context, 2))
     with pytest.raises(InputError, match=r"torch .* → 9\.9.*--name NEW"):
         list(search(context, 3))

@@ -10,7 +10,6 @@ from optuna.trial import TrialState
 
 from busi_search.home import Home
 from busi_search.search import objective as objective_module
-from busi_search.search.claim import Claim
 from busi_search.search.context import StudyContext
 from busi_search.search.cross_validation import DevelopmentSet
 from busi_search.search.driver import run_search
@@ -20,7 +19,7 @@ from busi_search.search.mlflow.tracking import Tracker
 from busi_search.search.objective import Objective, TrialTaken
 from busi_search.search.prepare import prepare_study
 from busi_search.search.store.open import find_study
-from busi_search.search.store.queue import this_worker
+from busi_search.search.store.queue import Claim, this_worker
 from busi_search.search.store.records import (
     PRUNE_REASON,
     WORKER,

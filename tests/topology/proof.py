@@ -26,10 +26,10 @@ from optuna.trial import TrialState
 from busi_search.errors import InputError
 from busi_search.home import Home, open_home
 from busi_search.models.registry import open_registry
-from busi_search.search.store.database import persistently
+from busi_search.search.store.connection import persistently
 from busi_search.search.store.open import find_study
-from busi_search.search.store.queue import workers_of
 from busi_search.search.store.records import is_finished, num_finished
+from busi_search.search.store.workers import workers_of
 from tests.command import BUSI_SEARCH
 from tests.faults.checks import check_copy
 from tests.topology.mlflow_server import PASSWORD, USER, MlflowServer

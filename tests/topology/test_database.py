@@ -14,10 +14,13 @@ from sqlalchemy.orm import Session, scoped_session
 
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.home import Home, open_home
-from busi_search.search.store.locks import only_driver
-from busi_search.search.store.open import claim_lock, claim_trial, find_study, open_storage
-from busi_search.search.store.queue import heartbeat, put_back_lost, this_worker
-from busi_search.search.store.records import WORKER
+from busi_search.search.store import heartbeat as heartbeats
+from busi_search.search.store.heartbeat import heartbeat
+from busi_search.search.store.locks import claim_lock, only_driver
+from busi_search.search.store.open import find_study, open_storage
+from busi_search.search.store.queue import claim_trial, put_back_lost
+from busi_search.search.store.records import WORKER, last_heartbeat
+from busi_search.search.store.workers import this_worker
 from tests.ports import free_port
 from tests.topology.postgres import Postgres
 
@@ -43,8 +46,9 @@ def test_claims_are_exact_over_the_network(shared: Home) -> None:
         own = optuna.load_study(study_name="s", storage=storage)
         numbers = []
         while (
-            trial := claim_trial(own, storage, lock, target=25, worker=f"machine/{index}")
+            claim := claim_trial(own, storage, lock, target=25, worker=f"machine/{index}")
         ) is not None:
+            trial = claim.trial
             trial.suggest_float("x", 0, 1)
             own.tell(trial, 0.0)
             numbers.append(trial.number)
@@ -63,8 +67,9 @@ def test_a_search_outlives_a_restart_of_its_database(shared: Home, postgres: Pos
 
     def work() -> None:
         while not ended.is_set():
-            trial = claim_trial(study, storage, lock, target=10_000, worker=this_worker())
-            assert trial is not None
+            claim = claim_trial(study, storage, lock, target=10_000, worker=this_worker())
+            assert claim is not None
+            trial = claim.trial
             trial.suggest_float("x", 0, 1)
             trial.report(0.5, 0)
             study.tell(trial, 0.0)
@@ -96,18 +101,34 @@ def test_a_trial_of_another_machine_goes_back_when_its_heart_stops(shared: Home)
     beating = claim_trial(study, storage, lock, target=3, worker="elsewhere/2")
     assert silent is not None
     assert beating is not None
-    with heartbeat(storage, beating._trial_id):
+    with heartbeat(storage, beating.trial_id):
         assert put_back_lost(study, storage, lock) == []
         deadline = time.monotonic() + 40
         while not (back := put_back_lost(study, storage, lock)):
             assert time.monotonic() < deadline, "a silent worker's trial was never put back"
             time.sleep(0.5)
-        assert back == [silent.number]
+        assert back == [silent.trial.number]
         again = claim_trial(study, storage, lock, target=3, worker="elsewhere/3")
         assert again is not None
-        assert again.number == silent.number
+        assert again.trial.number == silent.trial.number
         # Its new owner was heard of before anybody could miss the old one.
         assert put_back_lost(study, storage, lock) == []
+
+
+def test_a_trial_without_any_sign_of_life_is_first_listened_to(
+    shared: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers of earlier versions kept their heartbeats elsewhere."""
+    storage = open_storage(shared)
+    study = optuna.create_study(storage=storage, study_name="s")
+    old = study.ask()
+    old.set_user_attr(WORKER, "elsewhere/1")
+    lock = claim_lock(shared, "s")
+    assert put_back_lost(study, storage, lock) == []
+    assert last_heartbeat(study.get_trials()[0]) is not None
+    assert put_back_lost(study, storage, lock) == []
+    monkeypatch.setattr(heartbeats, "grace_seconds", lambda: -1.0)
+    assert put_back_lost(study, storage, lock) == [old.number]
 
 
 def test_only_one_driver_on_a_storage(shared: Home, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import optuna
 from optuna.trial import TrialState
 
-from busi_search.search.claim import Claim
 from busi_search.search.context import StudyContext
 from busi_search.search.fold_result import FoldResult, Look
 from busi_search.search.pruning.evidence import (
@@ -15,6 +14,7 @@ from busi_search.search.pruning.evidence import (
     paired_differences,
     weigh,
 )
+from busi_search.search.store.queue import Claim
 from busi_search.search.store.records import (
     best_trial,
     recipe_name,

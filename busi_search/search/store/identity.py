@@ -12,10 +12,13 @@ from busi_search.search.context import StudyContext
 from busi_search.search.pruning.optuna_pruners import make_pruner
 from busi_search.search.samplers import make_sampler
 from busi_search.search.space import recipe_trials
-from busi_search.search.store.open import claim_lock
+from busi_search.search.store.locks import claim_lock
 from busi_search.search.store.records import RECIPE, recipe_name
 from busi_search.search.store.study_record import Identity, StudyRecord
 from busi_search.spec import spec_json
+
+# Packages whose version a score may depend on; others may change within a study.
+DECISIVE_PACKAGES = ("busi-search", "torch", "torchvision", "numpy", "scikit-learn")
 
 
 def create_study(context: StudyContext, storage: BaseStorage) -> optuna.Study:
@@ -34,7 +37,7 @@ def create_study(context: StudyContext, storage: BaseStorage) -> optuna.Study:
             storage=storage,
             study_name=context.name,
             directions=context.spec.study.directions,
-            sampler=make_sampler(context.spec),
+            sampler=make_sampler(context.spec, storage),
             pruner=make_pruner(context.spec.study, len(context.partition.folds)),
             load_if_exists=True,
         )
@@ -68,7 +71,7 @@ def _initialise(study: optuna.Study, context: StudyContext) -> None:
 
 def environment() -> dict[str, str]:
     """Return versions and hardware that a result may depend on."""
-    packages = ("busi-search", "torch", "torchvision", "numpy", "scikit-learn", "optuna", "mlflow")
+    packages = (*DECISIVE_PACKAGES, "optuna", "mlflow")
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -76,3 +79,29 @@ def environment() -> dict[str, str]:
         "cpus": str(joblib.cpu_count()),
         **{package: version(package) for package in packages},
     }
+
+
+def decisive_versions() -> dict[str, str]:
+    """Return the versions that scores may depend on, without the label of a build (+cpu)."""
+    return {name: version(name).partition("+")[0] for name in DECISIVE_PACKAGES}
+
+
+def check_versions(study: optuna.Study) -> None:
+    """Make sure that trials still to come are computed by the code that computed those there.
+
+    Raises:
+        InputError: a decisive package has another version than when the study began.
+    """
+    then = {
+        name: str(number).partition("+")[0] for name, number in StudyRecord(study).versions.items()
+    }
+    changed = [
+        f"{name} {then[name]} → {now}"
+        for name, now in decisive_versions().items()
+        if name in then and then[name] != now
+    ]
+    if changed:
+        raise InputError(
+            f"Study '{study.study_name}' began with other code ({', '.join(changed)}): its trials "
+            "would not be comparable; install what it began with, or begin another with --name NEW."
+        )

@@ -1,78 +1,121 @@
-"""Who works on which trial, whether they are still alive, and what becomes of lost trials."""
+"""Which trial is next, whose it is, and what becomes of trials that lost their worker."""
 
-import os
-import platform
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
-from pathlib import Path
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
-from optuna.storages._heartbeat import BaseHeartbeat, is_heartbeat_enabled
 from optuna.trial import FrozenTrial, TrialState
 
-from busi_search.search.store.records import ERROR, LOST, num_stored_folds, worker_of
+from busi_search.search.store.failures import failing
+from busi_search.search.store.heartbeat import (
+    is_shared,
+    is_silent,
+    record_heartbeat,
+    server_seconds,
+)
+from busi_search.search.store.records import (
+    ERROR,
+    LOST,
+    WORKER,
+    last_heartbeat,
+    losses,
+    num_finished,
+    num_stored_folds,
+    worker_of,
+)
+from busi_search.search.store.workers import is_alive_here, this_worker
 
 MAX_LOSSES_AT_ONE_FOLD = 3
 
-
-def this_machine() -> str:
-    """Return a name under which process numbers mean the same: a container is its own machine."""
-    try:
-        namespace = os.stat("/proc/self/ns/pid").st_ino
-    except OSError:
-        return platform.node()
-    return f"{platform.node()}:{namespace}"
+Lock = AbstractContextManager[Any]
 
 
-def this_worker() -> str:
-    """Return the name under which this process works on trials: machine/process.start."""
-    return _worker_name(os.getpid())
+@dataclass(frozen=True)
+class Claim:
+    """A trial that a worker took to work on.
+
+    Attributes:
+        trial: as Optuna hands it out.
+        storage: where it is kept.
+        trial_id: its name there.
+        worker: who took it.
+    """
+
+    trial: optuna.Trial
+    storage: BaseStorage
+    trial_id: int
+    worker: str
+
+    def frozen(self) -> FrozenTrial:
+        """Return the trial as it is stored now."""
+        return self.storage.get_trial(self.trial_id)
+
+    def is_mine(self) -> bool:
+        """Return whether the trial is still this worker's to work on."""
+        return _is_owner(self.storage, self.trial_id, self.worker)
 
 
-def _worker_name(process: int) -> str:
-    return f"{this_machine()}/{process}.{_start_of(process)}"
+def _is_owner(storage: BaseStorage, trial_id: int, worker: str) -> bool:
+    trial = storage.get_trial(trial_id)
+    return trial.state == TrialState.RUNNING and worker_of(trial) == worker
 
 
-def readable_worker(name: str) -> str:
-    """Return a worker's name as people know it: machine and process number."""
-    machine, _, process = name.rpartition("/")
-    return f"{machine.partition(':')[0]}/{process.partition('.')[0]}"
+def claim_trial(
+    study: optuna.Study, storage: BaseStorage, lock: Lock, *, target: int, worker: str = ""
+) -> Claim | None:
+    """Take the next trial to work on, or None when enough are finished or under way, or all fail.
+
+    Waiting trials come first: those asked for by name, and those whose worker was lost.
+
+    Args:
+        study: the study.
+        storage: its storage.
+        lock: the claim lock, held while counting and claiming, so that workers do not overshoot.
+        target: number of finished trials the study shall hold.
+        worker: who takes it; written before anybody can see the trial as taken.
+    """
+    study_id = storage.get_study_id_from_name(study.study_name)
+    with lock:
+        while True:
+            trials = study.get_trials(deepcopy=False)
+            running = sum(trial.state == TrialState.RUNNING for trial in trials)
+            if num_finished(trials) + running >= target or failing(study, trials):
+                return None
+            trial_id = _take_waiting(storage, study_id, trials, worker)
+            if trial_id is None:
+                trial_id = storage.create_new_trial(study_id)
+                _sign(storage, trial_id, worker)
+            # A server that restarts forgets who held the lock: somebody may have been quicker.
+            if not is_shared(storage) or _is_owner(storage, trial_id, worker):
+                return Claim(optuna.Trial(study, trial_id), storage, trial_id, worker)
 
 
-def _start_of(process: int) -> str:
-    """Return when a process began, in ticks since the machine did; process numbers come again."""
-    try:
-        stat = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-    # The second field is a name in brackets, which may hold anything; the start is the 22nd.
-    return stat.rpartition(")")[2].split()[19]
+def _take_waiting(
+    storage: BaseStorage, study_id: int, trials: Sequence[FrozenTrial], worker: str
+) -> int | None:
+    for trial in trials:
+        if trial.state == TrialState.WAITING:
+            trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, trial.number)
+            _sign(storage, trial_id, worker)
+            if storage.set_trial_state_values(trial_id, TrialState.RUNNING):
+                return trial_id
+    return None
 
 
-def is_alive_here(name: str) -> bool | None:
-    """Return whether a worker of this machine is alive, or None for one of another machine."""
-    machine, _, process = name.rpartition("/")
-    if machine != this_machine():
-        return None
-    number, _, start = process.partition(".")
-    if not number.isdigit():
-        return False
-    try:
-        os.kill(int(number), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return _start_of(int(number)) == start
+def _sign(storage: BaseStorage, trial_id: int, worker: str) -> None:
+    # The heartbeat first: nobody may think that the last owner's heart is still to be heard.
+    record_heartbeat(storage, trial_id)
+    storage.set_trial_user_attr(trial_id, WORKER, worker)
 
 
 def put_back_lost(
     study: optuna.Study,
     storage: BaseStorage,
-    lock: AbstractContextManager[Any],
+    lock: Lock,
     *,
     blame: bool = True,
     own: bool = False,
@@ -102,10 +145,9 @@ def put_back_lost(
     if not _lost_trials(study, storage, trials, own=own):
         return []
     numbers = []
-    study_id = storage.get_study_id_from_name(study.study_name)
     with lock:
         for trial in _lost_trials(study, storage, study.get_trials(deepcopy=False), own=own):
-            trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, trial.number)
+            trial_id = _id_of(study, storage, trial)
             if blame and (reason := _blame(storage, trial_id, trial)) is not None:
                 storage.set_trial_user_attr(trial_id, ERROR, reason)
                 storage.set_trial_state_values(trial_id, TrialState.FAIL)
@@ -115,37 +157,48 @@ def put_back_lost(
     return numbers
 
 
+def _id_of(study: optuna.Study, storage: BaseStorage, trial: FrozenTrial) -> int:
+    study_id = storage.get_study_id_from_name(study.study_name)
+    return storage.get_trial_id_from_study_id_trial_number(study_id, trial.number)
+
+
 def _lost_trials(
     study: optuna.Study, storage: BaseStorage, trials: Sequence[FrozenTrial], *, own: bool
 ) -> list[FrozenTrial]:
     running = [trial for trial in trials if trial.state == TrialState.RUNNING]
     if not running:
         return []
-    stale = _stale_trials(storage, storage.get_study_id_from_name(study.study_name))
-    return [trial for trial in running if _is_lost(trial, stale, own=own)]
+    now = server_seconds(storage)
+    if now is not None:
+        _listen_for_all(study, storage, running)
+    return [trial for trial in running if _is_lost(trial, now, own=own)]
 
 
-def _stale_trials(storage: BaseStorage, study_id: int) -> set[int] | None:
-    if not isinstance(storage, BaseHeartbeat) or not is_heartbeat_enabled(storage):
-        return None
-    return set(storage._get_stale_trial_ids(study_id))
+def _listen_for_all(
+    study: optuna.Study, storage: BaseStorage, running: Sequence[FrozenTrial]
+) -> None:
+    """Begin to count for trials whose workers never gave a sign: those of an earlier version."""
+    for trial in running:
+        if worker_of(trial) and last_heartbeat(trial) is None:
+            with suppress(UpdateFinishedTrialError):
+                record_heartbeat(storage, _id_of(study, storage, trial))
 
 
-def _is_lost(trial: FrozenTrial, stale: set[int] | None, *, own: bool) -> bool:
+def _is_lost(trial: FrozenTrial, now: float | None, *, own: bool) -> bool:
+    """Return whether nobody works on a trial; ``now`` is None where there are no heartbeats."""
     name = worker_of(trial)
     if not name:
         # Claims are named under the lock: this one was never finished.
         return True
     alive = is_alive_here(name)
-    if own and (name == this_worker() or (stale is None and alive is None)):
+    if own and (name == this_worker() or (now is None and alive is None)):
         return True
-    return alive is False or (stale is not None and trial._trial_id in stale)
+    return alive is False or (now is not None and is_silent(trial, now))
 
 
 def _blame(storage: BaseStorage, trial_id: int, trial: FrozenTrial) -> str | None:
     """Count a loss; return why the trial must not be tried again, or None."""
-    folds = num_stored_folds(trial)
-    lost = trial.user_attrs.get(LOST, {})
+    folds, lost = num_stored_folds(trial), losses(trial)
     times = lost.get("times", 0) + 1 if lost.get("folds") == folds else 1
     storage.set_trial_user_attr(trial_id, LOST, {"folds": folds, "times": times})
     if times < MAX_LOSSES_AT_ONE_FOLD:
@@ -154,35 +207,3 @@ def _blame(storage: BaseStorage, trial_id: int, trial: FrozenTrial) -> str | Non
         f"WorkerLost: its worker died {times} times after {folds} finished fold(s), without an "
         "error of its own: out of memory, or a crash in a library"
     )
-
-
-@contextmanager
-def heartbeat(storage: BaseStorage, trial_id: int) -> Iterator[None]:
-    """Show other machines that a trial is being worked on, as long as the context lasts."""
-    if not isinstance(storage, BaseHeartbeat) or not is_heartbeat_enabled(storage):
-        yield
-        return
-    ended, interval = threading.Event(), storage.get_heartbeat_interval()
-
-    def beat() -> None:
-        while not ended.wait(interval):
-            # Optuna's own thread ends with the first error; an outage is no reason to stop.
-            with suppress(Exception):
-                storage.record_heartbeat(trial_id)
-
-    thread = threading.Thread(target=beat, daemon=True, name="heartbeat")
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join(timeout=1)
-
-
-def workers_of(trials: list[FrozenTrial]) -> dict[str, int]:
-    """Return who works on which trial, by readable name."""
-    return {
-        readable_worker(worker_of(trial) or "?"): trial.number
-        for trial in trials
-        if trial.state == TrialState.RUNNING
-    }

@@ -5,7 +5,7 @@ Its attributes are read and written here only; what a study keeps is in :mod:`.s
 
 import base64
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any, Self
@@ -27,6 +27,8 @@ ERROR = "error"
 WORKER = "worker"
 STANDARD_ERROR = "standard_error"
 LOST = "lost"
+# When its worker was last heard of, by the server's clock.
+HEARTBEAT = "heartbeat"
 _FOLD = "fold"
 
 # States of the trials that a study is asked for: evaluated on all folds, or given up early.
@@ -191,12 +193,14 @@ def num_stored_folds(trial: FrozenTrial) -> int:
     return sum(key.startswith(_FOLD) for key in trial.user_attrs)
 
 
-def looks_at_fold(trial: FrozenTrial, fold: int) -> Iterator[tuple[int, float]]:
-    """Yield epoch and validation AUC of every look within a finished fold, without NaN."""
+def best_look(trial: FrozenTrial, fold: int, share: float) -> float | None:
+    """Return the highest validation AUC of a finished fold up to a share of the epochs."""
     stored = trial.user_attrs.get(fold_key(fold))
-    if stored is not None:
-        looks = zip(stored["val_epochs"], stored["val_auc"], strict=True)
-        yield from ((epoch, auc) for epoch, auc in looks if auc is not None)
+    if stored is None:
+        return None
+    latest = share * num_epochs(trial) + 1e-9
+    looks = zip(stored["val_epochs"], stored["val_auc"], strict=True)
+    return max((auc for epoch, auc in looks if epoch <= latest and auc is not None), default=None)
 
 
 def stored_hyperparameters(trial: FrozenTrial) -> dict[str, Any]:
@@ -252,6 +256,17 @@ def worker_of(trial: FrozenTrial) -> str | None:
     """Return the name of the worker that has a trial, or had it last."""
     found = trial.user_attrs.get(WORKER)
     return None if found is None else str(found)
+
+
+def last_heartbeat(trial: FrozenTrial) -> float | None:
+    """Return when a trial's worker was last heard of, by the server's clock, or None."""
+    found = trial.user_attrs.get(HEARTBEAT)
+    return None if found is None else float(found)
+
+
+def losses(trial: FrozenTrial) -> dict[str, int]:
+    """Return at which number of ``folds`` a trial lost its worker last, and how many ``times``."""
+    return dict(trial.user_attrs.get(LOST, {}))
 
 
 def error_text(trial: FrozenTrial) -> str | None:

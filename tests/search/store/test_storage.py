@@ -7,14 +7,10 @@ from optuna.trial import TrialState
 
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.home import Home
-from busi_search.search.store.faults import MAX_FAILURES_IN_A_ROW, forgive_failures
-from busi_search.search.store.open import (
-    claim_lock,
-    claim_trial,
-    find_study,
-    open_storage,
-)
-from busi_search.search.store.queue import put_back_lost
+from busi_search.search.store.failures import MAX_FAILURES_IN_A_ROW, forgive_failures
+from busi_search.search.store.locks import claim_lock
+from busi_search.search.store.open import find_study, open_storage
+from busi_search.search.store.queue import claim_trial, put_back_lost
 from busi_search.search.store.records import ERROR
 
 
@@ -32,7 +28,8 @@ def test_claims_are_exact_however_many_ask(home: Home) -> None:
         storage = open_storage(home)
         own = optuna.load_study(study_name="s", storage=storage)
         numbers = []
-        while (trial := claim_trial(own, storage, claim_lock(home, "s"), target=25)) is not None:
+        while (claim := claim_trial(own, storage, claim_lock(home, "s"), target=25)) is not None:
+            trial = claim.trial
             trial.suggest_float("x", 0, 1)
             own.tell(trial, 0.0)
             numbers.append(trial.number)
@@ -48,14 +45,16 @@ def test_an_orphan_goes_on_under_its_own_number_and_parameters(home: Home) -> No
     storage = open_storage(home)
     study = optuna.create_study(storage=storage, study_name="s")
     lock = claim_lock(home, "s")
-    lost = claim_trial(study, storage, lock, target=3)
-    assert lost is not None
+    claim = claim_trial(study, storage, lock, target=3)
+    assert claim is not None
+    lost = claim.trial
     value = lost.suggest_float("x", 0, 1)
     lost.set_user_attr("fold0", {"kept": True})
     lost.report(0.5, 0)
     assert put_back_lost(study, storage, lock) == [0]
-    found = claim_trial(study, storage, lock, target=3)
-    assert found is not None
+    claim = claim_trial(study, storage, lock, target=3)
+    assert claim is not None
+    found = claim.trial
     assert found.number == 0
     assert found.suggest_float("x", 0, 1) == value
     assert found.user_attrs["fold0"] == {"kept": True}
@@ -67,7 +66,9 @@ def test_a_failed_trial_does_not_count(home: Home) -> None:
     storage = open_storage(home)
     study = optuna.create_study(storage=storage, study_name="s")
     lock = claim_lock(home, "s")
-    study.tell(claim_trial(study, storage, lock, target=1), state=TrialState.FAIL)
+    claim = claim_trial(study, storage, lock, target=1)
+    assert claim is not None
+    study.tell(claim.trial, state=TrialState.FAIL)
     assert claim_trial(study, storage, lock, target=1) is not None
     assert claim_trial(study, storage, lock, target=1) is None
 
@@ -77,10 +78,10 @@ def test_nothing_is_claimed_while_all_fail(home: Home) -> None:
     study = optuna.create_study(storage=storage, study_name="s")
     lock = claim_lock(home, "s")
     for _ in range(MAX_FAILURES_IN_A_ROW):
-        trial = claim_trial(study, storage, lock, target=1)
-        assert trial is not None
-        trial.set_user_attr(ERROR, "ValueError: of no use")
-        study.tell(trial, state=TrialState.FAIL)
+        claim = claim_trial(study, storage, lock, target=1)
+        assert claim is not None
+        claim.trial.set_user_attr(ERROR, "ValueError: of no use")
+        study.tell(claim.trial, state=TrialState.FAIL)
     assert claim_trial(study, storage, lock, target=1) is None
     forgive_failures(study)
     assert claim_trial(study, storage, lock, target=1) is not None

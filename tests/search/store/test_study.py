@@ -10,14 +10,14 @@ from optuna.trial import TrialState
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.home import Home
 from busi_search.run import StudyResult, run_study, search_and_release
-from busi_search.search.claim import Claim
 from busi_search.search.driver import run_search
 from busi_search.search.executors import InlineExecutor
 from busi_search.search.mlflow.tracking import Tracker
 from busi_search.search.objective import Objective
 from busi_search.search.prepare import prepare_study
-from busi_search.search.store.faults import MAX_FAILURES_IN_A_ROW
+from busi_search.search.store.failures import MAX_FAILURES_IN_A_ROW
 from busi_search.search.store.open import find_study
+from busi_search.search.store.queue import Claim
 from busi_search.search.store.records import fold_key, stored_folds
 from busi_search.search.store.study_record import Cost, StudyRecord
 from tests.conftest import TINY

@@ -29,6 +29,7 @@ from busi_search.search.store.records import (
     write_prune_reason,
     write_standard_error,
 )
+from busi_search.spec import Hyperparameters
 from busi_search.training.fit import measure_latency
 
 
@@ -53,22 +54,32 @@ class Objective:
             optuna.TrialPruned: the trial is given up; the reason is stored.
             TrialTaken: the trial is another worker's now.
         """
-        context, section, trial = self._context, self._context.spec.study, claim.trial
-        hyperparameters = suggest_hyperparameters(trial, context.spec)
+        section, trial = self._context.spec.study, claim.trial
+        hyperparameters = suggest_hyperparameters(trial, self._context.spec)
         write_hyperparameters(trial, hyperparameters)
-        num_folds = len(context.partition.folds)
+        # Each trial begins with a fold of its own; sums are taken in one order.
+        results = sorted(self._evaluate(claim, hyperparameters), key=lambda result: result.fold)
+        scores = [result.metrics[section.metric] for result in results]
+        spread = float(np.std(scores, ddof=1) / math.sqrt(len(scores)))
+        write_standard_error(trial, spread)
+        stored = claim.frozen()
+        return [objective_value(stored, results, name) for name in section.objectives]
+
+    def _evaluate(self, claim: Claim, hyperparameters: Hyperparameters) -> list[FoldResult]:
+        """Train fold by fold, store and report what is finished; stop where it is not worth it."""
+        context, trial, num_folds = self._context, claim.trial, len(self._context.partition.folds)
         before = claim.frozen()
         finished = stored_folds(before, num_folds)
         race, results = Race(context, self._incumbents, claim), list[FoldResult]()
         steps = cross_validate(
             development_set(context, hyperparameters),
             hyperparameters,
-            study_seed=section.seed,
+            study_seed=context.spec.study.seed,
             trial_number=trial.number,
             device=context.device,
             cache=context.home.cache,
             finished=finished,
-            first_fold=first_fold(section, trial.number, num_folds),
+            first_fold=first_fold(context.spec.study, trial.number, num_folds),
         )
         try:
             with closing(steps):
@@ -88,13 +99,7 @@ class Objective:
                         raise _pruned(claim, reason, within)
         except TrainingDiverged as error:
             raise _pruned(claim, str(error)) from error
-        # Each trial began with a fold of its own; sums are taken in one order.
-        results.sort(key=lambda result: result.fold)
-        scores = [result.metrics[section.metric] for result in results]
-        spread = float(np.std(scores, ddof=1) / math.sqrt(len(scores)))
-        write_standard_error(trial, spread)
-        after = claim.frozen()
-        return [objective_value(after, results, name) for name in section.objectives]
+        return results
 
     def _measure_costs(self, trial: optuna.Trial, result: FoldResult, size_pixels: int) -> None:
         """Store what the model costs, once, as soon as there is one."""

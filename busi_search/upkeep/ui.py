@@ -11,7 +11,7 @@ import webbrowser
 
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.home import Home, create_tracking_store, quiet_mlflow
-from busi_search.search.mlflow.tracking import LEADERBOARD_KEY
+from busi_search.search.mlflow.leaderboard import LEADERBOARD_KEY
 
 START_TIMEOUT_SECONDS = 120
 

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from busi_search.run import StudyResult
-from busi_search.search.mlflow.study import leaderboard_view
+from busi_search.search.mlflow.leaderboard import leaderboard_view
 from tests.test_cli import BUSI_SEARCH
 
 PORT = 5963

@@ -4,7 +4,7 @@ import json
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from busi_search.errors import BusiSearchError
 from busi_search.home import create_tracking_store, quiet_mlflow
 from busi_search.search.context import StudyContext
+from busi_search.search.mlflow.leaderboard import LEADERBOARD_KEY, leaderboard_view
 from busi_search.search.mlflow.trial import (
     milliseconds,
     trial_metrics,
@@ -33,41 +34,10 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Run
 
-LEADERBOARD_KEY = "leaderboard"
 # MLflow's tag of a run that holds all it shall hold.
 LOGGED = "busi.logged"
 # MLflow takes 1,000 metrics, parameters and tags at once.
 _METRICS_PER_CALL = 800
-
-
-def leaderboard_view(objective: str, ascending: bool, searched: Iterable[str]) -> dict[str, Any]:
-    """Return the state of MLflow's runs table that shows trials best first.
-
-    Undocumented in MLflow: what its own "share view" writes into an experiment tag.
-
-    Args:
-        objective: metric to sort by.
-        ascending: smallest first.
-        searched: hyperparameters of the search space, each of which gets a column.
-    """
-    return {
-        "searchFilter": "tags.`busi.kind` = 'trial'",
-        "orderByKey": f"metrics.`{objective}`",
-        "orderByAsc": ascending,
-        "selectedColumns": [
-            f"metrics.`{objective}`",
-            "metrics.`cv_auc_std`",
-            "metrics.`cv_accuracy`",
-            "metrics.`num_folds`",
-            "tags.`optuna.state`",
-            "tags.`busi.recipe`",
-            *(f"params.`{name}`" for name in searched),
-        ],
-        "runsExpanded": {},
-        "runsPinned": [],
-        "runsHidden": [],
-        "useGroupedValuesInCharts": True,
-    }
 
 
 class MlflowStudy:

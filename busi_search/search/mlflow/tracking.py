@@ -1,9 +1,8 @@
 """The copy of a search in MLflow, to be browsed: kept up to date, whether MLflow answers or not."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import optuna
 from optuna.trial import FrozenTrial
@@ -11,18 +10,8 @@ from optuna.trial import FrozenTrial
 from busi_search.errors import BusiSearchError, TrackingAway
 from busi_search.search.context import StudyContext
 from busi_search.search.mlflow.retry import CALL_SECONDS, Pause, brief_calls, tracking_errors
-from busi_search.search.mlflow.study import (
-    LEADERBOARD_KEY,
-    MlflowStudy,
-    git_commit,
-    leaderboard_view,
-)
+from busi_search.search.mlflow.study import MlflowStudy
 from busi_search.search.store.study_record import StudyRecord, Tracked
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-__all__ = ["LEADERBOARD_KEY", "Tracker", "git_commit", "leaderboard_view"]
 
 # The driver sends a backlog in portions, so that it still watches its workers.
 PORTION_SECONDS = 5.0
@@ -185,7 +174,7 @@ class Tracker:
         self._attempt(write, seconds=seconds)
 
     @contextmanager
-    def _timed(self) -> "Iterator[None]":
+    def _timed(self) -> Iterator[None]:
         started = time.perf_counter()
         try:
             with tracking_errors(self._context.home):

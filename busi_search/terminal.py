@@ -133,22 +133,22 @@ class SearchDisplay:
     def __init__(self, target: int, *, quiet: bool) -> None:
         self._quiet = quiet
         self._last_time, self._last_line = 0.0, ""
-        self._bar: Progress | None = None
+        self.bar: Progress | None = None
         if not quiet and err.is_terminal:
-            self._bar = _TwoLines(console=err)
-            self._task = self._bar.add_task("starting workers", total=target)
-            self._below = self._bar.add_task("", total=None)
+            self.bar = _TwoLines(console=err)
+            self._task = self.bar.add_task("starting workers", total=target)
+            self._below = self.bar.add_task("", total=None)
 
     def update(self, progress: "SearchProgress") -> None:
         """Show where the search stands."""
         if self._quiet:
             return
         text = _status(progress)
-        if self._bar is not None:
-            self._bar.update(
+        if self.bar is not None:
+            self.bar.update(
                 self._task, completed=progress.finished, total=progress.target, description=text
             )
-            self._bar.update(self._below, description=_details(progress))
+            self.bar.update(self._below, description=_details(progress))
             return
         now = time.monotonic()
         line = f"{progress.finished}/{progress.target} trials · {text}"
@@ -162,10 +162,10 @@ class SearchDisplay:
 def search_display(target: int, *, quiet: bool) -> Iterator[SearchDisplay]:
     """Give a display and take it down again whatever happens."""
     display = SearchDisplay(target, quiet=quiet)
-    if display._bar is None:
+    if display.bar is None:
         yield display
         return
-    with display._bar:
+    with display.bar:
         yield display
 
 

@@ -11,10 +11,12 @@ import busi_search
 PACKAGE = Path(busi_search.__file__).parent
 LIBRARIES = ("optuna", "mlflow")
 OWN = ("self", "cls")
+# Public methods of named tuples, whose fields may have any other name.
+NAMED_TUPLE = ("_replace", "_asdict", "_fields")
 
 
 def is_private(name: str) -> bool:
-    return name.startswith("_") and not name.endswith("__")
+    return name.startswith("_") and not name.endswith("__") and name not in NAMED_TUPLE
 
 
 def private_names(source: str) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """What an objective makes of looks and folds; nothing is trained."""
 
 from collections.abc import Callable, Generator
+from dataclasses import replace
 
 import numpy as np
 import optuna
@@ -56,7 +57,7 @@ def _steps(data: DevelopmentSet, index: int, *, auc_on_the_way: float = 0.9) -> 
 def _claim(study: optuna.Study, storage: BaseStorage) -> Claim:
     trial_id = storage.create_new_trial(storage.get_study_id_from_name(study.study_name))
     storage.set_trial_user_attr(trial_id, WORKER, this_worker())
-    return Claim(storage, trial_id, optuna.Trial(study, trial_id))
+    return Claim(optuna.Trial(study, trial_id), storage, trial_id, this_worker())
 
 
 @pytest.fixture
@@ -167,7 +168,7 @@ def test_a_trial_goes_on_with_the_folds_that_are_stored(
     with pytest.raises(KeyboardInterrupt):
         objective(claim)
     before = claim.frozen().intermediate_values
-    again = Claim(claim.storage, claim.trial_id, optuna.Trial(study, claim.trial_id))
+    again = replace(claim, trial=optuna.Trial(study, claim.trial_id))
     (value,) = objective(again)
     assert known == [set(), {0, 1}]
     stored = stored_folds(claim.frozen(), 3)

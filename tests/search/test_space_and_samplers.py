@@ -4,6 +4,7 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.samplers._tpe.sampler import default_gamma
+from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from busi_search.errors import InputError
@@ -35,8 +36,12 @@ def _spec(**changes: object) -> StudySpec:
 
 
 def _optimise(spec: StudySpec, num_trials: int, storage: str | None = None) -> optuna.Study:
+    meeting_place = InMemoryStorage() if storage is None else optuna.storages.get_storage(storage)
     study = optuna.create_study(
-        sampler=make_sampler(spec), storage=storage, study_name="s", load_if_exists=True
+        sampler=make_sampler(spec, meeting_place),
+        storage=meeting_place,
+        study_name="s",
+        load_if_exists=True,
     )
 
     def objective(trial: optuna.Trial) -> float:

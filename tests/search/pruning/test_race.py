@@ -46,7 +46,7 @@ class Course:
         trial_id = self.storage.create_new_trial(study_id)
         for key, value in attributes.items():
             self.storage.set_trial_user_attr(trial_id, key, value)
-        return Claim(self.storage, trial_id, optuna.Trial(self.study, trial_id))
+        return Claim(optuna.Trial(self.study, trial_id), self.storage, trial_id, worker="")
 
     def finish(self, value: float, *costs: float, skill: float = 2.0, **attributes: object) -> None:
         folds = {fold_key(i): encode_fold(_result(self.context, i, skill)) for i in range(3)}

@@ -89,9 +89,12 @@ def test_a_study_on_a_storage_that_repeats_is_as_on_any(
 
     class Unreliable:
         def __getattr__(self, name: str) -> object:
-            if failures:
-                raise failures.pop()
-            return getattr(kept, name)
+            def call(*args: object, **options: object) -> object:
+                if failures:
+                    raise failures.pop()
+                return getattr(kept, name)(*args, **options)
+
+            return call
 
     monkeypatch.setattr(storage, "within", Unreliable())
     trial = study.ask()

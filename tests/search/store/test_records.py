@@ -43,8 +43,10 @@ def test_attributes_are_read_and_written_in_the_store_only() -> None:
     elsewhere = {
         str(path.relative_to(PACKAGE))
         for path in PACKAGE.rglob("*.py")
-        if "user_attr" in path.read_text() and PACKAGE / "search/store" not in path.parents
+        if re.search(r"user_attr(?!s? = _is_not_shown)", path.read_text())
+        and PACKAGE / "search/store" not in path.parents
     }
+    # What a sampler is shown of a study is a storage that names every method of one, and has few.
     assert elsewhere == set()
 
 

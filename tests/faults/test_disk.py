@@ -85,6 +85,7 @@ def fill(disk: Path) -> Path:
     return filler
 
 
+@pytest.mark.slow
 def test_no_disk_space_at_the_start_is_one_sentence(tmp_path: Path) -> None:
     done = subprocess.run(
         [*BUSI_SEARCH, *words(tmp_path / "home", 2)], check=False, capture_output=True, text=True,

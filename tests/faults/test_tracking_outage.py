@@ -61,6 +61,7 @@ def search(context: StudyContext, tracker: Tracker, num_trials: int) -> Iterator
         yield progress.finished
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["stopped", "error", "lost", "hang"])
 def test_training_goes_on_and_every_trial_arrives_once(
     fault: str, server: TrackingServer, context: StudyContext
@@ -199,6 +200,7 @@ def test_a_trial_that_raised_shows_its_traceback(
     assert failed.data.tags["optuna.state"] == "FAIL"
 
 
+@pytest.mark.slow
 def test_a_version_whose_answer_is_lost_is_made_once(
     server: TrackingServer, context: StudyContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -150,6 +150,7 @@ class _KilledWorkers(ProcessExecutor):
         super().start(self._suicidal, num_workers)
 
 
+@pytest.mark.slow
 def test_workers_that_all_die_end_the_search_with_a_reason(home: Home) -> None:
     context = plan(home)
     with pytest.raises(BusiSearchError, match=r"killed by SIGKILL.*fewer --workers"):

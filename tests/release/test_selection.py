@@ -161,6 +161,7 @@ def test_trials_without_an_end_are_refused() -> None:
         bias_corrected_estimate(labels, probabilities)
 
 
+@pytest.mark.slow
 def test_the_luck_of_a_race_is_corrected_too() -> None:
     """Equal trials, most given up after one fold: the survivors alone do not know how many."""
     survivors, everyone = [], []

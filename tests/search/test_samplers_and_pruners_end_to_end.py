@@ -92,6 +92,7 @@ def test_pruners(pruner: str, home: Home) -> None:
         assert done in ({first}, {first, (first + 1) % 3})
 
 
+@pytest.mark.slow
 def test_the_hopeless_are_given_up_in_their_first_fold_but_never_a_known_system(
     home: Home,
 ) -> None:

@@ -225,6 +225,7 @@ def test_pruned_trials_count_at_the_value_to_be_expected_of_them() -> None:
     assert finished_after_all[2].value == pytest.approx(0.8 + (0.05 + 0.0 + 0.0) / 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "gp"])
 def test_the_sampler_learns_from_pruned_trials(sampler: str) -> None:
     """Six bad trials are finished, all later ones pruned: Optuna's TPE stays with the six."""

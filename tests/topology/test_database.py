@@ -93,6 +93,7 @@ def test_a_search_outlives_a_restart_of_its_database(shared: Home, postgres: Pos
     assert len(trials) - len(left) > 10
 
 
+@pytest.mark.slow
 def test_a_trial_of_another_machine_goes_back_when_its_heart_stops(shared: Home) -> None:
     storage = open_storage(shared)
     study = optuna.create_study(storage=storage, study_name="s")

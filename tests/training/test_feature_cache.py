@@ -86,6 +86,7 @@ def _ask(folder: Path) -> bytes:
     return np.array(_load(folder, _model())).tobytes()
 
 
+@pytest.mark.slow
 def test_two_processes_build_it_once(tmp_path: Path) -> None:
     with get_context("spawn").Pool(2) as pool:
         one, two = pool.map(_ask, [tmp_path, tmp_path])
@@ -109,6 +110,7 @@ def test_old_files_go_and_a_full_disk_is_said(
         _load(tmp_path, _model(seed=2))
 
 
+@pytest.mark.slow
 def test_without_augmentation_cached_training_is_the_same_as_uncached(tmp_path: Path) -> None:
     """One view that is the image itself: only rounding to half precision is between the two."""
     weights = tmp_path / "weights.pth"

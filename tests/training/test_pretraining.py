@@ -87,6 +87,7 @@ def _must_not_run(*_: object) -> dict[str, torch.Tensor]:
     raise RuntimeError("learned again")
 
 
+@pytest.mark.slow
 def test_what_was_learned_tells_lesions_apart_better_than_random_weights() -> None:
     recipe = PretrainingRecipe(num_images=800, epochs=6)
     phantom = simulate_phantom(300, size_pixels=28, seed=5)

@@ -33,6 +33,12 @@ SIZES = {
 }
 ROWS = [(name, size) for name, sizes in SIZES.items() for size in sizes]
 
+# Networks of ImageNet's size take seconds each; the quick run leaves them to the whole one.
+SMALL_FIRST = [
+    pytest.param(name, marks=pytest.mark.slow if found.imagenet else ())
+    for name, found in ARCHITECTURES.items()
+]
+
 
 def test_every_architecture_has_its_row() -> None:
     assert set(SIZES) == set(ARCHITECTURES)
@@ -54,7 +60,7 @@ def test_every_architecture_trains_a_step(architecture: str, size: int) -> None:
     assert np.mean(moved) > 0.9
 
 
-@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
+@pytest.mark.parametrize("architecture", SMALL_FIRST)
 def test_every_architecture_exports_and_comes_back_equal(architecture: str, tmp_path: Path) -> None:
     size = SIZES[architecture][0]
     # All test-time views go into the exported program; the moved ones here only where it is quick.
@@ -144,7 +150,7 @@ def test_normalisations_differ_as_named() -> None:
         assert model.normalise(white)[0, 0, 0, 0] == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
+@pytest.mark.parametrize("architecture", SMALL_FIRST)
 def test_frozen_stages_do_not_move_at_any_depth(architecture: str) -> None:
     pixels = torch.randint(0, 256, (4, 1, 32, 32)).float()
     for depth in range(ARCHITECTURES[architecture].num_stages + 1):

@@ -203,6 +203,7 @@ def test_a_second_search_of_the_same_study_is_told(home: Home) -> None:
     first.close()
 
 
+@pytest.mark.slow
 def test_pruning_saves_folds_and_never_wins(home: Home) -> None:
     """Two bad recipes after a good one: given up before their last fold."""
     context = prepare_study(

@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from busi_search.run import StudyResult
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take long: else one of them keeps a core waiting in the end."""
+    long = {item.path for item in items if item.get_closest_marker("slow") is not None}
+    items.sort(key=lambda item: item.path not in long)
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     seed_everything(0)

@@ -9,9 +9,9 @@ from tests.topology.postgres import Postgres
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+def postgres() -> Iterator[Postgres]:
     pytest.importorskip("psycopg")
-    server = Postgres(tmp_path_factory.mktemp("postgres") / "server")
+    server = Postgres()
     server.start()
     yield server
     with contextlib.suppress(AssertionError):

@@ -1,9 +1,11 @@
-"""A PostgreSQL server of the tests: Debian's programs, a folder, a free port, loopback only."""
+"""A PostgreSQL server of the tests: Debian's programs, a folder of its own, loopback only."""
 
 import os
 import pwd
 import shutil
 import subprocess
+import tempfile
+import weakref
 from pathlib import Path
 
 import pytest
@@ -20,25 +22,23 @@ def binary(name: str) -> str | None:
 class Postgres:
     """Starts, stops and restarts; ``url(database)`` is what a client types."""
 
-    def __init__(self, folder: Path, *, hosts: str | None = None, durable: bool = False) -> None:
+    def __init__(self, *, hosts: str | None = None, durable: bool = False) -> None:
         initdb, control = binary("initdb"), binary("pg_ctl")
         if initdb is None or control is None:
             pytest.skip("PostgreSQL's server is not installed")
-        self._control, self._data, self._port = control, folder / "data", free_port()
-        self._log = folder / "log"
         # The server refuses to run as root.
         self._as = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
         if os.geteuid() != 0:
             self._as = []
         elif "postgres" not in {user.pw_name for user in pwd.getpwall()}:
             pytest.skip("PostgreSQL will not run as root, and there is no user postgres")
-        folder.mkdir(parents=True, exist_ok=True)
+        # Not in a folder of pytest's: each of its sessions closes them to others anew.
+        folder = Path(tempfile.mkdtemp(prefix="busi-search-postgres-"))
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        self._control, self._data, self._port = control, folder / "data", free_port()
+        self._log = folder / "log"
         if self._as:
             shutil.chown(folder, "postgres", "postgres")
-            for parent in folder.parents:
-                # pytest's folders are closed to others; the server has to walk through them.
-                if parent.stat().st_uid == 0 and str(parent) not in ("/", "/tmp"):
-                    parent.chmod(parent.stat().st_mode | 0o011)
         self._run([initdb, "-D", str(self._data), "-E", "UTF8", "-U", "busi", "-A", "trust"])
         self._durable = durable
         self._addresses = "127.0.0.1" if hosts is None else "*"

@@ -86,7 +86,7 @@ def build(folder: Path, stack: ExitStack, *, num_nodes: int) -> Topology:
     """Start everything; the stack ends it."""
     cluster = RayCluster(folder / "ray", num_nodes=num_nodes)
     stack.callback(cluster.stop)
-    postgres = Postgres(folder / "postgres", hosts=cluster.subnet)
+    postgres = Postgres(hosts=cluster.subnet)
     postgres.start()
     stack.callback(postgres.stop)
     server = MlflowServer(

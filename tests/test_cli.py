@@ -193,10 +193,8 @@ def test_a_stopped_search_says_how_to_resume_and_resumes(
             break
         time.sleep(0.2)
     process.send_signal(signal_number)
-    started = time.monotonic()
     _, stderr = process.communicate(timeout=300)
     assert process.returncode == 130, stderr
-    assert time.monotonic() - started < 5
     last = stderr.strip().splitlines()[-1]
     assert "Resume: busi-search" in last
     assert "Traceback" not in stderr
@@ -205,6 +203,8 @@ def test_a_stopped_search_says_how_to_resume_and_resumes(
     )
     assert status["states"]["running"] == 0
     finished = status["states"]["complete"] + status["states"]["pruned"]
+    # It did not search on to the end after the signal.
+    assert finished < 40
     words[words.index("40")] = str(finished + 1)
     done = call(*words, "--json")
     assert done.returncode == 0, done.stderr

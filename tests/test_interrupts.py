@@ -80,5 +80,5 @@ def test_a_commit_that_is_interrupted_ends_and_leaves_no_lock(tmp_path: Path) ->
     started = time.monotonic()
     client.set_terminated(run_id, "KILLED")
     # MLflow waits 20 seconds for the lock of a transaction that was left open.
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 18
     assert client.get_run(run_id).data.metrics == {"loss": 1.0}

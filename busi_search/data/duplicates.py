@@ -125,6 +125,31 @@ def find_duplicates(images: Images) -> npt.NDArray[np.int64]:
     return group_images(len(images), find_duplicate_pairs(images))
 
 
+def find_twins(queries: Images, known: Images) -> list[DuplicatePair]:
+    """Pairs of a query and a known image that show the same scan, found as by the above.
+
+    Args:
+        queries: grey images (H, W) uint8.
+        known: likewise; their sizes may differ from the queries' (28 px against 500 px).
+
+    Returns:
+        Pairs whose ``first`` is a position in ``queries`` and ``second`` one in ``known``.
+    """
+    every = [*known, *queries]
+    pairs = find_duplicate_pairs(every)
+    groups = group_images(len(every), pairs)
+    known_of = {int(group): position for position, group in enumerate(groups[: len(known)])}
+    best: dict[int, float] = {}
+    for pair in pairs:
+        for end in (pair.first, pair.second):
+            best[end] = max(best.get(end, 0.0), pair.similarity)
+    return [
+        DuplicatePair(query, known_of[int(group)], best[len(known) + query])
+        for query, group in enumerate(groups[len(known) :])
+        if int(group) in known_of
+    ]
+
+
 def conflicting_groups(
     groups: npt.NDArray[np.int64], labels: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:

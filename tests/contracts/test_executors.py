@@ -94,10 +94,10 @@ def test_stop_ends_workers_that_would_never_end(executor: Executor, tmp_path: Pa
         assert time.monotonic() < deadline
     started = time.monotonic()
     executor.stop()
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 60
     pids = {int(p.read_text()) for p in tmp_path.glob("[01]")} - {os.getpid()}
     while any(_is_alive(pid) for pid in pids):
-        assert time.monotonic() - started < 30
+        assert time.monotonic() - started < 120
         time.sleep(0.05)
     assert executor.poll(0) == 0
 

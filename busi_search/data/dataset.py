@@ -2,15 +2,17 @@
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Protocol, overload
+from typing import Protocol, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from busi_search.data.images import GreyImage
+
+T = TypeVar("T")
 
 
 class ImageReader(Protocol):
@@ -44,6 +46,11 @@ class ImageDataset:
         reader: where the pixels come from.
         positions: (N,) index of each image in ``reader``.
         simulated: whether the images are phantoms, whose scores mean nothing for patients.
+        patients: N names that tell each image's patient from others, None where one is not known;
+            None if none is.
+        folds: N names of the authors' cross-validation folds, or None.
+        properties: N values of each further property, such as ``site``, by name; empty: not known.
+        notes: sentences about how the data was read, which its user is told.
     """
 
     name: str
@@ -56,6 +63,10 @@ class ImageDataset:
     reader: ImageReader
     positions: npt.NDArray[np.int64]
     simulated: bool = False
+    patients: tuple[str | None, ...] | None = None
+    folds: tuple[str | None, ...] | None = None
+    properties: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -74,12 +85,13 @@ class ImageDataset:
         return replace(
             self,
             labels=self.labels[indices],
-            paths=tuple(self.paths[index] for index in chosen),
-            digests=tuple(self.digests[index] for index in chosen),
-            official=None
-            if self.official is None
-            else tuple(self.official[index] for index in chosen),
+            paths=_pick(self.paths, chosen),
+            digests=_pick(self.digests, chosen),
+            official=self.official and _pick(self.official, chosen),
             positions=self.positions[indices],
+            patients=self.patients and _pick(self.patients, chosen),
+            folds=self.folds and _pick(self.folds, chosen),
+            properties={key: _pick(values, chosen) for key, values in self.properties.items()},
         )
 
     def images(self) -> Iterator[GreyImage]:
@@ -94,6 +106,10 @@ class ImageDataset:
     def masks_digest(self) -> str | None:
         """16 hexadecimal digits that change with any mask; None for a source without masks."""
         return self.reader.masks_digest([int(position) for position in self.positions])
+
+
+def _pick(values: tuple[T, ...], chosen: Sequence[int]) -> tuple[T, ...]:
+    return tuple(values[index] for index in chosen)
 
 
 class ImagesOnDemand(Sequence[GreyImage]):
@@ -136,11 +152,3 @@ class ImagesOnDemand(Sequence[GreyImage]):
         self._room -= image.nbytes
         while self._room < 0:
             self._room += self._kept.popitem(last=False)[1].nbytes
-
-
-def positive_class(class_names: tuple[str, ...]) -> int:
-    """Return the index of the malignant class, or of the last one where none is named so."""
-    for index, name in enumerate(class_names):
-        if "malignant" in name.lower():
-            return index
-    return len(class_names) - 1

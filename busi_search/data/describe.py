@@ -6,27 +6,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from busi_search.data.busi import load_busi
 from busi_search.data.dataset import ImageDataset
 from busi_search.data.duplicates import conflicting_groups
-from busi_search.data.medmnist import load_medmnist
 from busi_search.data.partition import find_groups
-from busi_search.errors import InputError
-from busi_search.files import user_path
+from busi_search.data.sources import guess_source, load_dataset
+from busi_search.spec import DatasetSection
 
 
 def open_dataset(path: str) -> ImageDataset:
-    """Load a folder of class folders or a MedMNIST .npz file.
+    """Load whatever dataset lies at a path.
 
     Raises:
-        InputError: it is neither, or not usable.
+        InputError: it is none, or not usable.
     """
-    place = user_path(path)
-    if place.is_dir():
-        return load_busi(place)
-    if place.suffix.lower() == ".npz":
-        return load_medmnist(place)
-    raise InputError(f"{path}: neither a folder of class folders nor a MedMNIST .npz file.")
+    section = DatasetSection.model_validate({"source": guess_source(path), "path": path})
+    return load_dataset(section)
 
 
 def check_dataset(path: str, *, cache: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Reading one image file, whatever its mode, as grey 8-bit pixels."""
 
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,26 @@ def decode_image(path: Path, *, shown: str | None = None) -> GreyImage:
     Raises:
         InputError: the file is empty, truncated, not an image, too small or too large.
     """
-    name = shown or str(path)
+    return _decode(path, shown or str(path), _to_grey)
+
+
+def decode_mask(path: Path, *, shown: str | None = None) -> GreyImage:
+    """Read a lesion mask, whatever its colours.
+
+    Args:
+        path: the file.
+        shown: how error messages name it (default: the path).
+
+    Returns:
+        (H, W) uint8: 255 where the brightest of a pixel's colours is above 127, otherwise 0.
+
+    Raises:
+        InputError: as :func:`decode_image`.
+    """
+    return _decode(path, shown or str(path), _to_mask)
+
+
+def _decode(path: Path, name: str, convert: Callable[[Image.Image], GreyImage]) -> GreyImage:
     try:
         status = path.stat()
         num_bytes = status.st_size
@@ -55,7 +75,7 @@ def decode_image(path: Path, *, shown: str | None = None) -> GreyImage:
             if min(width, height) < MIN_SIDE_PIXELS:
                 raise InputError(f"{name}: {width}×{height} pixels are too few for an image.")
             image.load()
-            return _to_grey(image)
+            return convert(image)
     except InputError:
         raise
     except (UnidentifiedImageError, Image.DecompressionBombError) as error:
@@ -83,6 +103,16 @@ def _to_grey(image: Image.Image) -> GreyImage:
         ground = Image.new("RGBA", coloured.size, (0, 0, 0, 255))
         image = Image.alpha_composite(ground, coloured)
     return np.asarray(image.convert("L"), dtype=np.uint8)
+
+
+def _to_mask(image: Image.Image) -> GreyImage:
+    if image.mode in ("RGB", "P", "PA", "LA", "RGBA"):
+        coloured = image.convert("RGBA")
+        ground = Image.new("RGBA", coloured.size, (0, 0, 0, 255))
+        colours = np.asarray(Image.alpha_composite(ground, coloured))[:, :, :3].max(axis=2)
+    else:
+        colours = _to_grey(image)
+    return np.where(colours > 127, 255, 0).astype(np.uint8)
 
 
 def resize_image(image: GreyImage, size_pixels: int) -> GreyImage:

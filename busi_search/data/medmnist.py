@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from busi_search.data.dataset import ImageDataset, positive_class
+from busi_search.data.classes import positive_class
+from busi_search.data.dataset import ImageDataset
 from busi_search.data.images import GreyImage
 from busi_search.errors import InputError, reason_of
 
@@ -44,12 +45,15 @@ class NpzReader:
         return None
 
 
-def load_medmnist(path: Path, class_names: tuple[str, ...] | None = None) -> ImageDataset:
+def load_medmnist(
+    path: Path, class_names: tuple[str, ...] | None = None, *, positive: str | None = None
+) -> ImageDataset:
     """Load a MedMNIST archive: ``{train,val,test}_{images,labels}``.
 
     Args:
         path: the .npz file; images uint8 (N, H, W) or (N, H, W, 3), labels (N,) or (N, 1).
         class_names: names of the classes in the order of their labels.
+        positive: name of the class that is the disease (default: told from the names).
 
     Returns:
         The dataset, official parts kept.
@@ -70,7 +74,7 @@ def load_medmnist(path: Path, class_names: tuple[str, ...] | None = None) -> Ima
     return ImageDataset(
         name=path.stem,
         class_names=names,
-        positive=positive_class(names),
+        positive=positive_class(names, positive, where=str(path)),
         labels=labels,
         paths=tuple(paths),
         digests=tuple(_digest(image) for image in images),

@@ -8,9 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from busi_search.data.busi import is_busi_folder, load_busi
-from busi_search.data.dataset import ImageDataset, positive_class
+from busi_search.data.classes import positive_class
+from busi_search.data.dataset import ImageDataset
 from busi_search.data.images import GreyImage
+from busi_search.data.layouts.class_folders import is_busi_folder, list_class_folders
+from busi_search.data.layouts.published import PUBLISHED
+from busi_search.data.layouts.sheets import SHEET_SUFFIXES
+from busi_search.data.layouts.table import list_table
+from busi_search.data.listing import Listing, dataset_of_listing
 from busi_search.data.medmnist import load_medmnist
 from busi_search.data.phantom import Phantom, simulate_phantom
 from busi_search.errors import InputError
@@ -79,12 +84,27 @@ def guess_study(data: str | None, *, default_folder: Path = Path("data")) -> tup
             if is_busi_folder(default_folder)
             else ("quickstart", None)
         )
+    return ("breastmnist" if guess_source(data) == "medmnist" else "busi"), data
+
+
+def guess_source(data: str) -> str:
+    """Return what kind of dataset lies at a path, as ``[dataset] source`` names it.
+
+    Raises:
+        InputError: it is no folder, table or .npz file.
+    """
     path = user_path(data)
     if path.suffix.lower() == ".npz":
-        return "breastmnist", data
-    if path.is_dir():
-        return "busi", data
-    raise InputError(f"{data}: neither a folder of class folders nor a MedMNIST .npz file.")
+        return "medmnist"
+    if path.suffix.lower() in SHEET_SUFFIXES:
+        return "table"
+    if not path.is_dir():
+        problem = "no such file or folder" if not path.exists() else "not a set of images"
+        raise InputError(
+            f"{data}: {problem}; name a folder of class folders, a published set's folder, a table "
+            "(.csv, .xlsx) or a MedMNIST .npz file."
+        )
+    return next((layout.source for layout in PUBLISHED if layout.find(path) is not None), "busi")
 
 
 def load_dataset(section: DatasetSection) -> ImageDataset:
@@ -101,8 +121,24 @@ def load_dataset(section: DatasetSection) -> ImageDataset:
         )
     path = user_path(section.path)
     if section.source == "medmnist":
-        return load_medmnist(path, section.class_names)
-    return load_busi(path)
+        return load_medmnist(path, section.class_names, positive=section.positive)
+    return dataset_of_listing(_list(section, path), positive=section.positive)
+
+
+def _list(section: DatasetSection, path: Path) -> Listing:
+    """The images of a folder or table."""
+    if section.source == "table":
+        return list_table(path, section.columns)
+    if section.source == "busi":
+        return list_class_folders(path)
+    layout = next(layout for layout in PUBLISHED if layout.source == section.source)
+    root = layout.find(path)
+    if root is None:
+        raise InputError(
+            f"{path}: not {layout.title} as its authors laid it out (source = "
+            f'"{layout.source}"); check the folder, or leave out the source.'
+        )
+    return layout.read(root)
 
 
 def _load_phantom(section: DatasetSection) -> ImageDataset:
@@ -112,7 +148,7 @@ def _load_phantom(section: DatasetSection) -> ImageDataset:
     return ImageDataset(
         name="phantom",
         class_names=phantom.class_names,
-        positive=positive_class(phantom.class_names),
+        positive=positive_class(phantom.class_names, None, where="phantom"),
         labels=phantom.labels,
         paths=tuple(f"phantom/{index}" for index in range(num_images)),
         digests=tuple(hashlib.sha256(image.tobytes()).hexdigest() for image in phantom.images),

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from busi_search.data.busi import IMAGE_SUFFIXES, is_mask
 from busi_search.data.images import decode_image, resize_image
+from busi_search.data.layouts.files import IMAGE_SUFFIXES, is_mask
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.files import user_path
 from busi_search.home import Home, create_tracking_store, open_home, quiet_mlflow

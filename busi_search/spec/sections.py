@@ -219,17 +219,30 @@ class StudySection(Strict):
 class DatasetSection(Strict):
     """Where the images come from and how they are divided."""
 
-    source: Literal["busi", "medmnist", "phantom"]
-    """Kind of dataset: how its files are laid out.
+    source: Literal[
+        "busi",
+        "medmnist",
+        "phantom",
+        "table",
+        "busbra",
+        "breast",
+        "bus_uclm",
+        "udiat",
+        "gdph_sysucc",
+        "curated_busi",
+    ]
+    """Kind of dataset: how its files are laid out; `run --data` recognises it.
 
     `busi` is a folder with one folder per class, `medmnist` an .npz file of the MedMNIST
-    collection, and `phantom` simulates its images.
+    collection, `table` a .csv or .xlsx file that lists images and labels, and `phantom` simulates
+    its images. The others are published sets as their authors laid them out, with their patients
+    and masks: BUS-BRA, BrEaST, BUS-UCLM, UDIAT B, GDPH & SYSUCC and the curated BUSI.
 
     Example: source = "busi"
     """
 
     path: str | None = None
-    """Folder (`busi`) or .npz file (`medmnist`) of the images; `run --data` replaces it.
+    """Folder, table or .npz file of the images; `run --data` replaces it.
 
     Default: none; images are then named with `--data`, and `phantom` needs none.
     Example: path = "data/breastmnist.npz"
@@ -278,6 +291,23 @@ class DatasetSection(Strict):
     Default: those of BreastMNIST where the file has its name, otherwise `class 0`, `class 1` and so
     on; `busi` takes the names of its folders.
     Example: class_names = ["malignant", "normal or benign"]
+    """
+
+    positive: str | None = None
+    """Name of the class that is the disease: AUC, sensitivity and operating point are about it.
+
+    Default: told from the names of the classes, where they tell it: malignant, a kind of cancer, or
+    what is left beside normal or benign; otherwise `run` asks for it.
+    Example: positive = "cancer"
+    """
+
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Which column of a `table` has which meaning: file, label, patient, mask, fold, split.
+
+    Any other word on the left names a property such as site, device, age or birads.
+
+    Default: told from the names of the columns, and said.
+    Example: columns = { file = "Image_filename", label = "Classification" }
     """
 
     phantom_num_images: int = Field(default=300, ge=30, le=20_000)

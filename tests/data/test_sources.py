@@ -5,15 +5,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from busi_search.data.busi import is_mask, load_busi
+from busi_search.data.layouts.files import is_mask
 from busi_search.data.medmnist import load_medmnist
 from busi_search.data.sources import guess_study, load_dataset
 from busi_search.errors import InputError
 from busi_search.spec import DatasetSection
+from tests.data.layouts import read
 
 
 def test_kaggle_layout_without_masks(busi_folder: Path) -> None:
-    dataset = load_busi(busi_folder)
+    dataset = read(busi_folder)
     assert dataset.class_names == ("benign", "malignant", "normal")
     assert np.bincount(dataset.labels).tolist() == [14, 12, 11]
     assert not any("mask" in path for path in dataset.paths)
@@ -28,7 +29,7 @@ def test_plain_class_folders_are_the_same_data(busi_folder: Path, tmp_path: Path
     shutil.copytree(busi_folder / "Dataset_BUSI_with_GT", plain)
     (plain / "benign" / ".DS_Store").write_bytes(b"x")
     (plain / "notes.txt").write_text("x")
-    assert load_busi(plain).fingerprint == load_busi(busi_folder).fingerprint
+    assert read(plain).fingerprint == read(busi_folder).fingerprint
 
 
 @pytest.mark.parametrize(
@@ -48,30 +49,30 @@ def test_is_mask(name: str, expected: bool) -> None:
 
 
 def test_fingerprint_follows_pixels_names_and_labels(busi_folder: Path) -> None:
-    before = load_busi(busi_folder).fingerprint
+    before = read(busi_folder).fingerprint
     root = busi_folder / "Dataset_BUSI_with_GT"
     (root / "benign" / "benign (1).png").rename(root / "normal" / "benign (1).png")
-    assert load_busi(busi_folder).fingerprint != before
+    assert read(busi_folder).fingerprint != before
 
 
 def test_folders_that_are_not_datasets(tmp_path: Path, busi_folder: Path) -> None:
-    with pytest.raises(InputError, match="this is a file"):
-        load_busi(Path(__file__))
-    with pytest.raises(InputError, match="no such folder"):
-        load_busi(tmp_path / "absent")
+    with pytest.raises(InputError, match="not a set of images"):
+        read(Path(__file__))
+    with pytest.raises(InputError, match="no such file or folder"):
+        read(tmp_path / "absent")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="at least two"):
-        load_busi(tmp_path / "empty")
+        read(tmp_path / "empty")
     broken = busi_folder / "Dataset_BUSI_with_GT" / "benign" / "benign (99).png"
     broken.write_bytes(b"")
     with pytest.raises(InputError, match=r"benign \(99\)\.png.*empty"):
-        load_busi(busi_folder)
+        read(busi_folder)
     broken.unlink()
     outside = tmp_path / "secret.png"
     Image.new("L", (20, 20)).save(outside)
     broken.symlink_to(outside)
     with pytest.raises(InputError, match="link"):
-        load_busi(busi_folder)
+        read(busi_folder)
 
 
 def _npz(path: Path, **changes: object) -> Path:
@@ -100,7 +101,7 @@ def test_medmnist_flat_labels_colour_and_large_images(tmp_path: Path) -> None:
     colour = np.full((20, 224, 224, 3), (10, 200, 30), dtype=np.uint8)
     flat = (np.arange(20) % 2).astype(np.int64)
     path = _npz(tmp_path / "a.npz", train_images=colour, train_labels=flat)
-    image = next(iter(load_medmnist(path).images()))
+    image = next(iter(load_medmnist(path, ("benign", "malignant")).images()))
     assert image.shape == (224, 224)
     assert image[0, 0] == round(0.299 * 10 + 0.587 * 200 + 0.114 * 30)
 

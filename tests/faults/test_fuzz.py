@@ -25,7 +25,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from busi_search.data.busi import load_busi
 from busi_search.data.dataset import ImageDataset
 from busi_search.data.images import decode_image
 from busi_search.data.medmnist import load_medmnist
@@ -43,6 +42,7 @@ from busi_search.study_files import bundled_studies, list_bundled, load_spec, pa
 from busi_search.training.weights import check_weights
 from tests.command import call_here
 from tests.conftest import smooth_image
+from tests.data.layouts import read
 
 T = TypeVar("T")
 
@@ -249,7 +249,7 @@ def test_image_folders(names: list[str], kind: str) -> None:
                 _make(path, kind, outside)
             except FileExistsError:
                 continue
-        dataset = used_or_refused(lambda: load_busi(root))
+        dataset = used_or_refused(lambda: read(root))
         if dataset is not None:
             assert all("outside" not in path for path in dataset.paths)
             images = used_or_refused(lambda: list(dataset.images()))

@@ -7,7 +7,6 @@ import pytest
 import torch
 from PIL import Image
 
-from busi_search.data.busi import load_busi
 from busi_search.data.image_cache import load_masks
 from busi_search.data.phantom import simulate_phantom, write_phantom
 from busi_search.errors import InputError
@@ -25,6 +24,7 @@ from busi_search.training.losses import LossFunction
 from busi_search.training.schedule import Schedule
 from busi_search.training.zoo import build_model
 from tests.conftest import TINY
+from tests.data.layouts import read
 
 
 def test_masks_are_found_joined_and_shrunk(busi_folder: Path, tmp_path: Path) -> None:
@@ -34,7 +34,7 @@ def test_masks_are_found_joined_and_shrunk(busi_folder: Path, tmp_path: Path) ->
     Image.fromarray(left).save(benign / "benign (1)_mask.png")
     Image.fromarray(right).save(benign / "benign (1)_mask_1.png")
     (benign / "benign (2)_mask.png").unlink()
-    dataset = load_busi(busi_folder)
+    dataset = read(busi_folder)
     masks = load_masks(dataset, 16, tmp_path)
     assert masks is not None
     assert masks.shape == (len(dataset), 16, 16)
@@ -45,8 +45,8 @@ def test_masks_are_found_joined_and_shrunk(busi_folder: Path, tmp_path: Path) ->
     assert not masks[second].any()
     before = dataset.masks_digest
     Image.fromarray(right).save(benign / "benign (3)_mask.png")
-    assert load_busi(busi_folder).masks_digest != before
-    changed = load_masks(load_busi(busi_folder), 16, tmp_path)
+    assert read(busi_folder).masks_digest != before
+    changed = load_masks(read(busi_folder), 16, tmp_path)
     assert changed is not None
     assert changed[dataset.paths.index("benign/benign (3).png")].any()
 

@@ -1,0 +1,1 @@
+"""How people's images lie on disk, and what each file is."""

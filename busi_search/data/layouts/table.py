@@ -1,0 +1,207 @@
+"""A table that lists images, their labels and what else is known: for every set of one's own."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from busi_search.data.layouts.files import (
+    IMAGE_SUFFIXES,
+    image_files,
+    is_mask,
+    natural,
+    reading,
+    split_masks,
+)
+from busi_search.data.layouts.sheets import Row, column, read_sheet
+from busi_search.data.listing import ListedImage, Listing
+from busi_search.errors import InputError
+from busi_search.files import disk_errors, write_atomically
+
+# What a column can mean, and the names by which it is known without being told.
+ROLES: Mapping[str, tuple[str, ...]] = {
+    "file": ("file", "filename", "image", "image_filename", "image_file", "path", "image_path"),
+    "label": ("label", "class", "classification", "pathology", "diagnosis", "target", "type"),
+    "patient": ("patient", "patient_id", "case", "case_id", "subject", "subject_id"),
+    "mask": ("mask", "mask_file", "mask_filename", "mask_tumor_filename", "mask_path"),
+    "fold": ("fold", "kfold"),
+    "split": ("split", "part", "subset"),
+}
+NEEDED = ("file", "label")
+# Properties that are known under several names; every other column keeps its own.
+_PROPERTIES: Mapping[str, tuple[str, ...]] = {
+    "site": ("site", "hospital", "center", "centre", "institution"),
+    "device": ("device", "machine", "scanner", "manufacturer_model_name", "vendor"),
+    "age": ("age", "patient_age"),
+    "birads": ("birads", "bi_rads", "bi-rads"),
+}
+PARTS = {"train": "train", "training": "train", "val": "val", "valid": "val",
+         "validation": "val", "test": "test", "testing": "test"}  # fmt: skip
+
+
+def list_table(table: Path, columns: Mapping[str, str]) -> Listing:
+    """List the images of a table; its files are named relative to the table's folder.
+
+    Args:
+        table: a .csv, .tsv or .xlsx file.
+        columns: which column has which meaning (a role or a property's name); what is not said is
+            told from the columns' names.
+
+    Returns:
+        The images in the table's order.
+
+    Raises:
+        InputError: a column is missing, a file is missing or listed twice, or a label is.
+    """
+    rows, root = read_sheet(table), table.resolve().parent
+    meaning = _columns(table, rows, columns)
+    files = [row[meaning["file"]] for row in rows]
+    for number, (row, file) in enumerate(zip(rows, files, strict=True), start=2):
+        for role in NEEDED:
+            if not row[meaning[role]]:
+                raise InputError(f"{table}: line {number} ('{file}') has no {role}; fill it in.")
+    paths = [_find(root, file) for file in files]
+    absent = [file for file, path in zip(files, paths, strict=True) if path is None]
+    if absent:
+        raise InputError(
+            f"{table}: {len(absent)} of {len(files)} file(s) are not there, the first is "
+            f"'{absent[0]}'; names are relative to {root}."
+        )
+    images = [
+        _listed(table, row, path, root, meaning)
+        for row, path in zip(rows, paths, strict=True)
+        if path is not None
+    ]
+    notes = [*_guesses(table, meaning, columns), *_left_out(table, root, images)]
+    return Listing(table.stem, root, images, tuple(notes))
+
+
+def _columns(table: Path, rows: Sequence[Row], stated: Mapping[str, str]) -> dict[str, str]:
+    """Return the name of the column of every role and property."""
+    present = ", ".join(f"'{name}'" for name in rows[0])
+    for role, name in stated.items():
+        if name not in rows[0]:
+            raise InputError(
+                f"{table}: there is no column '{name}' (dataset.columns.{role}); "
+                f"the columns are {present}."
+            )
+    found = dict(stated)
+    for role, names in {**ROLES, **_PROPERTIES}.items():
+        guess = None if role in stated else column(rows, *names)
+        if guess is not None and guess not in found.values():
+            found[role] = guess
+    for role in NEEDED:
+        if role not in found:
+            raise InputError(
+                f"{table}: no column tells the {role} of an image; say which one does: "
+                f'{role} = "NAME" under [dataset.columns]. The columns are {present}.'
+            )
+    for name in rows[0]:
+        if name not in found.values():
+            found.setdefault(name, name)
+    return found
+
+
+def _find(root: Path, file: str) -> Path | None:
+    """The named file below the root; its suffix may have been left out."""
+    path = root / file
+    if path.is_file():
+        return path
+    with_suffix = (path.with_name(path.name + suffix) for suffix in sorted(IMAGE_SUFFIXES))
+    return next((found for found in with_suffix if found.is_file()), None)
+
+
+def _listed(
+    table: Path, row: Row, path: Path, root: Path, meaning: Mapping[str, str]
+) -> ListedImage:
+    def cell(role: str) -> str | None:
+        return row[meaning[role]] or None if role in meaning else None
+
+    def below(file: Path) -> str:
+        if not file.is_relative_to(root) or ".." in file.parts:
+            raise InputError(f"{table}: '{file}' lies outside {root}; copy it in.")
+        return file.relative_to(root).as_posix()
+
+    part = cell("split")
+    if part is not None and part.lower() not in PARTS:
+        raise InputError(
+            f"{table}: the split of '{path.name}' is '{part}'; use train, val or test."
+        )
+    masks = [name.strip() for name in (cell("mask") or "").replace(";", "&").split("&")]
+    for name in masks:
+        if name and not (root / name).is_file():
+            raise InputError(f"{table}: the mask '{name}' of '{path.name}' is not there.")
+    return ListedImage(
+        file=below(path),
+        label=row[meaning["label"]],
+        patient=cell("patient"),
+        masks=tuple(below(root / name) for name in masks if name),
+        fold=cell("fold"),
+        part=None if part is None else PARTS[part.lower()],
+        properties={role: row[name] for role, name in meaning.items() if role not in ROLES},
+    )
+
+
+def _guesses(table: Path, meaning: Mapping[str, str], stated: Mapping[str, str]) -> list[str]:
+    """A sentence about the columns whose meaning was told from other names than their own."""
+    guessed = [
+        f"{role} from '{meaning[role]}'"
+        for role in ROLES
+        if role in meaning and role not in stated and meaning[role].lower() != role
+    ]
+    return [f"{table.name}: read {', '.join(guessed)}."] if guessed else []
+
+
+def _left_out(table: Path, root: Path, images: Sequence[ListedImage]) -> list[str]:
+    """A sentence about image files that lie beside listed ones and are not listed."""
+    listed = {image.file for image in images} | {m for image in images for m in image.masks}
+    folders = {(root / image.file).parent for image in images}
+    beside = [p for folder in sorted(folders) for p in image_files(folder) if not is_mask(p.name)]
+    extra = [path for path in beside if path.relative_to(root).as_posix() not in listed]
+    if not extra:
+        return []
+    return [
+        f"{table.name}: {len(extra)} image file(s) are not in the table and were left out, the "
+        f"first is '{extra[0].relative_to(root).as_posix()}'."
+    ]
+
+
+def write_table(folder: Path, table: Path) -> int:
+    """Write a first table of the images in a folder and all folders in it.
+
+    The label is the name of the folder that an image lies in, to be corrected by hand; in a folder
+    of folders of folders (``benign/patient 7/1.png``) the inner one is taken for the patient.
+
+    Args:
+        folder: where the images lie; masks are listed with their images.
+        table: the .csv file to write; must lie in or above the folder of the images.
+
+    Returns:
+        The number of images.
+
+    Raises:
+        InputError: no images, or a table that is there already.
+    """
+    if table.exists():
+        raise InputError(f"{table}: the file is there already; name another one.")
+    with reading(folder):
+        found = [p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
+    images = sorted((p for p in found if not is_mask(p.name)), key=lambda p: natural(str(p)))
+    if not images:
+        raise InputError(f"{folder}: no images in this folder.")
+    root = table.resolve().parent
+    if not folder.resolve().is_relative_to(root):
+        raise InputError(f"{table}: write it into {folder} or a folder above; names are relative.")
+    _, masks = split_masks(found)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["file", "label", "patient", "mask"])
+    for path in images:
+        inner = path.relative_to(folder).parts[:-1]
+        label = inner[0] if inner else ""
+        patient = inner[-1] if len(inner) > 1 else ""
+        of = "&".join(p.resolve().relative_to(root).as_posix() for p in masks.get(path, ()))
+        writer.writerow([path.resolve().relative_to(root).as_posix(), label, patient, of])
+    with disk_errors(root):
+        write_atomically(table, text.getvalue().encode())
+    return len(images)

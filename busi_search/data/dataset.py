@@ -30,6 +30,10 @@ class ImageReader(Protocol):
         """Return what changes with any of these masks; None if there are none."""
         ...
 
+    def kinds(self, indices: Sequence[int]) -> list[str]:
+        """Return each image's file format and colour mode, such as ``PNG RGB``; empty: none."""
+        ...
+
 
 @dataclass(frozen=True)
 class ImageDataset:
@@ -101,6 +105,10 @@ class ImageDataset:
     def masks(self) -> Iterator[GreyImage | None]:
         """Yield every image's lesion mask, (H, W) uint8, in order; None where it is not known."""
         return self.reader.read_masks([int(position) for position in self.positions])
+
+    def kinds(self) -> list[str]:
+        """Return every image's file format and colour mode; empty where it has no file."""
+        return self.reader.kinds([int(position) for position in self.positions])
 
     @property
     def masks_digest(self) -> str | None:

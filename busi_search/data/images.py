@@ -55,6 +55,19 @@ def decode_mask(path: Path, *, shown: str | None = None) -> GreyImage:
     return _decode(path, shown or str(path), _to_mask)
 
 
+def image_kind(path: Path) -> str:
+    """Return an image file's format and colour mode, such as ``PNG RGB``.
+
+    Raises:
+        InputError: it is not a readable image.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return f"{image.format} {image.mode}"
+    except Exception as error:
+        raise InputError(f"{path}: not a readable image ({reason_of(error)}).") from None
+
+
 def _decode(path: Path, name: str, convert: Callable[[Image.Image], GreyImage]) -> GreyImage:
     try:
         status = path.stat()

@@ -10,7 +10,7 @@ import numpy as np
 
 from busi_search.data.classes import positive_class
 from busi_search.data.dataset import ImageDataset
-from busi_search.data.images import MAX_FILE_BYTES, GreyImage, decode_image, decode_mask
+from busi_search.data.images import MAX_FILE_BYTES, GreyImage, decode_image, decode_mask, image_kind
 from busi_search.errors import InputError
 
 
@@ -85,6 +85,10 @@ class ListedReader:
                 digest.update(file_digest(self.root / name, self.root).encode())
                 found = True
         return digest.hexdigest()[:16] if found else None
+
+    def kinds(self, indices: Sequence[int]) -> list[str]:
+        """Return each image's file format and colour mode, such as ``PNG RGB``."""
+        return [image_kind(self.root / self.paths[index]) for index in indices]
 
 
 def dataset_of_listing(listing: Listing, *, positive: str | None = None) -> ImageDataset:

@@ -44,6 +44,10 @@ class NpzReader:
         """Return None: there are none."""
         return None
 
+    def kinds(self, indices: Sequence[int]) -> list[str]:
+        """Return nothing for each: all images stand in one file."""
+        return [""] * len(indices)
+
 
 def load_medmnist(
     path: Path, class_names: tuple[str, ...] | None = None, *, positive: str | None = None

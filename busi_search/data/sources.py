@@ -64,6 +64,10 @@ class PhantomReader:
         """Return a constant: the masks follow from the three numbers, as the images do."""
         return "simulated"
 
+    def kinds(self, indices: Sequence[int]) -> list[str]:
+        """Return nothing for each: there are no files."""
+        return [""] * len(indices)
+
 
 def guess_study(data: str | None, *, default_folder: Path = Path("data")) -> tuple[str, str | None]:
     """Return the bundled study and the data path that fit what the user named.

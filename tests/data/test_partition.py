@@ -43,7 +43,11 @@ def test_official_test_is_kept(tmp_path: Path, rng: np.random.Generator) -> None
     arrays["test_images"][0] = arrays["train_images"][0]
     np.savez(tmp_path / "a.npz", **arrays)
     section = DatasetSection(
-        source="medmnist", path=str(tmp_path / "a.npz"), test="official", num_folds=3
+        source="medmnist",
+        path=str(tmp_path / "a.npz"),
+        class_names=("benign", "malignant"),
+        test="official",
+        num_folds=3,
     )
     partition = make_partition(load_dataset(section), section, seed=0, cache=tmp_path)
     np.testing.assert_array_equal(partition.test, np.arange(38, 48))

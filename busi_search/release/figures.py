@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm
 from sklearn.metrics import confusion_matrix
 
-from busi_search.search.pruning.evidence import auc_influence
+from busi_search.release.delong import delong_interval
 from busi_search.training import metrics
 from busi_search.training.weighted_metrics import group_weights, weighted_metric
 
@@ -52,7 +51,7 @@ class TestFigures:
         num_images, num_groups: what was scored.
         metrics: every name of ``WITH_INTERVALS``.
         sensitivity, specificity: of the positive class at the operating point.
-        auc_delong_ci95: DeLong's interval of the AUC.
+        auc_delong_ci95: DeLong's interval of the AUC, images of a group together.
         operating_threshold: probability from which an image is called positive, chosen elsewhere.
         positive_class: its name.
         confusion: images by true class (rows) and most probable class.
@@ -108,30 +107,6 @@ def _flat(figures: Mapping[str, Figure]) -> dict[str, Any]:
     return rows
 
 
-def delong_interval(
-    probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integer], *, positive: int
-) -> tuple[float, float]:
-    """Return DeLong's 95 % interval of the (macro) AUC, on the logit scale.
-
-    Args:
-        probabilities: (N, C).
-        labels: (N,) integers.
-        positive: the class reported for C = 2.
-
-    Source: DeLong et al. 1988, 10.2307/2531595.
-    """
-    num_classes = probabilities.shape[1]
-    classes = [positive] if num_classes == 2 else list(range(num_classes))
-    influence = np.mean([auc_influence(probabilities[:, c], labels == c) for c in classes], axis=0)
-    area = metrics.auc(probabilities, labels, positive=positive)
-    error = float(np.sqrt(np.sum(influence**2))) / len(labels)
-    if not 0 < area < 1:
-        return (area, area)
-    centre, width = math.log(area / (1 - area)), norm.ppf(0.975) * error / (area * (1 - area))
-    low, high = (1 / (1 + math.exp(-(centre + sign * width))) for sign in (-1, 1))
-    return (low, high)
-
-
 def compute_test_figures(
     probabilities: npt.NDArray[np.floating],
     labels: npt.NDArray[np.integer],
@@ -166,7 +141,7 @@ def compute_test_figures(
         metrics={n: Figure(values[n], percentiles(found)) for n, found in samples.items()},
         sensitivity=_share_right(scores >= threshold, truth, truth, drawn),
         specificity=_share_right(scores >= threshold, truth, ~truth, drawn),
-        auc_delong_ci95=delong_interval(rows, labels, positive=positive),
+        auc_delong_ci95=delong_interval(rows, labels, groups, positive=positive),
         operating_threshold=threshold,
         positive_class=class_names[positive],
         confusion=table.tolist(),

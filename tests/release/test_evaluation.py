@@ -23,8 +23,9 @@ from busi_search.release.calibration import (
     fit_temperature,
 )
 from busi_search.release.comparison import paired_difference
+from busi_search.release.delong import delong_interval
 from busi_search.release.evaluation import evaluate_sealed_test
-from busi_search.release.figures import compute_test_figures, delong_interval
+from busi_search.release.figures import compute_test_figures
 from busi_search.release.gate import beyond_limits, promote_after_evaluation, study_gate
 from busi_search.release.leak_gap import measure_leak_gap
 from busi_search.release.replay import replay_trial
@@ -227,7 +228,7 @@ def test_the_leak_gap_compares_like_with_like(tiny_result: StudyResult) -> None:
 def test_delong_agrees_with_a_bootstrap() -> None:
     logits, labels = _rows(num_images=240)
     probabilities = softmax(logits)
-    low, high = delong_interval(probabilities, labels, positive=1)
+    low, high = delong_interval(probabilities, labels, np.arange(240), positive=1)
     figures = compute_test_figures(
         probabilities, labels, np.arange(240), class_names=("a", "b", "c"), positive=1,
         threshold=0.5,

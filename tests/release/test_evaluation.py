@@ -219,10 +219,17 @@ def test_a_trial_that_was_given_up_early_is_replayed_on_the_folds_it_began_with(
 
 
 def test_the_leak_gap_compares_like_with_like(tiny_result: StudyResult) -> None:
-    gap = measure_leak_gap(tiny_result.context.home, "quickstart-phantom")
+    assert tiny_result.release is not None
+    gap = measure_leak_gap(tiny_result.context.home, "quickstart-phantom", num_seeds=2)
     assert gap.trial == tiny_result.release.trial
-    assert gap.grouped == pytest.approx(tiny_result.release.metrics)
+    # The winner's own score is the luck it was chosen for.
+    assert gap.grouped["cv_log_loss"] != pytest.approx(tiny_result.release.metrics["cv_log_loss"])
     assert gap.num_split_groups > 0
+    assert gap.num_seeds == 2
+    for name, found in gap.gap.items():
+        assert found == pytest.approx(gap.random[name] - gap.grouped[name])
+    # Two seeds are two trainings, on other random folds.
+    assert gap.gap_std["cv_log_loss"] > 0
 
 
 def test_delong_agrees_with_a_bootstrap() -> None:

@@ -21,14 +21,9 @@ def _search(seed: int, *, num_trials: int = 13, lead: float = 0.0) -> np.ndarray
 
 
 def _fold_mean(rows: np.ndarray, metric: str, folds: tuple[int, ...]) -> float:
-    return float(
-        np.mean(
-            [
-                weighted_metric(metric, rows[FOLDS == f], LABELS[FOLDS == f], np.ones((1, 50)))
-                for f in folds
-            ]
-        )
-    )
+    within = [np.flatnonzero(fold == FOLDS) for fold in folds]
+    one = np.ones((1, 50))
+    return float(np.mean([weighted_metric(metric, rows[i], LABELS[i], one) for i in within]))
 
 
 def _compare(

@@ -45,6 +45,7 @@ def announce(
     trials: int,
     learns_first: bool = False,
     ray: str | None = None,
+    warning: str | None = None,
 ) -> None:
     """Say what is about to be searched, and loudly so if it is simulated.
 
@@ -54,6 +55,7 @@ def announce(
         trials: finished trials the study shall hold.
         learns_first: weights must be learned from phantoms before the first trial.
         ray: address of the cluster whose workers search.
+        warning: what the objective is worth, or None.
     """
     counts = context.counts
     if context.development.simulated:
@@ -75,6 +77,8 @@ def announce(
         f"{escape(place)}; best by {context.spec.study.objective}; home "
         f"{escape(str(context.home.root))}"
     )
+    if warning is not None:
+        err.print(warning, markup=False)
     if learns_first:
         err.print(
             "First, weights are learned from simulated images: some minutes, once for this home."
@@ -200,6 +204,17 @@ def show_result(result: "StudyResult") -> None:
             f"{figures[f'cv_{name}']:.4f}, corrected {found.value:.4f} "
             f"({found.low:.4f} to {found.high:.4f})"
         )
+        if name in ("log_loss", "brier", "ece"):
+            rows[f"cv_{name}"] += ", as trained"
+    # A study that was released by an earlier version has no such estimate.
+    if (found := release.estimates.get("calibrated_log_loss")) is not None:
+        rows["log loss, calibrated"] = (
+            f"{found.naive:.4f}, corrected {found.value:.4f} ({found.low:.4f} to {found.high:.4f})"
+        )
+    rows["calibration"] = ", ".join(
+        f"{name.removeprefix('calibration_').replace('_', '/')} {figure:.2f}"
+        for name, figure in release.calibration.items()
+    )
     for name in result.context.spec.space:
         rows[name] = _format(release.params[name])
     rows["model"] = f"{release.version.name} version {release.version.version}, alias candidate"
@@ -233,14 +248,15 @@ def show_test_report(report: "TestReport") -> None:
     for title, figures in tables:
         table.add_column(f"{title} ({figures.num_images} images)")
     names = ("auc", "aupr", "accuracy", "balanced_accuracy", "f1", "sensitivity", "specificity")
-    for name in (*names, "log_loss", "brier", "ece"):
-        cells = []
-        for _, figures in tables:
-            found = figures.figure(name)
-            low, high = found.ci95
-            cells.append(f"{found.value:.3f} ({low:.3f} to {high:.3f})")
-        table.add_row(name, *cells)
+    for name in (*names, "log_loss", "brier", *report.figures.calibration, "ece"):
+        table.add_row(name, *(f"{figures.figure(name):.3f}" for _, figures in tables))
     Console(highlight=False).print(table)
+    err.print(
+        f"Calibration is of the probability of '{report.figures.positive_class}': at best "
+        "intercept 0, slope 1, observed/expected 1, error 0. ece is binned and grows with noise: a "
+        "perfectly calibrated model has "
+        f"{report.figures.ece_if_calibrated:.3f} on these images."
+    )
     err.print(
         f"{report.version.name} version {report.version.version}; the sealed test was opened "
         f"{report.openings} time(s). Sensitivity and specificity are of "

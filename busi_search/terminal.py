@@ -17,6 +17,7 @@ from busi_search.search.store.records import last_failure, prune_reason, standar
 
 if TYPE_CHECKING:
     from busi_search.release.evaluation import TestReport
+    from busi_search.release.selection import Estimate
     from busi_search.run import StudyResult
     from busi_search.search.context import StudyContext
     from busi_search.search.progress import SearchProgress
@@ -177,6 +178,12 @@ def _format(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def _corrected(value: float, estimate: "Estimate") -> str:
+    """A figure as found, and what it is worth after the choice."""
+    interval = f"({estimate.low:.4f} to {estimate.high:.4f})"
+    return f"{value:.4f}, corrected {estimate.value:.4f} {interval}"
+
+
 def show_result(result: "StudyResult") -> None:
     """Print the short table and the exact next lines to type."""
     release = result.release
@@ -199,18 +206,16 @@ def show_result(result: "StudyResult") -> None:
         rows["failed last"] = f"{failure}; its traceback is in its MLflow run"
     names = dict.fromkeys((release.metric, "auc", "aupr", "accuracy", "f1"))
     for name in names:
-        found = release.estimates[name]
-        rows[f"cv_{name}"] = (
-            f"{figures[f'cv_{name}']:.4f}, corrected {found.value:.4f} "
-            f"({found.low:.4f} to {found.high:.4f})"
-        )
-        if name in ("log_loss", "brier", "ece"):
-            rows[f"cv_{name}"] += ", as trained"
+        rows[f"cv_{name}"] = _corrected(figures[f"cv_{name}"], release.estimates[name])
+    by_temperature = release.metric in ("log_loss", "brier", "ece")
+    if by_temperature:
+        rows[f"cv_{release.metric}"] += ", as trained"
     # A study that was released by an earlier version has no such estimate.
-    if (found := release.estimates.get("calibrated_log_loss")) is not None:
-        rows["log loss, calibrated"] = (
-            f"{found.naive:.4f}, corrected {found.value:.4f} ({found.low:.4f} to {found.high:.4f})"
-        )
+    calibrated = release.estimates.get("calibrated_log_loss")
+    if calibrated is not None:
+        rows["log loss, calibrated"] = _corrected(calibrated.naive, calibrated)
+        if by_temperature:
+            rows["log loss, calibrated"] += ", the choice not corrected"
     rows["calibration"] = ", ".join(
         f"{name.removeprefix('calibration_').replace('_', '/')} {figure:.2f}"
         for name, figure in release.calibration.items()

@@ -41,7 +41,7 @@ def shown_name(metric: str) -> str:
     """
     plain = metric.removeprefix(CALIBRATED)
     if plain != metric:
-        return f"cv_{plain} (calibrated, as registered)"
+        return f"cv_{plain} (calibrated)"
     return f"cv_{plain} (as trained)" if plain in (*CALIBRATED_METRICS, "ece") else f"cv_{plain}"
 
 

@@ -97,7 +97,7 @@ class Winner:
 
     @cached_property
     def calibrated(self) -> npt.NDArray[np.float64]:
-        """(N, C) out-of-fold probabilities, divided by the temperature, which was fitted on them."""
+        """(N, C) out-of-fold probabilities, divided by the temperature fitted on all of them."""
         return apply_temperature(self.predictions.log_probabilities, self.calibration.temperature)
 
     @cached_property

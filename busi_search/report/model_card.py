@@ -158,8 +158,8 @@ def _calibration(winner: Winner) -> str:
     sentence = describe_calibration(winner)
     return (
         f"{sentence[0].upper()}{sentence[1:]}. At best intercept 0, slope 1, observed/expected 1, "
-        f"error 0. Predicted and observed share: {_drawn(curve)}. The registered model averages the "
-        "fold models, which makes it a little less sure than each of them."
+        f"error 0. Predicted and observed share: {_drawn(curve)}. The registered model averages "
+        "the fold models, which makes it a little less sure than each of them."
     )
 
 

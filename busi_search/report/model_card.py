@@ -147,7 +147,7 @@ def _test_calibration(entry: Mapping[str, Any]) -> str:
         for low, high in [entry[f"{name}_ci95"]]
     )
     curve = _drawn(entry["calibration_curve"])
-    return f" Calibration: {listed}; predicted and observed share: {curve}."
+    return f" Calibration: {listed}; share of positives: {curve}."
 
 
 def _calibration(winner: Winner) -> str:
@@ -158,15 +158,15 @@ def _calibration(winner: Winner) -> str:
     sentence = describe_calibration(winner)
     return (
         f"{sentence[0].upper()}{sentence[1:]}. At best intercept 0, slope 1, observed/expected 1, "
-        f"error 0. Predicted and observed share: {_drawn(curve)}. The registered model averages "
+        f"error 0. Share of positives: {_drawn(curve)}. The registered model averages "
         "the fold models, which makes it a little less sure than each of them."
     )
 
 
 def _drawn(curve: Sequence[Mapping[str, float]]) -> str:
     return "; ".join(
-        f"{found['predicted']:.2f}: {found['observed']:.2f} ({found['low']:.2f} to "
-        f"{found['high']:.2f})"
+        f"{found['predicted']:.2f} predicted, {found['observed']:.2f} observed "
+        f"({found['low']:.2f} to {found['high']:.2f})"
         for found in curve
     )
 

@@ -191,11 +191,11 @@ def beyond_calibration_limit(figures: Mapping[str, float], limit: float) -> str 
     digits = 3
     while digits < 9 and f"{error:.{digits}f}" == f"{limit:.{digits}f}":
         digits += 1
-    sentence = f"calibration error {error:.{digits}f} is above {limit:.{digits}f}"
+    sentence = f"calibration error {error:.{digits}f} is above {limit:.{digits}f} (max_ece"
     if "calibration_error_low" not in figures:
-        return sentence
+        return f"{sentence}; of bins, which grows with noise)"
     low, high = figures["calibration_error_low"], figures["calibration_error_high"]
-    return f"{sentence} (95 % interval {low:.3f} to {high:.3f} at this number of images)"
+    return f"{sentence}; 95 % interval {low:.3f} to {high:.3f} on this number of images)"
 
 
 def _wald(value: float, influence: Array, member: npt.NDArray[np.integer]) -> Figure:

@@ -13,6 +13,14 @@ from busi_search.models.registry import RegisteredVersion, open_registry
 TEST_FIGURES = "busi.test_figures"
 AGAINST_CHAMPION = "busi.against_champion"
 TEST_TAGS = ("auc", "aupr", "accuracy", "f1", "log_loss", "ece", "sensitivity", "specificity")
+# Not known of versions that were evaluated earlier, nor where the images say nothing of one.
+CALIBRATION_TAGS = (
+    "calibration_intercept",
+    "calibration_slope",
+    "observed_expected",
+    "calibration_error",
+    "ece_if_calibrated",
+)
 
 
 def log_evaluation(
@@ -33,17 +41,17 @@ def log_evaluation(
         predictions: probabilities by image name.
     """
     client = open_registry(home)
-    figures = report["test"]
-    tags = {f"busi.test_{name}": f"{figures[name]:.4f}" for name in TEST_TAGS}
-    tags[TEST_FIGURES] = json.dumps({name: figures[name] for name in TEST_TAGS})
-    tags["busi.test_auc_ci95"] = " to ".join(f"{value:.4f}" for value in figures["auc_ci95"])
+    figures = _known_figures(report["test"])
+    tags = {f"busi.test_{name}": f"{found:.4f}" for name, found in figures.items()}
+    tags[TEST_FIGURES] = json.dumps(figures | _error_limits(report["test"]))
+    tags["busi.test_auc_ci95"] = " to ".join(f"{value:.4f}" for value in report["test"]["auc_ci95"])
     tags["busi.test_openings"] = str(report["openings"])
     if "against_champion" in report:
         tags[AGAINST_CHAMPION] = json.dumps(report["against_champion"])
     for key, value in tags.items():
         client.set_model_version_tag(version.name, version.version, key, value)
-    for name in TEST_TAGS:
-        client.log_metric(version.run_id, f"test_{name}", figures[name])
+    for name, found in figures.items():
+        client.log_metric(version.run_id, f"test_{name}", found)
     with tempfile.TemporaryDirectory() as folder:
         for name, content in (
             (_report_name(version), report),
@@ -58,7 +66,8 @@ def evaluated_figures(home: Home, version: RegisteredVersion) -> dict[str, float
     """Return what a version scored on the sealed test, in full precision; None: not evaluated.
 
     Returns:
-        Every name of ``TEST_TAGS``.
+        Every name of ``TEST_TAGS``; of ``CALIBRATION_TAGS`` those that are known, and with
+        ``calibration_error`` the limits of its interval, ``calibration_error_low`` and ``_high``.
     """
     if TEST_FIGURES in version.tags:
         return dict(json.loads(version.tags[TEST_FIGURES]))
@@ -74,7 +83,19 @@ def evaluated_figures(home: Home, version: RegisteredVersion) -> dict[str, float
         except (MlflowException, OSError):
             return None
         report = json.loads(Path(path).read_text(encoding="utf-8"))
-    return {name: float(report["test"][name]) for name in TEST_TAGS}
+    return _known_figures(report["test"]) | _error_limits(report["test"])
+
+
+def _known_figures(test: Mapping[str, Any]) -> dict[str, float]:
+    known = [name for name in CALIBRATION_TAGS if test.get(name) is not None]
+    return {name: float(test[name]) for name in (*TEST_TAGS, *known)}
+
+
+def _error_limits(test: Mapping[str, Any]) -> dict[str, float]:
+    if test.get("calibration_error") is None:
+        return {}
+    low, high = test["calibration_error_ci95"]
+    return {"calibration_error_low": float(low), "calibration_error_high": float(high)}
 
 
 def _report_name(version: RegisteredVersion) -> str:

@@ -13,6 +13,7 @@ from busi_search.home import Home
 from busi_search.models.evaluations import log_evaluation
 from busi_search.models.predict import Classifier, load_champion
 from busi_search.models.registry import RegisteredVersion, current_champion, find_version
+from busi_search.release.calibration_figures import CALIBRATION_FIGURES
 from busi_search.release.comparison import AgainstChampion, paired_difference
 from busi_search.release.figures import TestFigures, compute_test_figures
 from busi_search.search.context import StudyContext, reopen_study
@@ -166,7 +167,8 @@ def _record(
     """Write the figures into the ledger, the model version's tags and the study run."""
     printed = report.figures.to_json()
     names = ("num_images", "auc", "auc_ci95", "accuracy", "sensitivity", "specificity")
-    short = {name: printed[name] for name in names}
+    calibration = [key for n in CALIBRATION_FIGURES for key in (n, f"{n}_ci95")]
+    short = {name: printed[name] for name in (*names, *calibration, "calibration_curve")}
     ledger = ledger_path(home, context.name)
     who = {"version": report.version.version, "partition": context.partition.digest()}
     append_to_ledger(ledger, "figures", {**who, **short})

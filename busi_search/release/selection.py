@@ -8,7 +8,12 @@ import numpy.typing as npt
 from optuna.trial import FrozenTrial, TrialState
 
 from busi_search.release.pruned_trials import fill_pruned
-from busi_search.search.store.records import main_value, standard_error, stored_costs
+from busi_search.search.store.records import (
+    known_folds,
+    main_value,
+    objective_value,
+    standard_error,
+)
 from busi_search.spec import COSTS, MINIMISED_METRICS, StudySection
 from busi_search.training.weighted_metrics import fold_mean_metric, group_weights
 
@@ -196,22 +201,22 @@ def choice_rule(
 ) -> tuple[npt.NDArray[np.float64] | None, float]:
     """Return the costs of the trials and how much worse than the best the choice may be.
 
-    Pruned trials have costs, too; at least one trial is complete.
+    Pruned trials have costs, too: a metric is the mean over the folds that they finished, at least
+    one each. At least one trial is complete.
     """
     if section.winner == "best":
         return None, 0.0
     index = 1 if section.further_objectives else None
     sign = 1.0 if index is None or section.directions[index] == "minimize" else -1.0
     name = section.objectives[index] if index else COSTS[0]
-    costs = [
-        sign * (stored_costs(trial)[name] if name in COSTS else trial.values[1]) for trial in trials
-    ]
+    costs = [sign * objective_value(trial, known_folds(trial), name) for trial in trials]
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     better = max if section.direction == "maximize" else min
     best = better(complete, key=lambda trial: trial.values[0])
     tolerance = standard_error(best)
     assert tolerance is not None, "every complete trial has one"
-    return np.array(costs, dtype=np.float64), tolerance
+    # What has no finite cost (a class is absent from a fold) is never the cheapest.
+    return np.nan_to_num(np.array(costs, dtype=np.float64), nan=np.inf), tolerance
 
 
 def pareto_front(trials: Sequence[FrozenTrial], section: StudySection) -> list[FrozenTrial]:

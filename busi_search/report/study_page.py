@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 from optuna.trial import TrialState
 
-from busi_search.release.descriptions import PHANTOM_WARNING
+from busi_search.release.descriptions import PHANTOM_WARNING, shown_estimates
 from busi_search.release.winner import Winner
 from busi_search.report.gallery import find_twins, make_gallery
 from busi_search.report.importance import NO_IMPORTANCES
@@ -79,6 +79,7 @@ def render_report(
         phantom_warning=PHANTOM_WARNING,
         winner=winner,
         objective=context.spec.study.objective,
+        estimates=shown_estimates(winner.estimates, context.spec.study.metric),
         num_finished=len(finished),
         num_pruned=sum(trial.state == TrialState.PRUNED for trial in trials),
         num_failed=sum(trial.state == TrialState.FAIL for trial in trials),

@@ -64,9 +64,10 @@ class StudySection(Strict):
     objective: Annotated[str, WithJsonSchema(_OBJECTIVE_SCHEMA)] = "cv_auc"
     """What the search optimises: a metric, averaged over the validation folds.
 
-    `cv_log_loss`, `cv_brier` and `cv_ece` are minimised, all others maximised. A list makes the
-    search a multi-objective one: its first entry is a metric, and further ones may also be
-    `num_parameters` or `latency_ms` (milliseconds for one image), which are minimised.
+    `cv_log_loss`, `cv_brier` and `cv_ece` are minimised, all others maximised. `cv_ece` is mostly
+    noise with few images; `cv_log_loss` and `cv_brier` judge calibration without its bias. A list
+    makes the search a multi-objective one: its first entry is a metric, and further ones may also
+    be `num_parameters` or `latency_ms` (milliseconds for one image), which are minimised.
 
     Default: the AUC judges a trial by the order of all images; accuracy changes in steps of one
     image, so that trials tie.
@@ -326,7 +327,11 @@ class Gate(Strict):
     """
 
     max_ece: float | None = Field(default=None, ge=0, le=1)
-    """Largest expected calibration error with which a candidate may become champion.
+    """Largest calibration error with which a candidate may become champion.
+
+    It is compared with `calibration_error`, the root mean square distance of the malignant
+    probability and frequency without the part of noise, not with the binned `ece`. With 120 test
+    images this figure has a standard deviation of about 0.06.
 
     Unit: a probability.
     Default: no limit; the right one depends on how the probabilities are used.

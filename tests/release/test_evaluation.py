@@ -29,6 +29,7 @@ from busi_search.release.figures import compute_test_figures
 from busi_search.release.gate import beyond_limits, promote_after_evaluation, study_gate
 from busi_search.release.leak_gap import measure_leak_gap
 from busi_search.release.replay import replay_trial
+from busi_search.report.study_view import study_page
 from busi_search.run import StudyResult, run_study
 from busi_search.search.context import StudyContext
 from busi_search.search.fold_result import FoldResult
@@ -69,14 +70,29 @@ def test_every_opening_is_counted_and_the_figures_are_kept(busi_home: Home) -> N
     assert report.openings == before + 1 == num_openings(ledger)
     figures = report.to_json()["test"]
     assert figures["num_images"] == sum(map(sum, figures["confusion"]))
-    for name in ("auc", "accuracy", "sensitivity", "ece"):
+    for name in ("auc", "accuracy", "sensitivity", "ece", "calibration_error"):
         low, high = figures[f"{name}_ci95"]
-        assert low <= figures[name] <= high or name == "ece"
+        assert low <= figures[name] <= high
     assert "test_without_twins" not in report.to_json()
     assert report.openings == evaluate_sealed_test(busi_home, "busi").openings - 1
     client = MlflowClient(busi_home.tracking_uri, registry_uri=busi_home.tracking_uri)
     version = registry.find_version(busi_home, "candidate")
     assert float(version.tags["busi.test_auc"]) == pytest.approx(figures["auc"], abs=1e-4)
+    kept = evaluations.evaluated_figures(busi_home, version)
+    assert kept is not None
+    assert kept["calibration_slope"] == figures["calibration_slope"]
+    limits = [kept["calibration_error_low"], kept["calibration_error_high"]]
+    assert limits == figures["calibration_error_ci95"]
+    logged = client.get_run(version.run_id).data.metrics
+    assert logged["test_calibration_error"] == figures["calibration_error"]
+    # The page draws the curve of the test, and says what the ledger has of it.
+    page = study_page(busi_home, "busi")
+    assert f"sealed test, version {version.version}" in page
+    assert f"Calibration: intercept {figures['calibration_intercept']:.2f}" in page
+    # An evaluation from before these figures were there.
+    old = {name: kept[name] for name in evaluations.TEST_TAGS}
+    tags = version.tags | {evaluations.TEST_FIGURES: json.dumps(old)}
+    assert evaluations.evaluated_figures(busi_home, replace(version, tags=tags)) == old
     path = client.download_artifacts(version.run_id, "test_ledger.json")
     assert json.loads(Path(path).read_text()) == read_ledger(ledger)
 

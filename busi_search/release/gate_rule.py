@@ -116,7 +116,7 @@ def _calibration_error(figures: Mapping[str, float]) -> float:
 
 def _calibration_noise(num_images: float) -> float:
     """Return about what error of bins a perfectly calibrated model has (benchmarks/gate.py)."""
-    return 0.07 * math.sqrt(60 / num_images)
+    return 0.78 / math.sqrt(num_images)
 
 
 def _apart(value: float, relation: str, limit: float) -> str:

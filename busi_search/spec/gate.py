@@ -24,7 +24,7 @@ class Gate(Strict):
     """One-sided confidence of the lower bounds that `max_auc_drop` and `min_auc` ask for.
 
     With 0.5 the point estimates decide: ten candidates in a row that are 0.02 worse each then cost
-    0.04 of true AUC on 120 test images, with 0.95 less than 0.01.
+    0.03 of true AUC on 120 test images, with 0.95 less than 0.01.
 
     Unit: a probability.
     Default: simulated (`benchmarks/gate.py`).
@@ -63,8 +63,8 @@ class Gate(Strict):
     max_ece: float | None = Field(default=None, ge=0, le=1)
     """Largest expected calibration error with which a candidate may become champion.
 
-    The error as found decides. On few images a perfectly calibrated model has one too: about 0.07
-    on 60 images, 0.05 on 120.
+    The error as found decides. On few images a perfectly calibrated model has one too: about 0.10
+    on 60 images, 0.07 on 120 (`benchmarks/gate.py`).
 
     Unit: a probability.
     Default: no limit; the right one depends on how the probabilities are used.

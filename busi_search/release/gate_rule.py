@@ -78,7 +78,7 @@ def beyond_limits(figures: Mapping[str, float], gate: Gate) -> list[str]:
         )
     if sensitivity < gate.min_sensitivity:
         refusals.append(
-            f"its sensitivity at the operating point, "
+            f"its sensitivity at the operating point: "
             f"{_apart(sensitivity, 'is below', gate.min_sensitivity)} (min_sensitivity)"
         )
     error = _calibration_error(figures)

@@ -267,5 +267,6 @@ def show_test_report(report: "TestReport") -> None:
         f"{report.openings} time(s). Sensitivity and specificity are of "
         f"'{report.figures.positive_class}' at the operating point fixed before."
     )
-    if report.against_champion is not None:
-        err.print(f"against the champion: {report.against_champion.to_json()}", markup=False)
+    for compared in (report.against_champion, report.against_best_champion):
+        if compared is not None:
+            err.print(compared.to_text(), markup=False)

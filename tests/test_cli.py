@@ -157,8 +157,17 @@ def test_from_a_folder_of_images_to_a_prediction(busi_folder: Path, tmp_path: Pa
 
     image = busi_folder / "Dataset_BUSI_with_GT" / "benign" / "benign (1).png"
     assert call_here(*home, "predict", image).returncode == 2  # no champion yet
-    promoted = json.loads(call_here(*home, "promote", "--json").stdout)
+    # One epoch on 37 images: what it scores is chance's, so the floor is taken away.
+    refused = call_here(*home, "promote", "--min-auc", "1", "--json")
+    assert refused.returncode == 3
+    asked = json.loads(refused.stdout)
+    assert asked["decision"] == "refused"
+    assert asked["evidence"]["openings"] == 1
+    no_floor = ("--min-auc", "0", "--min-sensitivity", "0")
+    promoted = json.loads(call_here(*home, "promote", *no_floor, "--json").stdout)
     assert promoted["decision"] == "promoted"
+    assert promoted["evidence"]["best_champion"] is None
+    assert promoted["notes"]
     answer = json.loads(call_here(*home, "predict", image, "--json").stdout)
     (prediction,) = answer["predictions"]
     assert answer["model"]["version"] == "1"

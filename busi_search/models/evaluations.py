@@ -12,6 +12,7 @@ from busi_search.models.registry import RegisteredVersion, open_registry
 # Tag of a version: its test figures in full precision, as JSON; the tags beside it are to be read.
 TEST_FIGURES = "busi.test_figures"
 AGAINST_CHAMPION = "busi.against_champion"
+AGAINST_BEST = "busi.against_best_champion"
 TEST_TAGS = ("auc", "aupr", "accuracy", "f1", "log_loss", "ece", "sensitivity", "specificity")
 # Not known of versions that were evaluated earlier, nor where the images say nothing of one.
 CALIBRATION_TAGS = (
@@ -43,11 +44,12 @@ def log_evaluation(
     client = open_registry(home)
     figures = _known_figures(report["test"])
     tags = {f"busi.test_{name}": f"{found:.4f}" for name, found in figures.items()}
-    tags[TEST_FIGURES] = json.dumps(figures | _error_limits(report["test"]))
+    tags[TEST_FIGURES] = json.dumps(_kept_figures(report["test"]))
     tags["busi.test_auc_ci95"] = " to ".join(f"{value:.4f}" for value in report["test"]["auc_ci95"])
     tags["busi.test_openings"] = str(report["openings"])
-    if "against_champion" in report:
-        tags[AGAINST_CHAMPION] = json.dumps(report["against_champion"])
+    for tag in (AGAINST_CHAMPION, AGAINST_BEST):
+        if tag.removeprefix("busi.") in report:
+            tags[tag] = json.dumps(report[tag.removeprefix("busi.")])
     for key, value in tags.items():
         client.set_model_version_tag(version.name, version.version, key, value)
     for name, found in figures.items():
@@ -55,35 +57,67 @@ def log_evaluation(
     with tempfile.TemporaryDirectory() as folder:
         for name, content in (
             (_report_name(version), report),
-            (f"test_predictions_v{version.version}.json", predictions),
+            (_predictions_name(version), predictions),
             ("test_ledger.json", list(ledger)),
         ):
             (Path(folder) / name).write_text(json.dumps(content, indent=1), encoding="utf-8")
         client.log_artifacts(version.run_id, folder)
 
 
+def _kept_figures(figures: Mapping[str, Any]) -> dict[str, float]:
+    """Take from the figures of a report what the gate asks for."""
+    low, high = figures["auc_ci95"]
+    of_positive = figures["per_class"][figures["positive_class"]]
+    return {
+        **_known_figures(figures),
+        **_error_limits(figures),
+        "auc_low": low,
+        "auc_high": high,
+        "num_images": figures["num_images"],
+        "num_positive": of_positive["num_images"],
+    }
+
+
 def evaluated_figures(home: Home, version: RegisteredVersion) -> dict[str, float] | None:
     """Return what a version scored on the sealed test, in full precision; None: not evaluated.
 
     Returns:
-        Every name of ``TEST_TAGS``; of ``CALIBRATION_TAGS`` those that are known, and with
-        ``calibration_error`` the limits of its interval, ``calibration_error_low`` and ``_high``.
+        Every name of ``TEST_TAGS``, the limits ``auc_low`` and ``auc_high`` of the AUC's 95 %
+        interval, and ``num_images`` and ``num_positive``: test images, malignant ones; of
+        ``CALIBRATION_TAGS`` those that are known, and with ``calibration_error`` the limits of its
+        interval, ``calibration_error_low`` and ``_high``.
     """
-    if TEST_FIGURES in version.tags:
-        return dict(json.loads(version.tags[TEST_FIGURES]))
+    kept = dict(json.loads(version.tags.get(TEST_FIGURES, "{}")))
+    if "num_images" in kept:
+        return kept
     if "busi.test_auc" not in version.tags:
         return None
-    # Evaluated before versions had the tag: the report beside it is as exact.
+    # Evaluated before versions had all of this in the tag: the report beside it is as exact.
+    report = _artifact(home, version, _report_name(version))
+    return None if report is None else _kept_figures(report["test"])
+
+
+def stored_predictions(home: Home, version: RegisteredVersion) -> dict[str, list[float]] | None:
+    """Return what a version answered when the sealed test was opened for it; None: not kept.
+
+    Returns:
+        Probabilities of the C classes by image name.
+    """
+    found: dict[str, list[float]] | None = _artifact(home, version, _predictions_name(version))
+    return found
+
+
+def _artifact(home: Home, version: RegisteredVersion, name: str) -> Any:
+    """Return a JSON artifact of a version's run; None if it is not there."""
     from mlflow.exceptions import MlflowException
 
     client = open_registry(home)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            path = client.download_artifacts(version.run_id, _report_name(version), folder)
+            path = client.download_artifacts(version.run_id, name, folder)
         except (MlflowException, OSError):
             return None
-        report = json.loads(Path(path).read_text(encoding="utf-8"))
-    return _known_figures(report["test"]) | _error_limits(report["test"])
+        return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def _known_figures(test: Mapping[str, Any]) -> dict[str, float]:
@@ -100,3 +134,7 @@ def _error_limits(test: Mapping[str, Any]) -> dict[str, float]:
 
 def _report_name(version: RegisteredVersion) -> str:
     return f"test_report_v{version.version}.json"
+
+
+def _predictions_name(version: RegisteredVersion) -> str:
+    return f"test_predictions_v{version.version}.json"

@@ -7,14 +7,14 @@ import numpy as np
 import numpy.typing as npt
 
 from busi_search.data.ledger import append_to_ledger, ledger_path, num_openings, read_ledger
-from busi_search.data.sealed import open_sealed_test
+from busi_search.data.sealed import SealedTest, open_sealed_test
 from busi_search.errors import InputError
 from busi_search.home import Home
-from busi_search.models.evaluations import log_evaluation
-from busi_search.models.predict import Classifier, load_champion
-from busi_search.models.registry import RegisteredVersion, current_champion, find_version
+from busi_search.models.evaluations import log_evaluation, stored_predictions
+from busi_search.models.predict import load_champion
+from busi_search.models.registry import RegisteredVersion, find_version
 from busi_search.release.calibration_figures import CALIBRATION_FIGURES
-from busi_search.release.comparison import AgainstChampion, paired_difference
+from busi_search.release.comparison import AgainstChampion, paired_difference, rivals
 from busi_search.release.figures import TestFigures, compute_test_figures
 from busi_search.search.context import StudyContext, reopen_study
 from busi_search.search.store.open import find_study
@@ -32,6 +32,7 @@ class TestReport:
         figures_without_twins: of the images without a near-duplicate in the development part;
             None where there are no twins.
         against_champion: paired comparison with the champion on the same images, or None.
+        against_best_champion: the same with the best champion so far, where that is another one.
     """
 
     # Not a test, whatever its name begins with.
@@ -42,6 +43,7 @@ class TestReport:
     figures: TestFigures
     figures_without_twins: TestFigures | None
     against_champion: AgainstChampion | None
+    against_best_champion: AgainstChampion | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as ``busi-search evaluate --json`` prints it."""
@@ -58,6 +60,8 @@ class TestReport:
             result["test_without_twins"] = self.figures_without_twins.to_json()
         if self.against_champion is not None:
             result["against_champion"] = self.against_champion.to_json()
+        if self.against_best_champion is not None:
+            result["against_best_champion"] = self.against_best_champion.to_json()
         return result
 
 
@@ -114,47 +118,62 @@ def evaluate_sealed_test(home: Home, study_name: str, *, version: str | None = N
         )
 
     everyone = np.ones(len(test.labels), dtype=bool)
-    against = _against_champion(home, context, classifier, chosen, probabilities)
+    others = rivals(home, chosen)
+    against = [_against(home, context, rival, test, probabilities) for rival in others]
     without = figures(~test.has_twin) if test.has_twin.any() else None
-    report = TestReport(chosen, num_openings(ledger), figures(everyone), without, against)
+    report = TestReport(
+        chosen,
+        num_openings(ledger),
+        figures(everyone),
+        without,
+        against_champion=against[-1] if against else None,
+        against_best_champion=against[0] if len(against) > 1 else None,
+    )
     _record(home, context, report, probabilities, test.paths)
     return report
 
 
-def _against_champion(
+def _against(
     home: Home,
     context: StudyContext,
-    classifier: Classifier,
-    chosen: RegisteredVersion,
+    rival: RegisteredVersion,
+    test: SealedTest,
     probabilities: npt.NDArray[np.float32],
-) -> AgainstChampion | None:
-    """Compare with the champion, if it never saw these test images either."""
-    champion = current_champion(home, name=chosen.name)
-    if champion is None or champion.version == chosen.version:
-        return None
-    if champion.tags.get("busi.partition") != context.partition.digest():
+) -> AgainstChampion:
+    """Compare with another version, if it never saw these test images either."""
+    if rival.tags.get("busi.partition") != context.partition.digest():
         return AgainstChampion(
-            champion.version,
+            rival.version,
             "the champion was made on another division or other data; it may have been "
             "trained on these test images",
         )
-    other = load_champion(home, f"models:/{champion.name}/{champion.version}")
+    difference = paired_difference(
+        probabilities,
+        _answers_of(home, context, rival, test.paths),
+        test.labels,
+        test.groups,
+        positive=context.development.positive,
+    )
+    return AgainstChampion(rival.version, difference)
+
+
+def _answers_of(
+    home: Home, context: StudyContext, rival: RegisteredVersion, paths: tuple[str, ...]
+) -> npt.NDArray[np.floating]:
+    """Return (N, C) probabilities: as kept when a version was evaluated, or asked for now."""
+    kept = stored_predictions(home, rival)
+    if kept is not None and kept.keys() == set(paths):
+        return np.array([kept[path] for path in paths])
+    other = load_champion(home, f"models:/{rival.name}/{rival.version}")
     test = open_sealed_test(
         context.spec.dataset,
         context.partition,
         size_pixels=other.size_pixels,
         cache=home.cache,
         ledger=ledger_path(home, context.name),
-        reason={"study": context.name, "model": champion.name, "version": champion.version},
+        reason={"study": context.name, "model": rival.name, "version": rival.version},
     )
-    difference = paired_difference(
-        probabilities,
-        other.predict_pixels(test.images),
-        test.labels,
-        test.groups,
-        positive=context.development.positive,
-    )
-    return AgainstChampion(champion.version, difference)
+    return other.predict_pixels(test.images)
 
 
 def _record(
@@ -178,7 +197,8 @@ def _record(
         report=report.to_json(),
         ledger=read_ledger(ledger),
         predictions={
-            path: [round(float(p), 6) for p in row]
+            # Nine digits are all that a float32 has: the order of the images is kept exactly.
+            path: [float(f"{p:.9g}") for p in row]
             for path, row in zip(paths, probabilities, strict=True)
         },
     )

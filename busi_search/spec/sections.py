@@ -1,4 +1,4 @@
-"""The sections [study], [dataset] and [gate] of a study file."""
+"""The sections [study] and [dataset] of a study file."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -305,35 +305,3 @@ class DatasetSection(Strict):
                 'test = "official" needs source = "medmnist": it has a split of its own'
             )
         return self
-
-
-class Gate(Strict):
-    """What a candidate must hold on the sealed test to become champion."""
-
-    max_auc_drop: float = Field(default=0.02, ge=0, le=1)
-    """How far the candidate's AUC may lie below the champion's.
-
-    Unit: AUC.
-    Default: a plain choice; a smaller difference lies within chance on a hundred test images.
-    Example: max_auc_drop = 0.01
-    """
-
-    min_sensitivity: float | None = Field(default=None, ge=0, le=1)
-    """Lowest sensitivity at the operating point with which a candidate may become champion.
-
-    Unit: a share of the malignant images.
-    Default: no limit; the right one depends on the clinic.
-    Example: min_sensitivity = 0.9
-    """
-
-    max_ece: float | None = Field(default=None, ge=0, le=1)
-    """Largest calibration error with which a candidate may become champion.
-
-    It is compared with `calibration_error`, the root mean square distance of the malignant
-    probability and frequency without the part of noise, not with the binned `ece`. With 120 test
-    images this figure has a standard deviation of about 0.06.
-
-    Unit: a probability.
-    Default: no limit; the right one depends on how the probabilities are used.
-    Example: max_ece = 0.1
-    """

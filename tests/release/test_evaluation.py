@@ -16,7 +16,7 @@ from busi_search.data.sources import load_dataset
 from busi_search.errors import BusiSearchError, GateRefused, InputError
 from busi_search.home import Home, open_home
 from busi_search.models import evaluations, registry
-from busi_search.release import replay
+from busi_search.release import evaluation, replay
 from busi_search.release.calibration import (
     apply_temperature,
     choose_operating_point,
@@ -26,7 +26,8 @@ from busi_search.release.comparison import paired_difference
 from busi_search.release.delong import delong_interval
 from busi_search.release.evaluation import evaluate_sealed_test
 from busi_search.release.figures import compute_test_figures
-from busi_search.release.gate import beyond_limits, promote_after_evaluation, study_gate
+from busi_search.release.gate import promote_after_evaluation, study_gate
+from busi_search.release.gate_rule import beyond_limits
 from busi_search.release.leak_gap import measure_leak_gap
 from busi_search.release.replay import replay_trial
 from busi_search.report.study_view import study_page
@@ -152,30 +153,42 @@ def test_the_gate(busi_home: Home) -> None:
         promote_after_evaluation(busi_home, gate=Gate.model_construct(min_sensitivity=1.01))
     with pytest.raises(GateRefused, match="calibration"):
         promote_after_evaluation(busi_home, gate=Gate.model_construct(max_ece=-1.0))
+    with pytest.raises(GateRefused, match="min_auc"):
+        promote_after_evaluation(busi_home, gate=Gate(min_auc=1))
     assert registry.current_champion(busi_home) is None
     assert study_gate(busi_home, "busi") == Gate() == study_gate(busi_home, "absent")
-    assert promote_after_evaluation(busi_home).decision == "promoted"
+    no_floor = Gate(min_auc=0, min_sensitivity=0, max_openings=99)
+    first_decision = promote_after_evaluation(busi_home, gate=no_floor)
+    assert first_decision.decision == "promoted"
+    assert first_decision.evidence["best_champion"] is None
     champion = registry.current_champion(busi_home)
     path = MlflowClient(busi_home.tracking_uri).download_artifacts(
         champion.run_id, "promotion_v1.json"
     )
     record = json.loads(Path(path).read_text())
     assert record["previous_champion"] is None
+    assert record["limits"]["max_openings"] == 99
+    assert record["evidence"] == first_decision.evidence
     assert {"weights_sha256", "fingerprint", "code_version", "promoted_by", "promoted_at",
             "test_auc"} <= set(record)  # fmt: skip
     client = MlflowClient(busi_home.tracking_uri, registry_uri=busi_home.tracking_uri)
     mlflow.set_tracking_uri(busi_home.tracking_uri)  # where MLflow looks for the source
     first = registry.find_version(busi_home, "1")
     source = client.get_model_version(registry.MODEL_NAME, "1").source
-    kept = {k: v for k, v in first.tags.items() if not k.startswith("busi.test")}
+    never = ("busi.test", "busi.promot")
+    kept = {k: v for k, v in first.tags.items() if not k.startswith(never)}
     for _ in range(2):
         client.create_model_version(registry.MODEL_NAME, source, run_id=first.run_id, tags=kept)
-    # The same model again: no difference on the same images, so the gate agrees.
-    decision = promote_after_evaluation(busi_home, version="2")
+    # The same model again: no difference on the same images, so the gate agrees. What the champion
+    # answered is kept: the test is opened once.
+    ledger = ledger_path(busi_home, "busi")
+    before = num_openings(ledger)
+    decision = promote_after_evaluation(busi_home, version="2", gate=no_floor)
     assert decision.decision == "promoted"
+    assert num_openings(ledger) == before + 1 == decision.evidence["openings"]
     compared = json.loads(registry.find_version(busi_home, "2").tags["busi.against_champion"])
-    assert compared["auc_difference"] == 0
-    # A worse one is refused with its figures.
+    assert compared["auc_difference"] == 0 == compared["standard_error"]
+    # A worse one is refused with its figures, and so is one whose test is spent.
     worse = {"champion": "2", "comparable": True, "auc_difference": -0.1, "ci95": [-0.2, -0.01],
              "probability_worse": 0.98}  # fmt: skip
     client.set_model_version_tag(registry.MODEL_NAME, "3", "busi.against_champion",
@@ -184,26 +197,51 @@ def test_the_gate(busi_home: Home) -> None:
         if key.startswith("busi.test"):
             client.set_model_version_tag(registry.MODEL_NAME, "3", key, value)
     with pytest.raises(GateRefused, match=r"-0\.100"):
-        promote_after_evaluation(busi_home, version="3")
+        promote_after_evaluation(busi_home, version="3", gate=no_floor)
+    with pytest.raises(GateRefused, match="it is spent") as refused:
+        promote_after_evaluation(
+            busi_home, version="3", gate=no_floor.model_copy(update={"max_openings": 1})
+        )
+    assert refused.value.evidence["margin"] == 0
     assert registry.current_champion(busi_home).version == "2"
 
 
+def test_a_champion_whose_answers_were_not_kept_is_asked_again(
+    busi_home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Version 2 is the champion, from the test before; version 3 is the same model."""
+    ledger = ledger_path(busi_home, "busi")
+    before = num_openings(ledger)
+    monkeypatch.setattr(evaluation, "stored_predictions", lambda *_: None)
+    report = evaluate_sealed_test(busi_home, "busi", version="3")
+    assert report.openings == before + 2
+    assert report.against_champion is not None
+    assert report.against_champion.champion == "2"
+    assert report.against_champion.found.auc == 0
+
+
 def test_the_gate_decides_on_all_digits(busi_home: Home) -> None:
-    figures = {"sensitivity": 0.89996, "ece": 0.100001}
+    figures = {"sensitivity": 0.89996, "ece": 0.100001, "auc": 0.9, "auc_low": 0.84,
+               "auc_high": 0.95, "num_images": 120}  # fmt: skip
     limits = Gate(min_sensitivity=0.9, max_ece=0.1)
     assert beyond_limits(figures, limits) == [
-        "sensitivity 0.89996 is below 0.90000",
-        "calibration error 0.100001 is above 0.100000",
+        "its sensitivity at the operating point: 0.89996 is below 0.90000 (min_sensitivity)",
+        "calibration error 0.100001 is above 0.100000 (max_ece; on 120 images that of a perfectly "
+        "calibrated model reads about 0.07)",
     ]
-    assert beyond_limits({"sensitivity": 0.9, "ece": 0.1}, limits) == []
+    assert beyond_limits({**figures, "sensitivity": 0.9, "ece": 0.1}, limits) == []
     # What is stored has all digits, and so has what was stored before versions had that tag.
-    version = registry.find_version(busi_home, "candidate")
+    version = registry.find_version(busi_home, "1")
     exact = evaluations.evaluated_figures(busi_home, version)
     assert exact is not None
     assert exact["auc"] != round(exact["auc"], 4)
+    assert exact["num_positive"] < exact["num_images"]
     tags = {key: v for key, v in version.tags.items() if key != evaluations.TEST_FIGURES}
     assert evaluations.evaluated_figures(busi_home, replace(version, tags=tags)) == exact
     tags["busi.test_sensitivity"] = "1.0000"
+    assert evaluations.evaluated_figures(busi_home, replace(version, tags=tags)) == exact
+    old = {name: exact[name] for name in evaluations.TEST_TAGS}
+    tags[evaluations.TEST_FIGURES] = json.dumps(old)
     assert evaluations.evaluated_figures(busi_home, replace(version, tags=tags)) == exact
     assert evaluations.evaluated_figures(busi_home, replace(version, tags={})) is None
 

@@ -1,8 +1,8 @@
 """Simulated searches whose truth is known, each kind by a generator of its own.
 
-A trial's score for an image and a class is a signal, a difficulty that all trials share, luck that a
-family of similar trials shares, and luck of its own; all of them have a part that is the same in all
-images of a group. A trial's truth is its figure on a million new images: a function of its signal.
+A trial's score for an image and a class is a signal, a difficulty that all trials share, luck that
+a family of similar trials shares, and luck of its own; each of them has a part that is the same in
+all images of a group. A trial's truth is its figure on 320,000 new images.
 """
 
 from dataclasses import dataclass, field, replace
@@ -82,9 +82,7 @@ TUNING = {
     "three classes, F1": Scenario(
         500, 40, "f1", 0.3, signal=2.5, shares=THREE_CLASSES, fold_shares=FIVE
     ),
-    "groups, F1": Scenario(
-        600, 40, "f1", 0.2, 2.5, THREE_CLASSES, largest_group=12, within=0.8
-    ),
+    "groups, F1": Scenario(600, 40, "f1", 0.2, 2.5, THREE_CLASSES, largest_group=12, within=0.8),
     "log loss": Scenario(400, 40, "log_loss", 0.3),
     "adaptive": Scenario(400, 60, spread=0.3, fold_shares=FIVE, adaptive=True, chance=0.3),
 }
@@ -100,9 +98,7 @@ CHECK = {
     "three classes, F1": Scenario(
         700, 60, "f1", 0.2, signal=3.0, shares=THREE_CLASSES, fold_shares=FIVE
     ),
-    "groups, F1": Scenario(
-        780, 60, "f1", 0.1, 3.0, THREE_CLASSES, largest_group=12, within=0.6
-    ),
+    "groups, F1": Scenario(780, 60, "f1", 0.1, 3.0, THREE_CLASSES, largest_group=12, within=0.6),
     "three classes, AUC": Scenario(500, 60, spread=0.2, shares=THREE_CLASSES, fold_shares=FIVE),
     "log loss": Scenario(500, 60, "log_loss", 0.2, largest_group=6, within=0.5),
     "adaptive": Scenario(
@@ -115,8 +111,10 @@ def simulate(scenario: Scenario, rng: np.random.Generator) -> Search:
     """Return one search of a kind; images of folds that a pruned trial never saw are NaN."""
     groups = _groups(scenario, rng)
     num_groups, num_trials = groups[-1] + 1, scenario.num_trials
-    # A group has one label.
-    label_of = rng.choice(len(scenario.shares), num_groups, p=scenario.shares)
+    # A group has one label. Two classes fall as they may; of three the rare one is never missing.
+    borders = np.cumsum(scenario.shares)[:-1]
+    even = (rng.permutation(num_groups) + 0.5) / num_groups
+    label_of = np.searchsorted(borders, rng.random(num_groups) if scenario.binary else even)
     labels = label_of[groups]
     families = np.arange(num_trials) // scenario.family
     shared = SHARED * _noise(scenario, groups, rng)
@@ -135,9 +133,7 @@ def simulate(scenario: Scenario, rng: np.random.Generator) -> Search:
         assert folds is not None
         done, _ = race(labels, probabilities, folds, scenario.chance)
         position = np.unique(folds, return_inverse=True)[1]
-        probabilities = np.where(
-            (position < done[:, None])[:, :, None], probabilities, np.nan
-        )
+        probabilities = np.where((position < done[:, None])[:, :, None], probabilities, np.nan)
     return Search(labels, probabilities, truth, groups, folds)
 
 
@@ -201,9 +197,7 @@ def _probabilities(
     return softmax(scores, axis=2)
 
 
-def _folds(
-    scenario: Scenario, groups: np.ndarray, label_of: np.ndarray
-) -> np.ndarray | None:
+def _folds(scenario: Scenario, groups: np.ndarray, label_of: np.ndarray) -> np.ndarray | None:
     """Return folds of the stated sizes, whole groups, each class spread over all."""
     if not scenario.fold_shares:
         return None
@@ -232,7 +226,9 @@ def _adaptive_signals(
             best = signals[scores.argmax()]
             step = scenario.spread * rng.normal() / 3
             signals[trial] = min(best + step, scenario.signal + scenario.spread)
-        rows = _probabilities(scenario, signals[trial : trial + 1], labels, noise[trial : trial + 1])
+        rows = _probabilities(
+            scenario, signals[trial : trial + 1], labels, noise[trial : trial + 1]
+        )
         scores[trial] = binary_auc(rows[0, :, 1], labels == 1)
     return signals
 

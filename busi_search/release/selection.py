@@ -1,5 +1,6 @@
 """Which trial wins, and what its score is worth after so many were tried."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,6 @@ from busi_search.search.store.records import main_value, standard_error, stored_
 from busi_search.spec import COSTS, MINIMISED_METRICS, StudySection
 from busi_search.training.weighted_metrics import (
     fold_mean_metric,
-    group_weights,
     leave_part_out_weights,
 )
 
@@ -23,10 +23,12 @@ Array = npt.NDArray[np.float64]
 # fewer images, and so a little worse than the search did; with more, the estimate is noisier
 # (measured: docs/explanation/honest-numbers.md).
 NUM_PARTS = 5
-# The chosen trial's own bootstrap knows neither that another might have been chosen nor that the
-# luck of the choice is itself an estimate; intervals widened by this cover as they should in
-# simulated searches (benchmarks/selection_bias.py).
-WIDENING = 1.1
+# The chosen trial's own error knows neither that another might have been chosen nor that the luck of
+# the choice is itself an estimate; intervals widened by this cover as they should in simulated
+# searches (benchmarks/selection_bias.py).
+WIDENING = 1.08
+NORMAL_97_5 = 1.96
+SMALLEST_LOSS = 1e-6
 
 
 @dataclass(frozen=True)
@@ -104,9 +106,9 @@ def bias_corrected_estimates(
     calibration error) stay comparable, and lose most of the bias that few images give them. One
     trial leaves no choice and is not corrected.
 
-    The interval is that of the chosen trial's own bootstrap, moved to the corrected value on the
-    logit scale (the log scale for losses), where such figures vary evenly, and ``WIDENING`` times
-    as wide where there was a choice.
+    The interval has the chosen trial's jackknife standard error, on the logit scale (the log scale
+    for losses), where such figures vary evenly, and is ``WIDENING`` times as wide where there was
+    a choice. It never reaches 0 or 1, except where the figure itself does.
 
     Args:
         labels: (N,) integers.
@@ -148,14 +150,14 @@ def bias_corrected_estimates(
     num_parts = min(NUM_PARTS, num_groups)
     # The first row is the data as it is: its best trial is the one the search reports.
     as_it_is = np.ones((1, num_images))
-    kept = leave_part_out_weights(
-        own_group,
-        strata=(labels, own_fold),
-        num_parts=num_parts,
-        num_resamples=num_bootstraps,
-        rng=rng,
-    )
-    resampled = group_weights(own_group, num_bootstraps=num_bootstraps, rng=rng)
+
+    def partitions(*strata: npt.NDArray[np.integer]) -> Array:
+        return leave_part_out_weights(
+            own_group, strata=strata, num_parts=num_parts, num_resamples=num_bootstraps, rng=rng
+        )
+
+    # For the choice, each class is spread evenly; for the error, its share varies as it may.
+    kept, kept_for_error = partitions(labels, own_fold), partitions(own_fold)
 
     def scores(metric: str, weights: Array, trials: Sequence[int]) -> Array:
         rows = [
@@ -189,9 +191,10 @@ def bias_corrected_estimates(
             left_out = num_parts * whole[chosen[1:]] - (num_parts - 1) * inside
             value = float(np.mean(left_out[np.isfinite(left_out)]))
             value = max(value, 0.0) if metric in MINIMISED_METRICS else min(max(value, 0.0), 1.0)
-        own = scores(metric, resampled, [winner])[0]
+        own = scores(metric, kept_for_error, [winner])[0]
+        error = math.sqrt((num_parts - 1) * np.var(own[np.isfinite(own)]))
         width = WIDENING if num_trials > 1 else 1.0
-        low, high = _interval(value, own[np.isfinite(own)], metric, width, num_groups)
+        low, high = _interval(value, naive, width * error, metric, num_groups)
         estimates[metric] = Estimate(value=value, low=low, high=high, naive=naive)
     return estimates
 
@@ -270,21 +273,18 @@ def choose_trial(
 
 
 def _interval(
-    value: float, own: Array, metric: str, width: float, num_groups: int
+    value: float, naive: float, error: float, metric: str, num_groups: int
 ) -> tuple[float, float]:
-    """Return the interval around ``value`` with ``width`` times the spread of ``own``."""
+    """Return the 95 % interval around ``value``; ``error`` is the standard error of ``naive``."""
     if metric in MINIMISED_METRICS:
-        spread = np.log(np.maximum(own, 1e-6))
-        shifts = width * np.quantile(spread - spread.mean(), [0.025, 0.975])
-        low, high = np.maximum(value, 1e-6) * np.exp(shifts)
-        return float(low), float(high)
-    if np.ptp(own) == 0:
-        # Perfect in every resample: the exact binomial bound for n of n (Clopper and Pearson 1934).
+        factor = math.exp(NORMAL_97_5 * error / max(naive, SMALLEST_LOSS))
+        return value / factor, max(value, SMALLEST_LOSS) * factor
+    if error < 1e-12 and naive in (0.0, 1.0):
+        # No mistake in any group: the exact binomial bound (Clopper and Pearson 1934).
         bound = 0.025 ** (1 / num_groups)
-        return (value * bound, value) if value > 0.5 else (value, value + (1 - value) * (1 - bound))
-    # Half a group more on either side, as where counts are small: no figure is infinitely far away.
-    spread = logit((own * num_groups + 0.5) / (num_groups + 1))
-    shifts = width * np.quantile(spread - spread.mean(), [0.025, 0.975])
-    centre = logit(np.clip(value, 0.5 / num_groups, 1 - 0.5 / num_groups))
-    low, high = expit(centre + shifts)
+        return (bound * value, value) if naive == 1.0 else (value, 1 - bound * (1 - value))
+    # No nearer to 0 or 1 than half a group: nothing is infinitely far away on the logit scale.
+    naive, centre = np.clip([naive, value], 0.5 / num_groups, 1 - 0.5 / num_groups)
+    shift = NORMAL_97_5 * error / (naive * (1 - naive))
+    low, high = expit(logit(centre) + np.array([-shift, shift]))
     return float(min(low, value)), float(max(high, value))

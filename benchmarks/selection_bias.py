@@ -23,7 +23,7 @@ from busi_search.spec import MINIMISED_METRICS
 from busi_search.training.weighted_metrics import fold_mean_metric
 
 RACES = ((500, 0.0), (500, 0.1), (500, 0.3), (150, 0.2))
-CHANCES = (0.0, 0.1, 0.2, 0.3)
+CHANCES = (0.0, 0.2)
 
 
 def estimate(scenario: Scenario, search: Search, num_bootstraps: int, seed: int) -> Estimate:

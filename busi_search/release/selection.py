@@ -27,6 +27,8 @@ NUM_PARTS = 5
 # of the choice is itself an estimate; intervals widened by this cover as they should in simulated
 # searches (benchmarks/selection_bias.py).
 WIDENING = 1.08
+# A lucky loss is small, and so is its standard error.
+WIDENING_OF_LOSSES = 1.2
 NORMAL_97_5 = 1.96
 SMALLEST_LOSS = 1e-6
 
@@ -107,8 +109,8 @@ def bias_corrected_estimates(
     trial leaves no choice and is not corrected.
 
     The interval has the chosen trial's jackknife standard error, on the logit scale (the log scale
-    for losses), where such figures vary evenly, and is ``WIDENING`` times as wide where there was
-    a choice. It never reaches 0 or 1, except where the figure itself does.
+    for losses), where such figures vary evenly, widened by ``WIDENING`` where there was a choice.
+    It never reaches 0 or 1, except where the figure itself does.
 
     Args:
         labels: (N,) integers.
@@ -195,7 +197,8 @@ def bias_corrected_estimates(
             value = max(half, value if metric in MINIMISED_METRICS else min(value, 1 - half))
         own = scores(metric, kept_for_error, [winner])[0]
         error = math.sqrt((num_parts - 1) * np.var(own[np.isfinite(own)]))
-        width = WIDENING if num_trials > 1 else 1.0
+        width = WIDENING_OF_LOSSES if metric in MINIMISED_METRICS else WIDENING
+        width = width if num_trials > 1 else 1.0
         low, high = _interval(value, naive, width * error, metric, num_groups)
         estimates[metric] = Estimate(value=value, low=low, high=high, naive=naive)
     return estimates
@@ -281,13 +284,15 @@ def _interval(
     if metric in MINIMISED_METRICS:
         factor = math.exp(NORMAL_97_5 * error / max(naive, SMALLEST_LOSS))
         return value / factor, max(value, SMALLEST_LOSS) * factor
-    if error < 1e-12 and naive in (0.0, 1.0):
-        # No mistake in any group: the exact binomial bound (Clopper and Pearson 1934).
+    if naive in (0.0, 1.0):
+        # No mistake in any group: the exact binomial bound (Clopper and Pearson 1934), mirrored.
         bound = 0.025 ** (1 / num_groups)
-        return (bound * value, value) if naive == 1.0 else (value, 1 - bound * (1 - value))
-    # No nearer to 0 or 1 than half a pair: nothing is infinitely far away on the logit scale.
-    half = 0.5 / num_groups**2
-    naive, centre = np.clip([naive, value], half, 1 - half)
-    shift = NORMAL_97_5 * error / (naive * (1 - naive))
-    low, high = expit(logit(centre) + np.array([-shift, shift]))
+        end = value * bound if naive == 1.0 else 1 - bound * (1 - value)
+        other = float(expit(2 * logit(value) - logit(end)))
+        return min(end, other), max(end, other)
+    # Near 0 or 1 the slope of the logit is taken half a group away: there it has no end.
+    half = 0.5 / num_groups
+    steep = min(max(naive, half), 1 - half)
+    shift = NORMAL_97_5 * error / (steep * (1 - steep))
+    low, high = expit(logit(value) + np.array([-shift, shift]))
     return float(min(low, value)), float(max(high, value))

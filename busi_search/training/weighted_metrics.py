@@ -11,24 +11,50 @@ Array = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.integer]
 
 
-def group_weights(
-    groups: Labels, *, num_bootstraps: int, rng: np.random.Generator, draws_per_group: int = 1
-) -> Array:
+def group_weights(groups: Labels, *, num_bootstraps: int, rng: np.random.Generator) -> Array:
     """Return (B, N) weights: how often each image is drawn when whole groups are resampled.
 
     Args:
         groups: (N,) group of each image.
         num_bootstraps: B.
         rng: source of randomness.
-        draws_per_group: one bootstrap draws this many times as many groups as there are.
     """
     _, member = np.unique(groups, return_inverse=True)
     num_groups = int(member.max()) + 1
-    counts = rng.multinomial(
-        draws_per_group * num_groups, np.full(num_groups, 1 / num_groups), size=num_bootstraps
-    )
+    counts = rng.multinomial(num_groups, np.full(num_groups, 1 / num_groups), size=num_bootstraps)
     weights: Array = counts[:, member].astype(np.float64)
     return weights
+
+
+def leave_part_out_weights(
+    groups: Labels,
+    *,
+    strata: tuple[Labels, ...],
+    num_parts: int,
+    num_resamples: int,
+    rng: np.random.Generator,
+) -> Array:
+    """Return (B, N) weights: 0 for the part of the groups that a resample leaves out, 1 elsewhere.
+
+    Each random partition gives ``num_parts`` resamples, one for each part, so that every image is
+    left out once in each partition.
+
+    Args:
+        groups: (N,) group of each image.
+        strata: (N,) properties of the images, the last one first, such as label and fold; groups
+            that agree in all of them are spread evenly over the parts.
+        num_parts: no more than there are groups.
+        num_resamples: B, rounded up to whole partitions.
+        rng: source of randomness.
+    """
+    _, first, member = np.unique(groups, return_index=True, return_inverse=True)
+    part_of = np.empty(len(first), dtype=int)
+    rows = []
+    for _ in range(-(-num_resamples // num_parts)):
+        order = np.lexsort((rng.random(len(first)), *(stratum[first] for stratum in strata)))
+        part_of[order] = np.arange(len(first)) % num_parts
+        rows.append(part_of[member] != np.arange(num_parts)[:, None])
+    return np.concatenate(rows).astype(np.float64)
 
 
 def _ratio(above: Array, below: Array) -> Array:

@@ -79,26 +79,43 @@ def find_duplicate_pairs(images: Images) -> list[DuplicatePair]:
     every pair of a group is listed, only enough to connect it. Raises ``ValueError`` for an image
     that is not (H, W) uint8.
     """
-    pairs, kept, sides, thumbs = _survey(images)
+    own = _survey(images)
+    pairs = [DuplicatePair(original, copy, 1.0) for copy, original in own.copies.items()]
     with torch.inference_mode(), _one_thread():
-        first, second, views = _candidates(thumbs)
-        for detail, chosen in _by_detail(sides, first, second):
-            for start in range(0, len(chosen), _PAIRS_PER_BATCH):
-                part = chosen[start : start + _PAIRS_PER_BATCH]
-                left = [kept[index] for index in first[part].tolist()]
-                right = [kept[index] for index in second[part].tolist()]
-                scores = _texture_similarity(
-                    [images[index] for index in left],
-                    [images[index] for index in right],
-                    views[part],
-                    detail,
-                )
-                pairs += [
-                    DuplicatePair(min(i, j), max(i, j), score)
-                    for i, j, score in zip(left, right, scores.tolist(), strict=True)
-                    if score >= detail.min_similarity
-                ]
+        for i, j, score in _alike(images, own, images, own):
+            pairs.append(DuplicatePair(min(i, j), max(i, j), score))
     return sorted(pairs, key=lambda pair: (pair.first, pair.second))
+
+
+def find_twins(queries: Images, known: Images) -> list[DuplicatePair]:
+    """Pairs of a query and a known image that show the same scan, judged as above.
+
+    Queries are not compared with one another, nor known images, so the cost grows with the product
+    of the two numbers.
+
+    Args:
+        queries: grey images (H, W) uint8.
+        known: likewise; their sizes may differ from the queries' (28 px against 500 px).
+
+    Returns:
+        Pairs whose ``first`` is a position in ``queries`` and ``second`` one in ``known``, sorted.
+        A query that is found has at least one pair, and may have one with each of several copies.
+
+    Raises:
+        ValueError: an image is not (H, W) uint8.
+    """
+    ours, theirs = _survey(queries), _survey(known)
+    equal = ours.originals.keys() & theirs.originals.keys()
+    found = {(ours.originals[key], theirs.originals[key]): 1.0 for key in equal}
+    with torch.inference_mode(), _one_thread():
+        # Either of the two may be a part of the other.
+        for i, j, score in _alike(queries, ours, known, theirs):
+            found[i, j] = max(score, found.get((i, j), 0.0))
+        for j, i, score in _alike(known, theirs, queries, ours):
+            found[i, j] = max(score, found.get((i, j), 0.0))
+    copies = [(copy, j, score) for (i, j), score in found.items() for copy in ours.copies_of(i)]
+    every = [*((i, j, score) for (i, j), score in found.items()), *copies]
+    return [DuplicatePair(i, j, score) for i, j, score in sorted(every)]
 
 
 def group_images(num_images: int, pairs: Sequence[DuplicatePair]) -> npt.NDArray[np.int64]:
@@ -123,31 +140,6 @@ def group_images(num_images: int, pairs: Sequence[DuplicatePair]) -> npt.NDArray
 def find_duplicates(images: Images) -> npt.NDArray[np.int64]:
     """Group ids (N,) of images that show the same scan; see `find_duplicate_pairs`."""
     return group_images(len(images), find_duplicate_pairs(images))
-
-
-def find_twins(queries: Images, known: Images) -> list[DuplicatePair]:
-    """Pairs of a query and a known image that show the same scan, found as by the above.
-
-    Args:
-        queries: grey images (H, W) uint8.
-        known: likewise; their sizes may differ from the queries' (28 px against 500 px).
-
-    Returns:
-        Pairs whose ``first`` is a position in ``queries`` and ``second`` one in ``known``.
-    """
-    every = [*known, *queries]
-    pairs = find_duplicate_pairs(every)
-    groups = group_images(len(every), pairs)
-    known_of = {int(group): position for position, group in enumerate(groups[: len(known)])}
-    best: dict[int, float] = {}
-    for pair in pairs:
-        for end in (pair.first, pair.second):
-            best[end] = max(best.get(end, 0.0), pair.similarity)
-    return [
-        DuplicatePair(query, known_of[int(group)], best[len(known) + query])
-        for query, group in enumerate(groups[len(known) :])
-        if int(group) in known_of
-    ]
 
 
 def conflicting_groups(
@@ -180,16 +172,32 @@ def _connect(num_images: int, pairs: Sequence[DuplicatePair]) -> npt.NDArray[np.
     return smallest[member_of].astype(np.int64)
 
 
-def _survey(images: Images) -> tuple[list[DuplicatePair], list[int], Tensor, Tensor]:
-    """Look at every image once.
+@dataclass(frozen=True)
+class _Survey:
+    """What one look at N images gives.
 
-    Returns:
-        Pairs of equal images, the K indices that remain when each is kept once, and of these the
-        shorter sides (K,) and the thumbnails: whole images, whatever their shape, as
-        (K, 1, 64, 64) uint8.
+    Attributes:
+        originals: of each of the K different images, digest and index of the first that has it.
+        copies: index of every other image, and the index of the first that is equal.
+        kept: the K indices.
+        sides: their shorter sides (K,).
+        thumbs: whole images, whatever their shape, as (K, 1, 64, 64) uint8.
     """
-    seen: dict[tuple[tuple[int, ...], bytes], int] = {}
-    pairs, sides, thumbs = [], [], []
+
+    originals: dict[tuple[tuple[int, ...], bytes], int]
+    copies: dict[int, int]
+    kept: list[int]
+    sides: Tensor
+    thumbs: Tensor
+
+    def copies_of(self, index: int) -> list[int]:
+        return [copy for copy, original in self.copies.items() if original == index]
+
+
+def _survey(images: Images) -> _Survey:
+    originals: dict[tuple[tuple[int, ...], bytes], int] = {}
+    copies: dict[int, int] = {}
+    sides, thumbs = [], []
     for index, image in enumerate(images):
         if image.ndim != 2 or image.dtype != np.uint8 or image.size == 0:
             raise ValueError(
@@ -197,46 +205,74 @@ def _survey(images: Images) -> tuple[list[DuplicatePair], list[int], Tensor, Ten
                 "find_duplicate_pairs takes grey (H, W) uint8 images: convert it first"
             )
         digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
-        original = seen.setdefault((image.shape, digest), index)
+        original = originals.setdefault((image.shape, digest), index)
         if original != index:
-            pairs.append(DuplicatePair(original, index, 1.0))
+            copies[index] = original
             continue
         sides.append(min(image.shape))
         thumbs.append(np.asarray(_resize(image, _THUMB_PIXELS)))
     small = np.stack(thumbs) if thumbs else np.zeros((0, _THUMB_PIXELS, _THUMB_PIXELS), np.uint8)
-    return pairs, list(seen.values()), torch.tensor(sides), torch.from_numpy(small)[:, None]
+    return _Survey(
+        originals,
+        copies,
+        list(originals.values()),
+        torch.tensor(sides, dtype=torch.int64),
+        torch.from_numpy(small)[:, None],
+    )
 
 
-def _candidates(thumbs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _alike(
+    wholes: Images, whole: _Survey, others: Images, part: _Survey
+) -> Iterator[tuple[int, int, float]]:
+    """Indices and similarity of images that equal, up to registration, a part of another."""
+    first, second, views = _candidates(whole.thumbs, part.thumbs, same=whole is part)
+    smaller = torch.minimum(whole.sides[first], part.sides[second])
+    for detail, chosen in _by_detail(smaller):
+        for start in range(0, len(chosen), _PAIRS_PER_BATCH):
+            batch = chosen[start : start + _PAIRS_PER_BATCH]
+            left = [whole.kept[index] for index in first[batch].tolist()]
+            right = [part.kept[index] for index in second[batch].tolist()]
+            scores = _texture_similarity(
+                [wholes[index] for index in left],
+                [others[index] for index in right],
+                views[batch],
+                detail,
+            )
+            for i, j, score in zip(left, right, scores.tolist(), strict=True):
+                if score >= detail.min_similarity:
+                    yield i, j, score
+
+
+def _candidates(thumbs: Tensor, others: Tensor, *, same: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Indices first (P,) and second (P,), and the view (P, 4) of second that looks like first.
 
+    ``same``: both are one set, in which an image is no candidate of itself and a pair counts once.
     Compared block by block, so memory grows with N and not with N squared.
     """
     starts = range(0, len(thumbs), _IMAGES_PER_BLOCK)
-    blocks = [thumbs[start : start + _IMAGES_PER_BLOCK] for start in starts]
-    whole = [_descriptors(block, _VIEWS[:1])[0] for block in blocks]
+    whole = [_descriptors(thumbs[at : at + _IMAGES_PER_BLOCK], _VIEWS[:1])[0] for at in starts]
     scores = torch.full((len(thumbs), _NUM_CANDIDATES), -1.0)
-    others = torch.zeros(scores.shape, dtype=torch.int64)
+    seconds = torch.zeros(scores.shape, dtype=torch.int64)
     views = torch.zeros(scores.shape, dtype=torch.int64)
-    for start, block in zip(starts, blocks, strict=True):
-        parts = _descriptors(block, _VIEWS)
+    for start in range(0, len(others), _IMAGES_PER_BLOCK):
+        parts = _descriptors(others[start : start + _IMAGES_PER_BLOCK], _VIEWS)
         for row, descriptors in zip(starts, whole, strict=True):
             rows = slice(row, row + _IMAGES_PER_BLOCK)
             score, view = torch.stack([descriptors @ part.T for part in parts]).max(0)
-            if row == start:
+            if same and row == start:
                 score.fill_diagonal_(-1)
-            score, other = score.topk(min(_NUM_CANDIDATES, len(block)), 1)
+            score, other = score.topk(min(_NUM_CANDIDATES, parts.shape[1]), 1)
             score, order = torch.cat([scores[rows], score], 1).topk(_NUM_CANDIDATES, 1)
             scores[rows] = score
             views[rows] = torch.cat([views[rows], view.gather(1, other)], 1).gather(1, order)
-            others[rows] = torch.cat([others[rows], other + start], 1).gather(1, order)
+            seconds[rows] = torch.cat([seconds[rows], other + start], 1).gather(1, order)
     first, slot = (scores >= _MIN_CANDIDATE_SIMILARITY).nonzero(as_tuple=True)
-    second, view, score = (table[first, slot] for table in (others, views, scores))
+    second, view, score = (table[first, slot] for table in (seconds, views, scores))
     # A pair found from both sides is kept once, with the view that fits better.
     best: dict[tuple[int, int], int] = {}
     for position in score.argsort(stable=True).tolist():
-        ends = sorted((int(first[position]), int(second[position])))
-        best[ends[0], ends[1]] = position
+        i, j = int(first[position]), int(second[position])
+        best[(min(i, j), max(i, j)) if same else (i, j)] = position
     keep = torch.tensor(sorted(best.values()), dtype=torch.int64)
     return first[keep], second[keep], torch.tensor(_VIEWS)[view[keep]]
 
@@ -365,9 +401,8 @@ def _block_similarity(fixed: Tensor, moving: Tensor, inside: Tensor, num_blocks:
     return torch.where(enough, median.clamp(max=1), -torch.ones_like(median))
 
 
-def _by_detail(sides: Tensor, first: Tensor, second: Tensor) -> Iterator[tuple[_Detail, Tensor]]:
+def _by_detail(smaller: Tensor) -> Iterator[tuple[_Detail, Tensor]]:
     """The positions of the pairs that each level of detail is to judge."""
-    smaller = torch.minimum(sides[first], sides[second])
     left = torch.ones_like(smaller, dtype=torch.bool)
     for detail in _DETAILS:
         chosen = left & (smaller >= detail.min_pixels)

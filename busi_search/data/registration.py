@@ -33,8 +33,10 @@ _FLAT_RANGE = 2
 _COARSE_PIXELS = 64
 _MIN_COARSE_SIMILARITY = 0.75
 _COARSE_SHARE = 0.7
+_FINE_STEPS = 6
+_MIDBLUR = 1.0
 _MIN_COVERED = 0.5
-_CAUCHY = 1.0
+_CAUCHY = 0.5
 _MIN_TEXTURED_BLOCKS = 0.2
 
 
@@ -70,8 +72,12 @@ def texture_similarity(
     pairs = [(left[k], right[k]) for k in remaining.tolist()]
     fixed, moving, views = _shared_parts(pairs, views, detail)
     # The last blur takes out what JPEG and resampling change; frames of a sweep differ beyond it.
-    ours, theirs = (detail_of(*side, detail.texture_pixels, 1.0) for side in (fixed, moving))
-    views = _register(ours, theirs, views, 4)
+    for pixels, blur in ((detail.canvas_pixels // 2, _MIDBLUR), (detail.canvas_pixels, 1.0)):
+        ours, theirs = (
+            detail_of(*_reduced(*side, pixels), detail.texture_pixels, blur)
+            for side in (fixed, moving)
+        )
+        views = _register(ours, theirs, views, _FINE_STEPS)
     similarity[remaining] = _block_similarity(ours, *look(theirs, views), detail.blocks, 0.5)
     return similarity
 

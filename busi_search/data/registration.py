@@ -158,12 +158,18 @@ def _most(images: Tensor, radius: int) -> Tensor:
 
 
 def smooth(images: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur of (B, 1, H, H); sigma in pixels, weights renormalised at the border."""
+    """Gaussian blur of (B, C, H, H); sigma in pixels, weights renormalised at the border."""
     at = torch.arange(images.shape[-1], dtype=torch.float32)
     # As a matrix product: many times faster than a convolution with one channel.
     kernel = torch.exp(-((at - at[:, None]) ** 2) / (2 * sigma**2))
     kernel = kernel / kernel.sum(1, keepdim=True)
     return kernel @ images @ kernel.T
+
+
+def _local_mean(images: Tensor, sigma: float) -> Tensor:
+    # At half the size: a quarter of the pixels and an eighth of the sums.
+    half = smooth(functional.avg_pool2d(images, 2), sigma / 2)
+    return functional.interpolate(half, scale_factor=2, mode="bilinear")
 
 
 def detail_of(images: Tensor, mask: Tensor, sigma: float, blur: float) -> Tensor:
@@ -172,10 +178,11 @@ def detail_of(images: Tensor, mask: Tensor, sigma: float, blur: float) -> Tensor
     Returns (B, 2, H, H): what is finer than ``sigma`` pixels, blurred by ``blur``, and the mask,
     outside of which nothing is looked at: the edge of a box leaves no trace beside it.
     """
-    weight = smooth(mask, sigma).clamp(min=1e-3)
-    detail = (images - smooth(images * mask, sigma) / weight) * mask
-    detail = detail / ((smooth(detail * detail, sigma) / weight).sqrt() + 0.03)
-    detail = smooth(detail, blur) / smooth(mask, blur).clamp(min=0.1) * mask
+    weight, mean = _local_mean(torch.cat([mask, images * mask], 1), sigma).split(1, 1)
+    weight = weight.clamp(min=1e-3)
+    detail = (images - mean / weight) * mask
+    energy = _local_mean(detail * detail, sigma) / weight
+    detail = smooth(detail / (energy.sqrt() + 0.03), blur) * mask
     return torch.cat([detail, mask], 1)
 
 

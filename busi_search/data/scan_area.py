@@ -13,25 +13,23 @@ Grey = npt.NDArray[np.uint8]
 _BORDER_SHARE = 0.92
 _SAME_GREY = 0.02  # of the brightest grey
 _MIN_SIDE_PIXELS = 12
-# Tones are stretched until the median is here; darker steps than this many greys are dropped.
+# Tones are stretched until the median of what is not black is here.
 _MIDDLE_GREY = 0.35
 _GAMMA_RANGE = (0.2, 1.5)
-_MAX_STEP = 12.0
 
 
 def scan_area(image: Grey) -> Grey:
     """Return the (H', W') uint8 part of a grey (H, W) uint8 image that shows the scan.
 
     Borders of one grey are cut off. Tones are stretched linearly and by a power, so that darkened
-    copies and those of another gamma look alike; shades so dark that the stretch would tear them
-    apart become one.
+    copies and those of another gamma look alike.
     """
     return _even_tones(_without_borders(image))
 
 
 def _without_borders(image: Grey) -> Grey:
-    shares = np.cumsum(np.bincount(image.ravel(), minlength=256)) / image.size
-    tolerance = round(_SAME_GREY * int(np.searchsorted(shares, 0.99)))
+    white = _quantile(np.array(Image.fromarray(image).histogram()), 0.99)
+    tolerance = round(_SAME_GREY * white)
     while True:
         before = image.shape
         for _ in range(2):
@@ -52,15 +50,18 @@ def _trim(image: Grey, tolerance: int) -> Grey:
 
 
 def _even_tones(image: Grey) -> Grey:
-    counts = np.bincount(image.ravel(), minlength=256)
-    shares = np.cumsum(counts) / counts.sum()
-    white = max(1, int(np.searchsorted(shares, 0.99)))
-    lit = np.cumsum(counts[1:])
-    middle = 1 + int(np.searchsorted(lit, lit[-1] / 2)) if lit[-1] else 1
-    ratio = min(max(middle / white, 1e-3), 0.99)
-    power = float(np.clip(np.log(_MIDDLE_GREY) / np.log(ratio), *_GAMMA_RANGE))
-    tones = 255 * (np.arange(256) / white).clip(0, 1) ** power
-    return np.rint(tones).astype(np.uint8)[image]
+    picture = Image.fromarray(image)
+    counts = np.array(picture.histogram())
+    white = max(1, _quantile(counts, 0.99))
+    middle = 1 + _quantile(counts[1:], 0.5)
+    power = np.log(_MIDDLE_GREY) / np.log(min(middle / white, 0.99))
+    tones = 255 * (np.arange(256) / white).clip(0, 1) ** np.clip(power, *_GAMMA_RANGE)
+    return np.asarray(picture.point(np.rint(tones).astype(int).tolist()))
+
+
+def _quantile(counts: npt.NDArray[np.int64], share: float) -> int:
+    """The level below which this share of a histogram lies, 0 if there are no counts."""
+    return int(np.searchsorted(np.cumsum(counts), share * counts.sum()))
 
 
 def resize(image: Grey, pixels: int) -> Grey:

@@ -26,7 +26,7 @@ class Detail:
 
 DETAILS = (
     Detail(112, 128, 128, 3.0, 8, 0.92),
-    Detail(56, 64, 64, 3.0, 8, 0.93),
+    Detail(56, 64, 64, 3.0, 8, 0.94),
     Detail(0, 28, 64, 6.0, 4, 0.95),
 )
 _FLAT_RANGE = 2

@@ -18,12 +18,17 @@ _MIDDLE_GREY = 0.35
 _GAMMA_RANGE = (0.2, 1.5)
 
 
-def scan_area(image: Grey) -> Grey:
+def scan_area(image: Grey, frame: npt.NDArray[np.bool_] | None = None) -> Grey:
     """Return the (H', W') uint8 part of a grey (H, W) uint8 image that shows the scan.
 
-    Borders of one grey are cut off. Tones are stretched linearly and by a power, so that darkened
+    What is of the frame (any size, stretched over the image; see `screen_frames`) is blackened and
+    borders of one grey are cut off. Tones are stretched linearly and by a power, so that darkened
     copies and those of another gamma look alike.
     """
+    if frame is not None:
+        size = (image.shape[1], image.shape[0])
+        covered = np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.NEAREST))
+        image = np.where(covered, 0, image).astype(np.uint8)
     return _even_tones(_without_borders(image))
 
 

@@ -16,6 +16,7 @@ from busi_search.data.duplicates import (
     conflicting_groups,
     find_duplicate_pairs,
     find_duplicates,
+    find_twins,
     group_images,
 )
 
@@ -145,6 +146,28 @@ def test_blank_images_join_only_if_equal(scans: list[Grey]) -> None:
 def test_colour_images_are_refused() -> None:
     with pytest.raises(ValueError, match="convert it first"):
         find_duplicate_pairs([np.zeros((8, 8, 3), np.uint8)])
+
+
+def test_twins_between_two_sets_of_images(scans: list[Grey]) -> None:
+    known = scans[:12]
+    # As BreastMNIST was made from BUSI: the middle square, much reduced.
+    reduced = resize(make_scan(3, (160, 200))[:, 20:180], 28, 28)
+    queries = [scans[20], jpeg(scans[4], 80), scans[7][10:, :-20], scans[9], scans[9], reduced]
+    known.append(make_scan(3, (160, 200)))
+    pairs = find_twins(queries, known)
+    assert [(pair.first, pair.second) for pair in pairs] == [
+        (1, 4),
+        (2, 7),
+        (3, 9),
+        (4, 9),
+        (5, 12),
+    ]
+    assert [pair.similarity for pair in pairs[2:4]] == [1, 1]
+    assert find_twins([], known) == find_twins(queries, []) == []
+
+
+def test_queries_are_not_twins_of_one_another(scans: list[Grey]) -> None:
+    assert find_twins([scans[0], jpeg(scans[0], 90)], [scans[1]]) == []
 
 
 def test_groups_are_transitive_and_named_by_their_smallest_index() -> None:

@@ -246,5 +246,7 @@ def show_test_report(report: "TestReport") -> None:
         f"{report.openings} time(s). Sensitivity and specificity are of "
         f"'{report.figures.positive_class}' at the operating point fixed before."
     )
+    for found in report.ledger_mended:
+        err.print(f"The ledger of the sealed test was mended, {found}.", markup=False)
     if report.against_champion is not None:
         err.print(f"against the champion: {report.against_champion.to_json()}", markup=False)

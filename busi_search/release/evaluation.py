@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from busi_search.data.ledger import append_to_ledger, ledger_path, num_openings, read_ledger
+from busi_search.data.ledger import mendings, num_openings
 from busi_search.data.sealed import open_sealed_test
 from busi_search.errors import InputError
 from busi_search.home import Home
@@ -16,6 +16,7 @@ from busi_search.models.registry import RegisteredVersion, current_champion, fin
 from busi_search.release.comparison import AgainstChampion, paired_difference
 from busi_search.release.figures import TestFigures, compute_test_figures
 from busi_search.search.context import StudyContext, reopen_study
+from busi_search.search.seal_ledger import SealLedger
 from busi_search.search.store.open import find_study
 from busi_search.search.store.study_record import StudyRecord
 
@@ -31,6 +32,7 @@ class TestReport:
         figures_without_twins: of the images without a near-duplicate in the development part;
             None where there are no twins.
         against_champion: paired comparison with the champion on the same images, or None.
+        ledger_mended: what was wrong with the ledger's stores and was mended, with its time.
     """
 
     # Not a test, whatever its name begins with.
@@ -41,6 +43,7 @@ class TestReport:
     figures: TestFigures
     figures_without_twins: TestFigures | None
     against_champion: AgainstChampion | None
+    ledger_mended: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as ``busi-search evaluate --json`` prints it."""
@@ -57,6 +60,8 @@ class TestReport:
             result["test_without_twins"] = self.figures_without_twins.to_json()
         if self.against_champion is not None:
             result["against_champion"] = self.against_champion.to_json()
+        if self.ledger_mended:
+            result["ledger_mended"] = list(self.ledger_mended)
         return result
 
 
@@ -74,7 +79,7 @@ def evaluate_sealed_test(home: Home, study_name: str, *, version: str | None = N
 
     Raises:
         InputError: the study has no model, or its data is gone or changed.
-        BusiSearchError: the ledger was tampered with.
+        BusiSearchError: the ledger was changed.
     """
     study = find_study(home, study_name)
     released = StudyRecord(study).released
@@ -90,7 +95,8 @@ def evaluate_sealed_test(home: Home, study_name: str, *, version: str | None = N
             f"'{study_name}'; its test images may have been trained on."
         )
     classifier = load_champion(home, f"models:/{chosen.name}/{chosen.version}")
-    ledger = ledger_path(home, study_name)
+    ledger = SealLedger(home, study_name)
+    ledger.check_version(chosen.tags)
     reason = {"study": study_name, "model": chosen.name, "version": chosen.version}
     test = open_sealed_test(
         context.spec.dataset,
@@ -113,16 +119,25 @@ def evaluate_sealed_test(home: Home, study_name: str, *, version: str | None = N
         )
 
     everyone = np.ones(len(test.labels), dtype=bool)
-    against = _against_champion(home, context, classifier, chosen, probabilities)
+    against = _against_champion(home, context, ledger, classifier, chosen, probabilities)
     without = figures(~test.has_twin) if test.has_twin.any() else None
-    report = TestReport(chosen, num_openings(ledger), figures(everyone), without, against)
-    _record(home, context, report, probabilities, test.paths)
+    entries = ledger.entries()
+    report = TestReport(
+        version=chosen,
+        openings=num_openings(entries),
+        figures=figures(everyone),
+        figures_without_twins=without,
+        against_champion=against,
+        ledger_mended=tuple(mendings(entries)),
+    )
+    _record(home, context, ledger, report, probabilities, test.paths)
     return report
 
 
 def _against_champion(
     home: Home,
     context: StudyContext,
+    ledger: SealLedger,
     classifier: Classifier,
     chosen: RegisteredVersion,
     probabilities: npt.NDArray[np.float32],
@@ -143,7 +158,7 @@ def _against_champion(
         context.partition,
         size_pixels=other.size_pixels,
         cache=home.cache,
-        ledger=ledger_path(home, context.name),
+        ledger=ledger,
         reason={"study": context.name, "model": champion.name, "version": champion.version},
     )
     difference = paired_difference(
@@ -159,6 +174,7 @@ def _against_champion(
 def _record(
     home: Home,
     context: StudyContext,
+    ledger: SealLedger,
     report: TestReport,
     probabilities: npt.NDArray[np.float32],
     paths: tuple[str, ...],
@@ -167,16 +183,29 @@ def _record(
     printed = report.figures.to_json()
     names = ("num_images", "auc", "auc_ci95", "accuracy", "sensitivity", "specificity")
     short = {name: printed[name] for name in names}
-    ledger = ledger_path(home, context.name)
     who = {"version": report.version.version, "partition": context.partition.digest()}
-    append_to_ledger(ledger, "figures", {**who, **short})
+    ledger.append("figures", {**who, **short})
     log_evaluation(
         home,
         report.version,
         report=report.to_json(),
-        ledger=read_ledger(ledger),
+        ledger=ledger.entries(),
         predictions={
             path: [round(float(p), 6) for p in row]
             for path, row in zip(paths, probabilities, strict=True)
         },
     )
+
+
+def check_ledger_of(home: Home, version: RegisteredVersion) -> None:
+    """Make sure that the ledger of a version's study still holds what it held at its evaluation.
+
+    Raises:
+        BusiSearchError: entries were changed or removed.
+    """
+    study_name = version.tags.get("busi.study", "")
+    try:
+        find_study(home, study_name)
+    except InputError:
+        return  # Made on another home, whose ledger is not here.
+    SealLedger(home, study_name).check_version(version.tags)

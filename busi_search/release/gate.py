@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from busi_search.errors import GateRefused, InputError
+from busi_search.errors import BusiSearchError, GateRefused, InputError
 from busi_search.home import Home
 from busi_search.interrupts import interrupts_wait
 from busi_search.models.evaluations import AGAINST_CHAMPION, evaluated_figures
@@ -29,7 +29,7 @@ from busi_search.models.registry import (
     open_registry,
 )
 from busi_search.release.comparison import AgainstChampion
-from busi_search.release.evaluation import evaluate_sealed_test
+from busi_search.release.evaluation import check_ledger_of, evaluate_sealed_test
 from busi_search.search.store.open import find_study
 from busi_search.search.store.study_record import StudyRecord
 from busi_search.spec import Gate
@@ -138,6 +138,10 @@ def _refusals(
     """Reasons why a version may not become champion by itself."""
     if chosen.simulated:
         return ["it was trained on simulated phantoms, whose scores mean nothing for patients"]
+    try:
+        check_ledger_of(home, chosen)
+    except BusiSearchError as error:
+        return [str(error).removesuffix(".")]
     figures = evaluated_figures(home, chosen)
     study = chosen.tags.get("busi.study", "NAME")
     if figures is None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from optuna.trial import TrialState
 
+from busi_search.data.ledger import mendings, num_openings
 from busi_search.release.winner import Winner
 from busi_search.search.context import StudyContext
 from busi_search.training.metrics import compute_metrics
@@ -121,17 +122,18 @@ def _performance(winner: Winner) -> str:
 
 
 def _sealed_test(ledger: Sequence[Mapping[str, Any]]) -> str:
-    openings = sum(entry["kind"] == "opened" for entry in ledger)
+    opened = f"Opened {num_openings(ledger)} times"
+    mended = "".join(f" The ledger was mended, {found}." for found in mendings(ledger))
     figures = [entry for entry in ledger if entry["kind"] == "figures"]
     if not figures:
-        return f"Opened {openings} times; no figures yet."
+        return f"{opened}; no figures yet.{mended}"
     last = figures[-1]
     low, high = last["auc_ci95"]
     return (
-        f"Opened {openings} times. Version {last['version']}: AUC {last['auc']:.3f} (95 % interval "
+        f"{opened}. Version {last['version']}: AUC {last['auc']:.3f} (95 % interval "
         f"{low:.3f} to {high:.3f}), accuracy {last['accuracy']:.3f}, sensitivity "
         f"{last['sensitivity']:.3f} and specificity {last['specificity']:.3f} at the operating "
-        f"point, {last['num_images']} images."
+        f"point, {last['num_images']} images.{mended}"
     )
 
 

@@ -24,6 +24,7 @@ _TRACKED = "tracked"
 _COST = "cost"
 _RELEASED = "released"
 _EXPLANATIONS = "explanations"
+_TEST_LEDGER = "test_ledger"
 
 
 @dataclass(frozen=True)
@@ -274,3 +275,13 @@ class StudyRecord:
     def set_explanations(self, explanations: Explanations) -> None:
         """Keep where the winner looked."""
         self._study.set_user_attr(_EXPLANATIONS, asdict(explanations))
+
+    @property
+    def test_ledger(self) -> list[dict[str, Any]] | None:
+        """The entries of the sealed test's ledger; None in a study that has none or is older."""
+        found = self._get(_TEST_LEDGER)
+        return None if found is None else list(found)
+
+    def set_test_ledger(self, entries: Iterable[Mapping[str, Any]]) -> None:
+        """Keep all entries of the sealed test's ledger."""
+        self._study.set_user_attr(_TEST_LEDGER, [dict(entry) for entry in entries])

@@ -24,8 +24,8 @@ class SealedTest:
         images: (N, S, S) uint8.
         labels: (N,) int64.
         groups: (N,) group of each image.
-        has_twin: (N,) whether a near-duplicate stands in the development part, as official splits
-            allow.
+        has_twin: (N,) whether a near-duplicate, or another image of the same known group, stands in
+            the development part, as official splits allow.
         paths: N names.
     """
 
@@ -70,12 +70,11 @@ def open_sealed_test(
         )
     ledger.append("opened", {**reason, "partition": partition.digest()})
     test = partition.test
-    known = partition.groups[np.setdiff1d(np.arange(len(dataset)), test)]
     part = dataset.subset(test)
     return SealedTest(
         images=np.array(load_images(part, size_pixels, cache)),
         labels=part.labels,
         groups=partition.groups[test],
-        has_twin=np.isin(partition.groups[test], known),
+        has_twin=np.isin(partition.groups[test], partition.development_groups),
         paths=part.paths,
     )

@@ -29,8 +29,8 @@ class TestReport:
         version: the model.
         openings: how often the test was opened so far, this time included.
         figures: of all test images.
-        figures_without_twins: of the images without a near-duplicate in the development part;
-            None where there are no twins.
+        figures_without_twins: of the images without a near-duplicate, or another image of their
+            known group, in the development part; None where all are without.
         against_champion: paired comparison with the champion on the same images, or None.
         ledger_mended: what was wrong with the ledger's stores and was mended, with its time.
     """

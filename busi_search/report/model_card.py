@@ -71,21 +71,20 @@ def _data(context: StudyContext) -> str:
     return (
         f"{development.name}, {counts['num_images']} images (fingerprint "
         f"`{context.partition.fingerprint}`); development part: {shares}. Left out: "
-        f"{counts['num_quarantined']} images whose near-duplicates are labelled otherwise. Grey, "
+        f"{counts['num_quarantined']} images whose near-duplicates are labelled otherwise, "
+        f"{counts['num_test_quarantined']} of them from an official test. Grey, "
         f"{context.spec.dataset.image_size_pixels} px square."
     )
 
 
 def _partition(context: StudyContext) -> str:
-    rule = context.spec.dataset.groups
-    unit = {
-        "auto": "groups of near-duplicate images, found in the pixels (no patient identifiers)",
-        "none": "single images; only byte-identical files are kept together",
-    }.get(rule, f"the groups of {rule}")
+    earlier = context.partition.earlier
+    kept = f" An earlier version made this division: {earlier}." if earlier else ""
     return (
-        f"The unit is {unit}: {context.counts['num_groups']} groups. No group crosses a fold; "
+        f"The unit is the group: {context.partition.grouping}. No group crosses a fold; "
         f"{len(context.partition.folds)} stratified folds over {context.counts['num_development']} "
-        f"images; sealed test: {context.spec.dataset.test} ({context.counts['num_test']} images)."
+        f"images; sealed test: {context.spec.dataset.test} ({context.counts['num_test']} images). "
+        f"{context.partition.grouping.scope}{kept}"
     )
 
 

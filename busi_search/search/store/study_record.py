@@ -25,6 +25,11 @@ _COST = "cost"
 _RELEASED = "released"
 _EXPLANATIONS = "explanations"
 _TEST_LEDGER = "test_ledger"
+# In a sentence about a study whose images and file are those it began with.
+CHANGED_DIVISION = (
+    "began with another division into folds and test: its file of groups changed, or an earlier "
+    "version found other near-duplicates"
+)
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ class Identity:
             keys = ", ".join(_changed_keys(json.loads(self.spec), json.loads(now.spec)))
             return f"the study file differs from the one it began with ({keys or 'recipes'})"
         if now.partition != self.partition:
-            return "the division into folds and test differs from the one it began with"
+            return CHANGED_DIVISION
         return None
 
 

@@ -152,6 +152,8 @@ def _against_champion(
             "the champion was made on another division or other data; it may have been "
             "trained on these test images",
         )
+    if champion.tags.get("busi.study") == context.name:
+        ledger.check_version(champion.tags)
     other = load_champion(home, f"models:/{champion.name}/{champion.version}")
     test = open_sealed_test(
         context.spec.dataset,

@@ -1,12 +1,10 @@
 """The ledger of a sealed test cannot be shortened, forged or deleted unnoticed."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import optuna
 import pytest
-from filelock import FileLock
 from mlflow import MlflowClient
 
 from busi_search.data.ledger import (
@@ -21,7 +19,6 @@ from busi_search.data.ledger import (
 )
 from busi_search.errors import BusiSearchError
 from busi_search.home import Home
-from busi_search.search import seal_ledger
 from busi_search.search.mlflow.ledger_anchor import LEDGER_TAG
 from busi_search.search.seal_ledger import SealLedger
 from busi_search.search.store.open import find_study, open_storage
@@ -176,22 +173,3 @@ def test_mlflow_is_told_when_it_answers_again(
     assert in_mlflow(home, tracked) == anchor_of(opened)
     assert SealLedger(home, "busi").entries() == [*opened, entry]
     assert in_mlflow(home, tracked) == anchor_of([*opened, entry])
-
-
-def test_another_machine_adds_to_the_same_ledger(
-    home: Home, tracked: str, opened: list[Entry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # A server's database and its lock, played by one file.
-    storage = open_storage(home)
-    study = optuna.load_study(study_name="busi", storage=storage)
-    monkeypatch.setattr(seal_ledger, "find_study", lambda *_: study)
-    monkeypatch.setattr(seal_ledger, "ledger_lock", lambda *_: FileLock(tmp_path / "lock"))
-    server = replace(home, storage_url="postgresql+psycopg://somewhere/optuna")
-    other = replace(server, root=tmp_path / "other")
-    assert SealLedger(other, "busi").append("opened", {"version": "3"})["index"] == 4
-    entries = SealLedger(server, "busi").entries()
-    assert num_openings(entries) == 3
-    assert mendings(entries) == []
-    for place in (server, other):
-        lines = ledger_path(place, "busi").read_text().splitlines()
-        assert [json.loads(line) for line in lines] == entries

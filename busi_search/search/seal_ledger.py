@@ -93,8 +93,12 @@ class SealLedger:
             BusiSearchError: entries that the version knows of are gone or were changed.
         """
         entries = self.entries()
-        anchor, openings = tags.get(LEDGER_TAG), int(tags.get(OPENINGS_TAG, 0))
-        if openings > num_openings(entries) or not (anchor is None or agrees_with(entries, anchor)):
+        if LEDGER_TAG in tags:
+            agrees = agrees_with(entries, tags[LEDGER_TAG])
+        else:
+            # Evaluated before versions had that tag, if at all.
+            agrees = int(tags.get(OPENINGS_TAG, 0)) <= num_openings(entries)
+        if not agrees:
             raise self._changed(
                 f"{self._path} lacks entries that it had when a registered version was evaluated"
             )

@@ -167,17 +167,16 @@ def _divide(
         conflicts=conflicts,
         left_out_of_test=left_out,
         folds=tuple(folds),
-        earlier=_earlier(detector, rules),
+        earlier=_earlier(detector, rules, grouping),
     )
 
 
-def _earlier(detector: int, rules: int) -> str:
+def _earlier(detector: int, rules: int, grouping: Groups) -> str:
     notes = []
-    if rules < RULES_VERSION:
-        notes.append(
-            "near-duplicates were not looked for beside a file of groups, and official test images "
-            "stayed although a near-duplicate is labelled otherwise"
-        )
+    if rules == 1 and grouping.known is not None:
+        notes.append("near-duplicates were not looked for beside the file of groups")
+    elif rules == 1:
+        notes.append("official test images stayed although a near-duplicate is labelled otherwise")
     if detector < DETECTOR_VERSION:
         notes.append("near-duplicates were found by an earlier method")
     return "; ".join(notes)

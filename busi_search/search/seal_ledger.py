@@ -126,7 +126,10 @@ class SealLedger:
             raise self._changed(f"entry {intact + 1} in the study's storage is not as it was")
         shorter, entries = sorted((in_file, in_storage), key=len)
         if entries[: len(shorter)] != shorter:
-            raise self._changed(f"{self._path} and the study's storage contradict each other")
+            raise self._changed(
+                f"{self._path} and the study's storage contradict each other; if the file is "
+                "wrong, move it away and it is written again from the storage"
+            )
         if anchor is not None and not agrees_with(entries, anchor):
             raise self._changed(
                 f"MLflow recorded {anchor.split()[0]} entries, which {self._path} and the study's "

@@ -148,7 +148,7 @@ def test_known_groups_neither_hide_nor_widen_a_contradiction(
     assert before.quarantined.size == 0
     again = make_partition(dataset, section, seed=0, cache=tmp_path, began_with=before.digest())
     assert again.digest() == before.digest()
-    assert "not looked for beside a file of groups" in again.earlier
+    assert "not looked for beside the file of groups" in again.earlier
 
 
 def test_twins_that_an_earlier_detector_found_are_used_again(

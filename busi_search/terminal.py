@@ -67,10 +67,12 @@ def announce(
         )
     err.print(
         f"Study [bold]{escape(context.name)}[/]: {counts['num_images']} images in "
-        f"{counts['num_groups']} groups, {counts['num_development']} for the search, "
+        f"{escape(str(context.partition.grouping))}; {counts['num_development']} for the search, "
         f"{counts['num_test']} sealed for the test, {counts['num_quarantined']} left out "
         f"({counts['num_conflicts']} groups with contradictory labels)"
     )
+    if earlier := context.partition.earlier:
+        err.print(f"It keeps the division that an earlier version made: {earlier}.")
     number = "as many workers as fit" if workers is None else f"{workers} worker(s)"
     place = f"Ray at {ray}" if ray is not None else context.device
     err.print(
@@ -267,6 +269,8 @@ def show_test_report(report: "TestReport") -> None:
         f"{report.openings} time(s). Sensitivity and specificity are of "
         f"'{report.figures.positive_class}' at the operating point fixed before."
     )
+    for mended in report.ledger_mended:
+        err.print(f"The ledger of the sealed test was mended, {mended}.", markup=False)
     for compared in (report.against_champion, report.against_best_champion):
         if compared is not None:
             err.print(compared.to_text(), markup=False)

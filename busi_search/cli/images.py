@@ -13,6 +13,7 @@ def data() -> None:
 
 @data.command("check", short_help="Find damaged images, near-duplicates, contradictions.")
 @click.argument("path")
+@click.option("--groups", metavar="FILE.csv", help="Known groups (patients): file,group.")
 @JSON_OPTION
 @deferred("busi_search.cli.actions.data_check")
 def data_check() -> None:

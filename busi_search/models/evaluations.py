@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from busi_search.data.ledger import Entry, anchor_of
 from busi_search.home import Home
 from busi_search.models.registry import RegisteredVersion, open_registry
+from busi_search.search.mlflow.ledger_anchor import LEDGER_TAG
+from busi_search.search.seal_ledger import OPENINGS_TAG
 
 # Tag of a version: its test figures in full precision, as JSON; the tags beside it are to be read.
 TEST_FIGURES = "busi.test_figures"
@@ -29,7 +32,7 @@ def log_evaluation(
     version: RegisteredVersion,
     *,
     report: Mapping[str, Any],
-    ledger: Sequence[Mapping[str, Any]],
+    ledger: Sequence[Entry],
     predictions: Mapping[str, Sequence[float]],
 ) -> None:
     """Keep a test report with its model: tags of the version, artifacts and metrics of its run.
@@ -46,7 +49,8 @@ def log_evaluation(
     tags = {f"busi.test_{name}": f"{found:.4f}" for name, found in figures.items()}
     tags[TEST_FIGURES] = json.dumps(_kept_figures(report["test"]))
     tags["busi.test_auc_ci95"] = " to ".join(f"{value:.4f}" for value in report["test"]["auc_ci95"])
-    tags["busi.test_openings"] = str(report["openings"])
+    tags[OPENINGS_TAG] = str(report["openings"])
+    tags[LEDGER_TAG] = anchor_of(ledger)
     for tag in (AGAINST_CHAMPION, AGAINST_BEST):
         if tag.removeprefix("busi.") in report:
             tags[tag] = json.dumps(report[tag.removeprefix("busi.")])

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from busi_search.data.ledger import append_to_ledger, ledger_path, num_openings, read_ledger
+from busi_search.data.ledger import mendings, num_openings
 from busi_search.data.sealed import SealedTest, open_sealed_test
 from busi_search.errors import InputError
 from busi_search.home import Home
@@ -17,6 +17,7 @@ from busi_search.release.calibration_figures import CALIBRATION_FIGURES
 from busi_search.release.comparison import AgainstChampion, paired_difference, rivals
 from busi_search.release.figures import TestFigures, compute_test_figures
 from busi_search.search.context import StudyContext, reopen_study
+from busi_search.search.seal_ledger import SealLedger
 from busi_search.search.store.open import find_study
 from busi_search.search.store.study_record import StudyRecord
 
@@ -29,10 +30,11 @@ class TestReport:
         version: the model.
         openings: how often the test was opened so far, this time included.
         figures: of all test images.
-        figures_without_twins: of the images without a near-duplicate in the development part;
-            None where there are no twins.
+        figures_without_twins: of the images without a near-duplicate, or another image of their
+            known group, in the development part; None where all are without.
         against_champion: paired comparison with the champion on the same images, or None.
         against_best_champion: the same with the best champion so far, where that is another one.
+        ledger_mended: what was wrong with the ledger's stores and was mended, with its time.
     """
 
     # Not a test, whatever its name begins with.
@@ -44,6 +46,7 @@ class TestReport:
     figures_without_twins: TestFigures | None
     against_champion: AgainstChampion | None
     against_best_champion: AgainstChampion | None = None
+    ledger_mended: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as ``busi-search evaluate --json`` prints it."""
@@ -62,6 +65,8 @@ class TestReport:
             result["against_champion"] = self.against_champion.to_json()
         if self.against_best_champion is not None:
             result["against_best_champion"] = self.against_best_champion.to_json()
+        if self.ledger_mended:
+            result["ledger_mended"] = list(self.ledger_mended)
         return result
 
 
@@ -79,7 +84,7 @@ def evaluate_sealed_test(home: Home, study_name: str, *, version: str | None = N
 
     Raises:
         InputError: the study has no model, or its data is gone or changed.
-        BusiSearchError: the ledger was tampered with.
+        BusiSearchError: the ledger was changed.
     """
     study = find_study(home, study_name)
     released = StudyRecord(study).released
@@ -95,7 +100,8 @@ def evaluate_sealed_test(home: Home, study_name: str, *, version: str | None = N
             f"'{study_name}'; its test images may have been trained on."
         )
     classifier = load_champion(home, f"models:/{chosen.name}/{chosen.version}")
-    ledger = ledger_path(home, study_name)
+    ledger = SealLedger(home, study_name)
+    ledger.check_version(chosen.tags)
     reason = {"study": study_name, "model": chosen.name, "version": chosen.version}
     test = open_sealed_test(
         context.spec.dataset,
@@ -119,23 +125,26 @@ def evaluate_sealed_test(home: Home, study_name: str, *, version: str | None = N
 
     everyone = np.ones(len(test.labels), dtype=bool)
     others = rivals(home, chosen)
-    against = [_against(home, context, rival, test, probabilities) for rival in others]
+    against = [_against(home, context, ledger, rival, test, probabilities) for rival in others]
     without = figures(~test.has_twin) if test.has_twin.any() else None
+    entries = ledger.entries()
     report = TestReport(
-        chosen,
-        num_openings(ledger),
-        figures(everyone),
-        without,
+        version=chosen,
+        openings=num_openings(entries),
+        figures=figures(everyone),
+        figures_without_twins=without,
         against_champion=against[-1] if against else None,
         against_best_champion=against[0] if len(against) > 1 else None,
+        ledger_mended=tuple(mendings(entries)),
     )
-    _record(home, context, report, probabilities, test.paths)
+    _record(home, context, ledger, report, probabilities, test.paths)
     return report
 
 
 def _against(
     home: Home,
     context: StudyContext,
+    ledger: SealLedger,
     rival: RegisteredVersion,
     test: SealedTest,
     probabilities: npt.NDArray[np.float32],
@@ -147,9 +156,11 @@ def _against(
             "the champion was made on another division or other data; it may have been "
             "trained on these test images",
         )
+    if rival.tags.get("busi.study") == context.name:
+        ledger.check_version(rival.tags)
     difference = paired_difference(
         probabilities,
-        _answers_of(home, context, rival, test.paths),
+        _answers_of(home, context, ledger, rival, test.paths),
         test.labels,
         test.groups,
         positive=context.development.positive,
@@ -158,7 +169,11 @@ def _against(
 
 
 def _answers_of(
-    home: Home, context: StudyContext, rival: RegisteredVersion, paths: tuple[str, ...]
+    home: Home,
+    context: StudyContext,
+    ledger: SealLedger,
+    rival: RegisteredVersion,
+    paths: tuple[str, ...],
 ) -> npt.NDArray[np.floating]:
     """Return (N, C) probabilities: as kept when a version was evaluated, or asked for now."""
     kept = stored_predictions(home, rival)
@@ -170,7 +185,7 @@ def _answers_of(
         context.partition,
         size_pixels=other.size_pixels,
         cache=home.cache,
-        ledger=ledger_path(home, context.name),
+        ledger=ledger,
         reason={"study": context.name, "model": rival.name, "version": rival.version},
     )
     return other.predict_pixels(test.images)
@@ -179,6 +194,7 @@ def _answers_of(
 def _record(
     home: Home,
     context: StudyContext,
+    ledger: SealLedger,
     report: TestReport,
     probabilities: npt.NDArray[np.float32],
     paths: tuple[str, ...],
@@ -188,17 +204,30 @@ def _record(
     names = ("num_images", "auc", "auc_ci95", "accuracy", "sensitivity", "specificity")
     calibration = [key for n in CALIBRATION_FIGURES for key in (n, f"{n}_ci95")]
     short = {name: printed[name] for name in (*names, *calibration, "calibration_curve")}
-    ledger = ledger_path(home, context.name)
     who = {"version": report.version.version, "partition": context.partition.digest()}
-    append_to_ledger(ledger, "figures", {**who, **short})
+    ledger.append("figures", {**who, **short})
     log_evaluation(
         home,
         report.version,
         report=report.to_json(),
-        ledger=read_ledger(ledger),
+        ledger=ledger.entries(),
         predictions={
             # Nine digits are all that a float32 has: the order of the images is kept exactly.
             path: [float(f"{p:.9g}") for p in row]
             for path, row in zip(paths, probabilities, strict=True)
         },
     )
+
+
+def check_ledger_of(home: Home, version: RegisteredVersion) -> None:
+    """Make sure that the ledger of a version's study still holds what it held at its evaluation.
+
+    Raises:
+        BusiSearchError: entries were changed or removed.
+    """
+    study_name = version.tags.get("busi.study", "")
+    try:
+        find_study(home, study_name)
+    except InputError:
+        return  # Made on another home, whose ledger is not here.
+    SealLedger(home, study_name).check_version(version.tags)

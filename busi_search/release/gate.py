@@ -12,8 +12,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from busi_search.data.ledger import ledger_path, num_openings
-from busi_search.errors import GateRefused, InputError
+from busi_search.errors import BusiSearchError, GateRefused, InputError
 from busi_search.home import Home
 from busi_search.interrupts import interrupts_wait
 from busi_search.models.evaluations import AGAINST_BEST, AGAINST_CHAMPION, evaluated_figures
@@ -29,8 +28,9 @@ from busi_search.models.registry import (
     open_registry,
 )
 from busi_search.release.comparison import AgainstChampion, rivals
-from busi_search.release.evaluation import evaluate_sealed_test
+from busi_search.release.evaluation import check_ledger_of, evaluate_sealed_test
 from busi_search.release.gate_rule import Judgement, judge
+from busi_search.search.seal_ledger import SealLedger
 from busi_search.search.store.open import find_study
 from busi_search.search.store.study_record import StudyRecord
 from busi_search.spec import Gate
@@ -166,6 +166,10 @@ def _judge(home: Home, chosen: RegisteredVersion, gate: Gate) -> Judgement:
         return refused(
             "it was trained on simulated phantoms, whose scores mean nothing for patients"
         )
+    try:
+        check_ledger_of(home, chosen)
+    except BusiSearchError as error:
+        return refused(str(error).removesuffix("."))
     figures = evaluated_figures(home, chosen)
     study = chosen.tags.get("busi.study", "NAME")
     if figures is None:
@@ -183,8 +187,14 @@ def _judge(home: Home, chosen: RegisteredVersion, gate: Gate) -> Judgement:
 
 
 def count_openings(home: Home, study: str) -> int:
-    """Return how often the sealed test of a study was opened; what ``max_openings`` limits."""
-    return num_openings(ledger_path(home, study))
+    """Return how often the sealed test of a study was opened; what ``max_openings`` limits.
+
+    Zero for a study of another home, whose ledger is not here.
+    """
+    try:
+        return SealLedger(home, study).num_openings()
+    except InputError:
+        return 0
 
 
 def comparisons_of(version: RegisteredVersion) -> dict[str, AgainstChampion]:

@@ -43,7 +43,8 @@ class Estimate:
     """A figure of the best of many trials, corrected for having been chosen.
 
     Attributes:
-        value: what to expect on new patients from the same source.
+        value: what to expect on new images from the same source, and on new patients where the
+            groups are patients.
         low, high: 95 % interval.
         naive: the best trial's own figure, which flatters itself.
     """

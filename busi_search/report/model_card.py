@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from optuna.trial import TrialState
 
+from busi_search.data.ledger import mendings, num_openings
 from busi_search.release.calibration_figures import CALIBRATION_FIGURES, calibration_curve
 from busi_search.release.descriptions import describe_calibration, shown_estimates
 from busi_search.release.winner import Winner
@@ -71,21 +72,20 @@ def _data(context: StudyContext) -> str:
     return (
         f"{development.name}, {counts['num_images']} images (fingerprint "
         f"`{context.partition.fingerprint}`); development part: {shares}. Left out: "
-        f"{counts['num_quarantined']} images whose near-duplicates are labelled otherwise. Grey, "
+        f"{counts['num_quarantined']} images whose near-duplicates are labelled otherwise, "
+        f"{counts['num_test_quarantined']} of them from an official test. Grey, "
         f"{context.spec.dataset.image_size_pixels} px square."
     )
 
 
 def _partition(context: StudyContext) -> str:
-    rule = context.spec.dataset.groups
-    unit = {
-        "auto": "groups of near-duplicate images, found in the pixels (no patient identifiers)",
-        "none": "single images; only byte-identical files are kept together",
-    }.get(rule, f"the groups of {rule}")
+    earlier = context.partition.earlier
+    kept = f" An earlier version made this division: {earlier}." if earlier else ""
     return (
-        f"The unit is {unit}: {context.counts['num_groups']} groups. No group crosses a fold; "
+        f"The unit is the group: {context.partition.grouping}. No group crosses a fold; "
         f"{len(context.partition.folds)} stratified folds over {context.counts['num_development']} "
-        f"images; sealed test: {context.spec.dataset.test} ({context.counts['num_test']} images)."
+        f"images; sealed test: {context.spec.dataset.test} ({context.counts['num_test']} images). "
+        f"{context.partition.grouping.scope}{kept}"
     )
 
 
@@ -121,17 +121,18 @@ def _performance(winner: Winner) -> str:
 
 
 def _sealed_test(ledger: Sequence[Mapping[str, Any]]) -> str:
-    openings = sum(entry["kind"] == "opened" for entry in ledger)
+    opened = f"Opened {num_openings(ledger)} times"
+    mended = "".join(f" The ledger was mended, {found}." for found in mendings(ledger))
     figures = [entry for entry in ledger if entry["kind"] == "figures"]
     if not figures:
-        return f"Opened {openings} times; no figures yet."
+        return f"{opened}; no figures yet.{mended}"
     last = figures[-1]
     low, high = last["auc_ci95"]
     return (
-        f"Opened {openings} times. Version {last['version']}: AUC {last['auc']:.3f} (95 % interval "
+        f"{opened}. Version {last['version']}: AUC {last['auc']:.3f} (95 % interval "
         f"{low:.3f} to {high:.3f}), accuracy {last['accuracy']:.3f}, sensitivity "
         f"{last['sensitivity']:.3f} and specificity {last['specificity']:.3f} at the operating "
-        f"point, {last['num_images']} images.{_test_calibration(last)}"
+        f"point, {last['num_images']} images.{_test_calibration(last)}{mended}"
     )
 
 

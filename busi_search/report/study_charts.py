@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
-from busi_search.data.ledger import ledger_path, read_ledger
 from busi_search.release.calibration_figures import calibration_curve
 from busi_search.release.selection import pareto_front
 from busi_search.release.winner import Winner
@@ -115,6 +114,6 @@ def _calibration_curves(winner: Winner) -> dict[str, Sequence[Mapping[str, float
             ("with temperature", winner.cross_fitted),
         )
     }
-    entries = read_ledger(ledger_path(context.home, context.name))
+    entries = SealLedger(context.home, context.name).entries()
     latest = [entry for entry in entries if "calibration_curve" in entry][-1:]
     return curves | {f"sealed test, version {e['version']}": e["calibration_curve"] for e in latest}

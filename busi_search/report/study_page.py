@@ -87,6 +87,7 @@ def render_report(
         num_folds_saved=max(0, possible - trained),
         dataset_name=context.development.name,
         counts=context.counts,
+        grouping=context.partition.grouping,
         fingerprint=context.partition.fingerprint,
         partition=context.partition.digest(),
         leaderboard_header=header,
@@ -96,7 +97,7 @@ def render_report(
         gallery=make_gallery(context.development, winner.probabilities, maps),
         twins=find_twins(
             context.development,
-            context.groups,
+            context.partition.grouping.twins[context.partition.development],
             num_quarantined=context.counts["num_quarantined"],
         ),
         card=card,

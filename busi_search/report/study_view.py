@@ -11,7 +11,6 @@ import pandas as pd
 import plotly.graph_objects as go
 from optuna.trial import FrozenTrial, TrialState
 
-from busi_search.data.ledger import ledger_path, read_ledger
 from busi_search.errors import InputError
 from busi_search.files import user_path, write_file
 from busi_search.home import Home, open_home
@@ -25,6 +24,7 @@ from busi_search.report.model_card import make_model_card
 from busi_search.report.study_charts import report_charts
 from busi_search.report.study_page import render_report
 from busi_search.search.context import reopen_study
+from busi_search.search.seal_ledger import SealLedger
 from busi_search.search.status import StudyStatus, study_status
 from busi_search.search.store.open import find_study
 from busi_search.search.store.records import (
@@ -218,9 +218,10 @@ def study_page(home: Home, name: str) -> str:
 
     Raises:
         InputError: as :func:`reopen_winner`.
+        BusiSearchError: the ledger of the sealed test was changed.
     """
     winner, record = reopen_winner(home, name), StudyRecord(find_study(home, name))
-    ledger = read_ledger(ledger_path(home, name))
+    ledger = SealLedger(home, name).entries()
     return render_report(
         winner,
         make_model_card(winner, ledger),

@@ -12,9 +12,11 @@ from busi_search.data.dataset import ImageDataset
 from busi_search.data.image_cache import load_images, load_masks
 from busi_search.data.partition import Partition, make_partition
 from busi_search.data.sources import load_dataset
-from busi_search.errors import InputError
+from busi_search.errors import BusiSearchError, InputError
 from busi_search.home import Home
-from busi_search.search.store.study_record import StudyRecord
+from busi_search.search.store.errors import storage_errors
+from busi_search.search.store.open import find_study
+from busi_search.search.store.study_record import CHANGED_DIVISION, StudyRecord
 from busi_search.spec import Hyperparameters, Range, StudySpec
 
 Images = npt.NDArray[np.uint8]
@@ -32,7 +34,7 @@ class StudyContext:
         device: PyTorch's name of the device trials run on.
         partition: who belongs where.
         development: the images the search may see.
-        counts: number of images, groups, conflicts and test images of the whole dataset.
+        counts: of images and groups of the whole dataset, see :meth:`~.Partition.counts`.
         origin: name of the study file.
         sent: images, and masks, by size, for workers that cannot read the files; (N, S, S) uint8.
     """
@@ -115,25 +117,24 @@ def make_context(
         InputError: the data is not usable.
     """
     dataset = load_dataset(spec.dataset)
-    partition = make_partition(dataset, spec.dataset, seed=spec.study.seed, cache=home.cache)
     stem = origin.removesuffix(".toml").rsplit("/", 1)[-1]
-    default = stem if stem == dataset.name else f"{stem}-{dataset.name}"
+    name = name or (stem if stem == dataset.name else f"{stem}-{dataset.name}")
+    partition = make_partition(
+        dataset,
+        spec.dataset,
+        seed=spec.study.seed,
+        cache=home.cache,
+        began_with=_division_of(home, name),
+    )
     context = StudyContext(
-        name=name or default,
+        name=name,
         spec=spec,
         spec_text=spec_text,
         home=home,
         device=device,
         partition=partition,
         development=dataset.subset(partition.development),
-        counts={
-            "num_images": len(dataset),
-            "num_groups": len(np.unique(partition.groups)),
-            "num_conflicts": len(partition.conflicts),
-            "num_quarantined": len(partition.quarantined),
-            "num_development": len(partition.development),
-            "num_test": len(partition.test),
-        },
+        counts=partition.counts(),
         origin=origin,
     )
     # Decoding here names a damaged image before any trial starts.
@@ -144,6 +145,21 @@ def make_context(
             "images as NAME_mask.png); set mask_weight = 0."
         )
     return context
+
+
+def _division_of(home: Home, name: str) -> str | None:
+    """Return the digest of the division that a study began with; None if it has not begun.
+
+    A storage that is away or damaged is none of this question: whoever searches says so.
+    """
+    if home.has_local_storage and not (home.root / "optuna.db").exists():
+        return None
+    try:
+        with storage_errors(home):
+            identity = StudyRecord(find_study(home, name)).identity
+    except BusiSearchError:
+        return None
+    return None if identity is None else identity.partition
 
 
 def _wants_masks(spec: StudySpec) -> bool:
@@ -162,7 +178,8 @@ def reopen_study(
         data: where its images are on this machine, if not where the study file says.
 
     Raises:
-        InputError: it was named but never begun, or its images are gone, unusable or changed.
+        InputError: it was named but never begun, its images are gone, unusable or changed, or they
+            are not divided any more as they were.
     """
     record = StudyRecord(study)
     identity = record.identity
@@ -181,4 +198,10 @@ def reopen_study(
     )
     if (changed := identity.change_of_images(context.partition.fingerprint)) is not None:
         raise InputError(f"The images of study '{study.study_name}' {changed}; restore them.")
+    if context.partition.digest() != identity.partition:
+        made_by = record.versions.get("busi-search", "an earlier version")
+        raise InputError(
+            f"Study '{study.study_name}' {CHANGED_DIVISION}; restore the file of groups that it "
+            f"began with, or open it with what it was made by, busi-search {made_by}."
+        )
     return context

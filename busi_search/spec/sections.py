@@ -256,7 +256,9 @@ class DatasetSection(Strict):
     test: Literal["official"] | Annotated[float, Field(gt=0, le=0.5)] = 0.2
     """Share of every class that is sealed for the final test, or `official`.
 
-    `official` takes MedMNIST's own test images. The search never sees the sealed images.
+    `official` takes MedMNIST's own test images, except those whose near-duplicates are labelled
+    otherwise. No trial is trained on sealed images or scored by them; their pixels are read once,
+    to find near-duplicates.
 
     Unit: a share of the images.
     Default: a fifth of BUSI is about 125 images, whose AUC has a 95 % interval of some 0.07 either
@@ -268,7 +270,8 @@ class DatasetSection(Strict):
     """Which images belong together and never cross a fold or the border of the sealed test.
 
     `auto` finds near-duplicates in the pixels, `none` keeps only identical files together, and a
-    CSV file with the columns file,group names known groups such as patients.
+    CSV file with the columns file,group names known groups such as patients, which are united with
+    the near-duplicates. Frames of one lesion are not near-duplicates: only such a file knows them.
 
     Default: near-duplicates in different folds would inflate every score.
     Example: groups = "groups.csv"

@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from optuna.trial import FrozenTrial
 from sklearn.metrics import confusion_matrix
 
-from busi_search.data.ledger import append_to_ledger, ledger_path, num_openings, read_ledger
+from busi_search.data.ledger import ledger_path, make_entry, write_entries
 from busi_search.data.partition import make_partition
 from busi_search.data.sealed import open_sealed_test
 from busi_search.data.sources import load_dataset
@@ -34,6 +34,7 @@ from busi_search.report.study_view import study_page
 from busi_search.run import StudyResult, run_study
 from busi_search.search.context import StudyContext
 from busi_search.search.fold_result import FoldResult
+from busi_search.search.seal_ledger import SealLedger
 from busi_search.search.store.open import find_study
 from busi_search.search.store.records import stored_folds
 from busi_search.spec import Gate
@@ -65,10 +66,10 @@ def _rows(seed: int = 0, num_images: int = 120) -> tuple[np.ndarray, np.ndarray]
 
 
 def test_every_opening_is_counted_and_the_figures_are_kept(busi_home: Home) -> None:
-    ledger = ledger_path(busi_home, "busi")
-    before = num_openings(ledger)
+    ledger = SealLedger(busi_home, "busi")
+    before = ledger.num_openings()
     report = evaluate_sealed_test(busi_home, "busi")
-    assert report.openings == before + 1 == num_openings(ledger)
+    assert report.openings == before + 1 == ledger.num_openings()
     figures = report.to_json()["test"]
     assert figures["num_images"] == sum(map(sum, figures["confusion"]))
     for name in ("auc", "accuracy", "sensitivity", "ece", "calibration_error"):
@@ -95,24 +96,24 @@ def test_every_opening_is_counted_and_the_figures_are_kept(busi_home: Home) -> N
     tags = version.tags | {evaluations.TEST_FIGURES: json.dumps(old)}
     assert evaluations.evaluated_figures(busi_home, replace(version, tags=tags)) == old
     path = client.download_artifacts(version.run_id, "test_ledger.json")
-    assert json.loads(Path(path).read_text()) == read_ledger(ledger)
+    assert json.loads(Path(path).read_text()) == ledger.entries()
 
 
-def test_a_ledger_that_was_edited_is_noticed(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.jsonl"
-    for number in range(3):
-        append_to_ledger(path, "opened", {"version": str(number)})
-    assert num_openings(path) == 3
-    lines = path.read_text().splitlines(keepends=True)
-    for broken in (
-        lines[0] + lines[2],
-        lines[0] + lines[1].replace('"1"', '"9"') + lines[2],
-        "".join(lines[1:]),
-        "".join(lines) + "{}\n",
-    ):
-        path.write_text(broken)
-        with pytest.raises(BusiSearchError, match="ledger"):
-            append_to_ledger(path, "opened", {})
+def test_nothing_is_evaluated_or_promoted_on_a_changed_ledger(busi_home: Home) -> None:
+    evaluate_sealed_test(busi_home, "busi")
+    path = ledger_path(busi_home, "busi")
+    kept = path.read_bytes()
+    write_entries(path.with_name("forged"), [make_entry([], "opened", {"version": "1"})])
+    path.with_name("forged").replace(path)
+    try:
+        with pytest.raises(BusiSearchError, match="contradict each other"):
+            evaluate_sealed_test(busi_home, "busi")
+        with pytest.raises(BusiSearchError, match="contradict each other"):
+            study_page(busi_home, "busi")
+        with pytest.raises(GateRefused, match="contradict each other"):
+            promote_after_evaluation(busi_home)
+    finally:
+        path.write_bytes(kept)
 
 
 def test_changed_images_keep_the_test_shut(tmp_path: Path, busi_home: Home) -> None:
@@ -122,8 +123,8 @@ def test_changed_images_keep_the_test_shut(tmp_path: Path, busi_home: Home) -> N
     context = reopen_study(find_study(busi_home, "busi"), home=busi_home)
     (image,) = list(Path(context.spec.dataset.path).rglob("benign (1).png"))
     content = image.read_bytes()
-    ledger = ledger_path(busi_home, "busi")
-    before = num_openings(ledger)
+    ledger = SealLedger(busi_home, "busi")
+    before = ledger.num_openings()
     try:
         image.write_bytes((image.parent / "benign (2).png").read_bytes())
         with pytest.raises(InputError, match="changed since"):
@@ -135,7 +136,7 @@ def test_changed_images_keep_the_test_shut(tmp_path: Path, busi_home: Home) -> N
             )  # fmt: skip
     finally:
         image.write_bytes(content)
-    assert num_openings(ledger) == before
+    assert ledger.num_openings() == before
 
 
 def test_the_search_never_holds_a_test_image(tiny_result: StudyResult) -> None:
@@ -181,11 +182,11 @@ def test_the_gate(busi_home: Home) -> None:
         client.create_model_version(registry.MODEL_NAME, source, run_id=first.run_id, tags=kept)
     # The same model again: no difference on the same images, so the gate agrees. What the champion
     # answered is kept: the test is opened once.
-    ledger = ledger_path(busi_home, "busi")
-    before = num_openings(ledger)
+    ledger = SealLedger(busi_home, "busi")
+    before = ledger.num_openings()
     decision = promote_after_evaluation(busi_home, version="2", gate=no_floor)
     assert decision.decision == "promoted"
-    assert num_openings(ledger) == before + 1 == decision.evidence["openings"]
+    assert ledger.num_openings() == before + 1 == decision.evidence["openings"]
     compared = json.loads(registry.find_version(busi_home, "2").tags["busi.against_champion"])
     assert compared["auc_difference"] == 0 == compared["standard_error"]
     # A worse one is refused with its figures, and so is one whose test is spent.
@@ -210,8 +211,8 @@ def test_a_champion_whose_answers_were_not_kept_is_asked_again(
     busi_home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Version 2 is the champion, from the test before; version 3 is the same model."""
-    ledger = ledger_path(busi_home, "busi")
-    before = num_openings(ledger)
+    ledger = SealLedger(busi_home, "busi")
+    before = ledger.num_openings()
     monkeypatch.setattr(evaluation, "stored_predictions", lambda *_: None)
     report = evaluate_sealed_test(busi_home, "busi", version="3")
     assert report.openings == before + 2

@@ -6,9 +6,9 @@ from busi_search.cli.actions.shared import home_of, print_json
 from busi_search.data.describe import check_dataset
 
 
-def data_check(ctx: click.Context, path: str, as_json: bool) -> None:
+def data_check(ctx: click.Context, path: str, groups: str | None, as_json: bool) -> None:
     """What ``busi-search data check`` does."""
-    found = check_dataset(path, cache=home_of(ctx).cache)
+    found = check_dataset(path, cache=home_of(ctx).cache, groups=groups or "auto")
     if as_json:
         print_json(found)
         return
@@ -19,5 +19,13 @@ def data_check(ctx: click.Context, path: str, as_json: bool) -> None:
         f"{found['num_images']} images; {len(found['groups'])} groups of near-duplicates with "
         f"{twins} images; {len(found['conflicts'])} groups with contradictory labels"
     )
+    if groups is not None:
+        click.echo(
+            f"{found['num_known_groups']} known groups and {found['num_twin_groups']} groups of "
+            f"near-duplicates, {len(found['across'])} of them across known groups: "
+            f"{found['num_united_groups']} groups together"
+        )
+    for group in found["across"]:
+        click.echo("  across known groups: " + ", ".join(group))
     for group in found["conflicts"]:
         click.echo("  contradictory: " + ", ".join(group))

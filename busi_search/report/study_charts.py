@@ -14,6 +14,7 @@ from busi_search.report.importance import (
     slice_chart,
 )
 from busi_search.search.sampler_view import with_expected_values
+from busi_search.search.seal_ledger import SealLedger
 from busi_search.search.store.records import folds_begun, is_finished
 
 # What each chart shows and in which unit, by its name; wide ones are scrolled on a phone.

@@ -137,7 +137,7 @@ class Race:
             f"in epoch {look.epoch} of {look.epochs} of fold {look.fold}, "
             f"its number {len(self._folds) + 1}, AUC {max(look.val_auc):.3f} at best: "
             f"at most {evidence.difference:+.3f} ± {evidence.standard_error:.3f} "
-            f"against trial {rival.number}, overtaking index {evidence.overtaking_index:.1g} "
+            f"against trial {rival.number}, overtaking index {evidence.overtaking_index:.2g} "
             f"(at least {LEAST_LOOK_INDEX} is needed)"
         )
 
@@ -157,7 +157,7 @@ class Race:
         return (
             f"after {len(self._folds)} fold(s) {evidence.difference:+.3f} ± "
             f"{evidence.standard_error:.3f} against trial {standing.rival.number}, "
-            f"overtaking index {evidence.overtaking_index:.1g} (at least {LEAST_INDEX} is needed)"
+            f"overtaking index {evidence.overtaking_index:.2g} (at least {LEAST_INDEX} is needed)"
         )
 
     def _stand(self) -> _Standing:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +18,7 @@ from busi_search.search.store.records import (
     standard_error,
 )
 from busi_search.spec import COSTS, MINIMISED_METRICS, StudySection
-from busi_search.training.weighted_metrics import (
-    fold_mean_metric,
-    leave_part_out_weights,
-)
+from busi_search.training.weighted_metrics import fold_mean_metric, leave_part_out_weights
 
 Array = npt.NDArray[np.float64]
 
@@ -168,18 +166,10 @@ def bias_corrected_estimates(
     kept, kept_for_error = partitions(labels, own_fold), partitions(own_fold)
 
     def scores(metric: str, weights: Array, trials: Sequence[int]) -> Array:
-        rows = [
-            fold_mean_metric(
-                metric,
-                probabilities[trial].astype(np.float64),
-                labels,
-                weights,
-                folds,
-                positive=positive,
-            )
-            for trial in trials
-        ]
-        return np.stack(rows)
+        figure = partial(
+            fold_mean_metric, metric, labels=labels, weights=weights, folds=folds, positive=positive
+        )
+        return np.stack([figure(probabilities[trial].astype(np.float64)) for trial in trials])
 
     every = range(num_trials)
     weights = np.concatenate([as_it_is, kept])

@@ -11,17 +11,22 @@ Array = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.integer]
 
 
-def group_weights(groups: Labels, *, num_bootstraps: int, rng: np.random.Generator) -> Array:
+def group_weights(
+    groups: Labels, *, num_bootstraps: int, rng: np.random.Generator, draws_per_group: int = 1
+) -> Array:
     """Return (B, N) weights: how often each image is drawn when whole groups are resampled.
 
     Args:
         groups: (N,) group of each image.
         num_bootstraps: B.
         rng: source of randomness.
+        draws_per_group: one bootstrap draws this many times as many groups as there are.
     """
     _, member = np.unique(groups, return_inverse=True)
     num_groups = int(member.max()) + 1
-    counts = rng.multinomial(num_groups, np.full(num_groups, 1 / num_groups), size=num_bootstraps)
+    counts = rng.multinomial(
+        draws_per_group * num_groups, np.full(num_groups, 1 / num_groups), size=num_bootstraps
+    )
     weights: Array = counts[:, member].astype(np.float64)
     return weights
 

@@ -68,6 +68,8 @@ def announce(
         f"{counts['num_test']} sealed for the test, {counts['num_quarantined']} left out "
         f"({counts['num_conflicts']} groups with contradictory labels)"
     )
+    for warning in context.warnings:
+        err.print(f"[yellow]{escape(warning)}[/]")
     number = "as many workers as fit" if workers is None else f"{workers} worker(s)"
     place = f"Ray at {ray}" if ray is not None else context.device
     err.print(

@@ -19,5 +19,9 @@ def data_check(ctx: click.Context, path: str, as_json: bool) -> None:
         f"{found['num_images']} images; {len(found['groups'])} groups of near-duplicates with "
         f"{twins} images; {len(found['conflicts'])} groups with contradictory labels"
     )
+    for first, second in found["mirrored"]:
+        click.echo(f"  mirrored: {first}, {second}")
+    for warning in found["warnings"]:
+        click.echo(f"  warning: {warning}")
     for group in found["conflicts"]:
         click.echo("  contradictory: " + ", ".join(group))

@@ -73,6 +73,8 @@ def announce(
     )
     if earlier := context.partition.earlier:
         err.print(f"It keeps the division that an earlier version made: {earlier}.")
+    for warning in context.warnings:
+        err.print(f"[yellow]{escape(warning)}[/]")
     number = "as many workers as fit" if workers is None else f"{workers} worker(s)"
     place = f"Ray at {ray}" if ray is not None else context.device
     err.print(

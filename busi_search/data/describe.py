@@ -7,8 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from busi_search.data.busi import load_busi
-from busi_search.data.dataset import ImageDataset
-from busi_search.data.duplicates import conflicting_groups
+from busi_search.data.dataset import ImageDataset, ImagesOnDemand
+from busi_search.data.duplicates import conflicting_groups, find_duplicate_pairs
+from busi_search.data.folds import large_group_warning
 from busi_search.data.groups import find_groups
 from busi_search.data.medmnist import load_medmnist
 from busi_search.errors import InputError
@@ -44,6 +45,8 @@ def check_dataset(path: str, *, cache: Path, groups: str = "auto") -> dict[str, 
         several known groups. ``num_known_groups``, ``num_twin_groups`` and ``num_united_groups``
         are the numbers of known groups, of groups of near-duplicates and of what both make
         together, single images included in the first and the last.
+        ``mirrored``: pairs of names of which one is the other mirrored, left to right.
+        ``warnings``: sentences about what is unusual.
 
     Raises:
         InputError: an image cannot be read, or the CSV does not fit the dataset.
@@ -52,6 +55,7 @@ def check_dataset(path: str, *, cache: Path, groups: str = "auto") -> dict[str, 
     grouping = find_groups(dataset, groups, cache)
     clashing = conflicting_groups(grouping.twins, dataset.labels)
     members = _members(dataset, grouping.twins)
+    warning = large_group_warning(grouping.united)
     return {
         "num_images": len(dataset),
         "classes": {
@@ -64,8 +68,18 @@ def check_dataset(path: str, *, cache: Path, groups: str = "auto") -> dict[str, 
         "num_known_groups": grouping.num_known,
         "num_twin_groups": grouping.num_twins,
         "num_united_groups": len(np.unique(grouping.united)),
+        "mirrored": _mirrored(dataset, grouping.twins),
+        "warnings": [] if warning is None else [warning],
         "fingerprint": dataset.fingerprint,
     }
+
+
+def _mirrored(dataset: ImageDataset, groups: npt.NDArray[np.int64]) -> list[list[str]]:
+    """Names of the pairs within a group of which one is the other, left and right exchanged."""
+    sizes = np.bincount(groups, minlength=len(groups))
+    twins = dataset.subset(np.flatnonzero(sizes[groups] > 1).astype(np.int64))
+    pairs = find_duplicate_pairs(ImagesOnDemand(twins))
+    return [[twins.paths[p.first], twins.paths[p.second]] for p in pairs if p.mirrored]
 
 
 def _members(dataset: ImageDataset, groups: npt.NDArray[np.int64]) -> list[tuple[int, list[str]]]:

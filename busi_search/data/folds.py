@@ -22,6 +22,36 @@ class Fold:
     validation: Indices
 
 
+# A group of more than this share of the images is worth a word.
+LARGE_GROUP_SHARE = 0.05
+UNEVEN_FOLD_SHARE = 0.2
+
+
+def large_group_warning(groups: Indices) -> str | None:
+    """Return a sentence about the largest of groups (N,) if it holds over 5 % of the images."""
+    sizes = np.unique(groups, return_counts=True)[1]
+    # Few images make every group large.
+    if not len(sizes) or sizes.max() <= max(4, LARGE_GROUP_SHARE * len(groups)):
+        return None
+    return (
+        f"One group holds {sizes.max()} of {len(groups)} images ({sizes.max() / len(groups):.0%}): "
+        "these are copies, one patient, or strangers that look alike; look at them "
+        "(`busi-search data check PATH --json`), and if they do not belong together, name the "
+        "groups in a CSV file (dataset.groups)."
+    )
+
+
+def uneven_folds_warning(folds: Sequence[Fold]) -> str | None:
+    """Return a sentence if a fold's size is over 20 % away from an equal share."""
+    sizes = np.array([len(fold.validation) for fold in folds])
+    if np.abs(sizes / sizes.mean() - 1).max() <= UNEVEN_FOLD_SHARE:
+        return None
+    return (
+        f"Large groups make the folds uneven ({sizes.min()} to {sizes.max()} images): scores of "
+        "single folds differ in how sure they are; fewer folds (dataset.num_folds) are more even."
+    )
+
+
 def make_folds(labels: Indices, groups: Indices, *, num_folds: int, seed: int) -> list[Fold]:
     """Divide images into stratified folds that keep groups together.
 

@@ -18,7 +18,7 @@ from busi_search.files import disk_errors, user_path, write_atomically
 
 Indices = npt.NDArray[np.int64]
 # Part of the cache key: raise it when find_duplicates may give another answer for the same images.
-DETECTOR_VERSION = 1
+DETECTOR_VERSION = 2
 
 
 @dataclass(frozen=True)

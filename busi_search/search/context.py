@@ -9,6 +9,7 @@ import numpy.typing as npt
 import optuna
 
 from busi_search.data.dataset import ImageDataset
+from busi_search.data.folds import large_group_warning, uneven_folds_warning
 from busi_search.data.image_cache import load_images, load_masks
 from busi_search.data.partition import Partition, make_partition
 from busi_search.data.sources import load_dataset
@@ -54,6 +55,12 @@ class StudyContext:
     def groups(self) -> npt.NDArray[np.int64]:
         """(N,) group of each development image."""
         return self.partition.development_groups
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences about what is unusual in how the development images are divided."""
+        found = large_group_warning(self.groups), uneven_folds_warning(self.partition.folds)
+        return [sentence for sentence in found if sentence is not None]
 
     def images(self, size_pixels: int) -> npt.NDArray[np.uint8]:
         """Return the (N, S, S) uint8 development images at one size."""

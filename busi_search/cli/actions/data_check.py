@@ -27,5 +27,9 @@ def data_check(ctx: click.Context, path: str, groups: str | None, as_json: bool)
         )
     for group in found["across"]:
         click.echo("  across known groups: " + ", ".join(group))
+    for first, second in found["mirrored"]:
+        click.echo(f"  mirrored: {first}, {second}")
+    for warning in found["warnings"]:
+        click.echo(f"  warning: {warning}")
     for group in found["conflicts"]:
         click.echo("  contradictory: " + ", ".join(group))

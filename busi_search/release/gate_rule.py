@@ -150,6 +150,7 @@ def _evidence(
         "num_images": num_images,
         "num_positive": int(figures["num_positive"]),
         "auc": figures["auc"],
+        "auc_ci95": [figures["auc_low"], figures["auc_high"]],
         "auc_bound": auc_bound(figures, gate.confidence),
         "sensitivity": figures["sensitivity"],
         "confidence": gate.confidence,
@@ -191,7 +192,11 @@ def _notes(evidence: Mapping[str, Any], gate: Gate) -> tuple[str, ...]:
     notes = []
     needed = evidence["images_needed"]
     if needed is None:
-        notes.append(f"The figures are of {test}.")
+        low, high = evidence["auc_ci95"]
+        notes.append(
+            f"{test[0].upper()}{test[1:]} say of the AUC of {evidence['auc']:.3f} that it lies "
+            f"between {low:.3f} and {high:.3f} (95 % interval)."
+        )
     elif needed > num_images:
         notes.append(
             f"With {test} a model as good as version {evidence['best_champion']} is often refused: "

@@ -194,7 +194,7 @@ def _notes(evidence: Mapping[str, Any], gate: Gate) -> tuple[str, ...]:
     if needed is None:
         low, high = evidence["auc_ci95"]
         notes.append(
-            f"{test[0].upper()}{test[1:]} say of the AUC of {evidence['auc']:.3f} that it lies "
+            f"{test} say of the AUC of {evidence['auc']:.3f} that it lies "
             f"between {low:.3f} and {high:.3f} (95 % interval)."
         )
     elif needed > num_images:
@@ -204,7 +204,7 @@ def _notes(evidence: Mapping[str, Any], gate: Gate) -> tuple[str, ...]:
         )
     else:
         notes.append(
-            f"{test[0].upper()}{test[1:]} are enough to tell a model as good as version "
+            f"{test} are enough to tell a model as good as version "
             f"{evidence['best_champion']} from one that is {gate.max_auc_drop:.3f} worse."
         )
     if openings > gate.max_openings:

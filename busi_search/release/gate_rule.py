@@ -197,6 +197,12 @@ def _notes(evidence: Mapping[str, Any], gate: Gate) -> tuple[str, ...]:
             f"{test} say of the AUC of {evidence['auc']:.3f} that it lies "
             f"between {low:.3f} and {high:.3f} (95 % interval)."
         )
+    elif evidence["bound"] > 0:
+        notes.append(
+            f"On {test} its AUC is {evidence['difference']:+.3f} against version "
+            f"{evidence['best_champion']}, and {evidence['bound']:+.3f} at worst: it is shown to be "
+            "better."
+        )
     elif needed > num_images:
         notes.append(
             f"With {test} a model as good as version {evidence['best_champion']} is often refused: "

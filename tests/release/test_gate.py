@@ -73,6 +73,8 @@ def test_the_answer_says_what_it_is_worth() -> None:
     assert "1,200" in text
     assert "opened 4 of 10 times" in text
     assert f"{luck_of_the_best(0.025, 4):.3f} too high" in text
+    clear = judge(FIGURES, [AgainstChampion("3", _difference(0.1))], Gate(), openings=4)
+    assert "shown to be better" in clear.notes[0]
     many = judge(
         {**FIGURES, "num_images": 5000}, [AgainstChampion("3", _difference(0, 0.004))], Gate(),
         openings=1,

@@ -200,8 +200,8 @@ def _notes(evidence: Mapping[str, Any], gate: Gate) -> tuple[str, ...]:
     elif evidence["bound"] > 0:
         notes.append(
             f"On {test} its AUC is {evidence['difference']:+.3f} against version "
-            f"{evidence['best_champion']}, and {evidence['bound']:+.3f} at worst: it is shown to be "
-            "better."
+            f"{evidence['best_champion']}, and {evidence['bound']:+.3f} at worst: it is shown "
+            "to be better."
         )
     elif needed > num_images:
         notes.append(

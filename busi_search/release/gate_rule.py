@@ -137,6 +137,7 @@ def _evidence(
         "num_images": num_images,
         "num_positive": int(figures["num_positive"]),
         "auc": figures["auc"],
+        "auc_ci95": [figures["auc_low"], figures["auc_high"]],
         "auc_bound": auc_bound(figures, gate.confidence),
         "sensitivity": figures["sensitivity"],
         "confidence": gate.confidence,
@@ -178,7 +179,17 @@ def _notes(evidence: Mapping[str, Any], gate: Gate) -> tuple[str, ...]:
     notes = []
     needed = evidence["images_needed"]
     if needed is None:
-        notes.append(f"The figures are of {test}.")
+        low, high = evidence["auc_ci95"]
+        notes.append(
+            f"{test} say of the AUC of {evidence['auc']:.3f} that it lies "
+            f"between {low:.3f} and {high:.3f} (95 % interval)."
+        )
+    elif evidence["bound"] > 0:
+        notes.append(
+            f"On {test} its AUC is {evidence['difference']:+.3f} against version "
+            f"{evidence['best_champion']}, and {evidence['bound']:+.3f} at worst: it is shown "
+            "to be better."
+        )
     elif needed > num_images:
         notes.append(
             f"With {test} a model as good as version {evidence['best_champion']} is often refused: "
@@ -186,7 +197,7 @@ def _notes(evidence: Mapping[str, Any], gate: Gate) -> tuple[str, ...]:
         )
     else:
         notes.append(
-            f"{test[0].upper()}{test[1:]} are enough to tell a model as good as version "
+            f"{test} are enough to tell a model as good as version "
             f"{evidence['best_champion']} from one that is {gate.max_auc_drop:.3f} worse."
         )
     if openings > gate.max_openings:

@@ -73,6 +73,8 @@ def test_the_answer_says_what_it_is_worth() -> None:
     assert "1,200" in text
     assert "opened 4 of 10 times" in text
     assert f"{luck_of_the_best(0.025, 4):.3f} too high" in text
+    clear = judge(FIGURES, [AgainstChampion("3", _difference(0.1))], Gate(), openings=4)
+    assert "shown to be better" in clear.notes[0]
     many = judge(
         {**FIGURES, "num_images": 5000}, [AgainstChampion("3", _difference(0, 0.004))], Gate(),
         openings=1,
@@ -99,7 +101,9 @@ def test_a_spent_test_promotes_only_what_is_shown_to_be_better() -> None:
 
 
 def test_the_first_champion_needs_a_floor_too() -> None:
-    assert judge(FIGURES, [], Gate(), openings=1).refusals == ()
+    good = judge(FIGURES, [], Gate(), openings=1)
+    assert good.refusals == ()
+    assert "between 0.800 and 0.930" in good.notes[0]
     chance = {**FIGURES, "auc": 0.5, "auc_low": 0.4, "auc_high": 0.6, "sensitivity": 0.0}
     auc, sensitivity = judge(chance, [], Gate(), openings=1).refusals
     assert "as low as 0.416" in auc

@@ -68,6 +68,12 @@ def announce(
         f"{counts['num_test']} sealed for the test, {counts['num_quarantined']} left out "
         f"({counts['num_conflicts']} groups with contradictory labels)"
     )
+    if context.developed_by:
+        err.print(
+            f"Not independent: {context.test_not_independent} sealed images show scans that other "
+            f"studies of this home developed on ({escape(', '.join(context.developed_by))}); "
+            "`busi-search evaluate` also gives the figures of the others alone."
+        )
     number = "as many workers as fit" if workers is None else f"{workers} worker(s)"
     place = f"Ray at {ray}" if ray is not None else context.device
     err.print(
@@ -200,6 +206,8 @@ def show_result(result: "StudyResult") -> None:
             f"{figures[f'cv_{name}']:.4f}, corrected {found.value:.4f} "
             f"({found.low:.4f} to {found.high:.4f})"
         )
+    if result.context.developed_by:
+        rows["not independent"] = f"{result.context.test_not_independent} sealed images"
     for name in result.context.spec.space:
         rows[name] = _format(release.params[name])
     rows["model"] = f"{release.version.name} version {release.version.version}, alias candidate"
@@ -228,6 +236,8 @@ def show_test_report(report: "TestReport") -> None:
     tables = [("sealed test", report.figures)]
     if report.figures_without_twins is not None:
         tables.append(("without twins in development", report.figures_without_twins))
+    if report.figures_independent is not None:
+        tables.append(("independent alone", report.figures_independent))
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("")
     for title, figures in tables:
@@ -246,5 +256,12 @@ def show_test_report(report: "TestReport") -> None:
         f"{report.openings} time(s). Sensitivity and specificity are of "
         f"'{report.figures.positive_class}' at the operating point fixed before."
     )
+    if report.num_not_independent:
+        missing = "" if report.figures_independent is not None else ", and too few others are left"
+        err.print(
+            f"Not independent: {report.num_not_independent} of {report.figures.num_images} sealed "
+            "images show scans that other studies of this home developed on "
+            f"({escape(', '.join(report.developed_by))}){missing}."
+        )
     if report.against_champion is not None:
         err.print(f"against the champion: {report.against_champion.to_json()}", markup=False)

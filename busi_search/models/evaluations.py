@@ -8,6 +8,7 @@ from typing import Any
 
 from busi_search.home import Home
 from busi_search.models.registry import RegisteredVersion, open_registry
+from busi_search.search.mlflow.study import NOT_INDEPENDENT
 
 # Tag of a version: its test figures in full precision, as JSON; the tags beside it are to be read.
 TEST_FIGURES = "busi.test_figures"
@@ -38,6 +39,7 @@ def log_evaluation(
     tags[TEST_FIGURES] = json.dumps({name: figures[name] for name in TEST_TAGS})
     tags["busi.test_auc_ci95"] = " to ".join(f"{value:.4f}" for value in figures["auc_ci95"])
     tags["busi.test_openings"] = str(report["openings"])
+    tags[NOT_INDEPENDENT] = f"{report['num_test_not_independent']} of {figures['num_images']}"
     if "against_champion" in report:
         tags[AGAINST_CHAMPION] = json.dumps(report["against_champion"])
     for key, value in tags.items():

@@ -6,16 +6,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from busi_search.data.ledger import append_to_ledger, ledger_path, num_openings, read_ledger
+from busi_search.data.known_images import KnownImages
+from busi_search.data.ledger import append_to_ledger, ledger_path, read_ledger
 from busi_search.data.sealed import open_sealed_test
 from busi_search.errors import InputError
 from busi_search.home import Home
 from busi_search.models.evaluations import log_evaluation
-from busi_search.models.predict import Classifier, load_champion
+from busi_search.models.predict import Classifier, ask_module, load_champion
 from busi_search.models.registry import RegisteredVersion, current_champion, find_version
 from busi_search.release.comparison import AgainstChampion, paired_difference
 from busi_search.release.figures import TestFigures, compute_test_figures
 from busi_search.search.context import StudyContext, reopen_study
+from busi_search.search.seal_register import num_openings
 from busi_search.search.store.open import find_study
 from busi_search.search.store.study_record import StudyRecord
 
@@ -26,10 +28,15 @@ class TestReport:
 
     Attributes:
         version: the model.
-        openings: how often the test was opened so far, this time included.
+        openings: how often images of this test were opened so far, this time included, by
+            whichever study or model of the home.
         figures: of all test images.
         figures_without_twins: of the images without a near-duplicate in the development part;
             None where there are no twins.
+        num_not_independent: test images that other studies of the home developed on.
+        developed_by: names of these studies.
+        figures_independent: of the other test images; None where all are independent, or where the
+            others lack a class.
         against_champion: paired comparison with the champion on the same images, or None.
     """
 
@@ -40,6 +47,9 @@ class TestReport:
     openings: int
     figures: TestFigures
     figures_without_twins: TestFigures | None
+    num_not_independent: int
+    developed_by: tuple[str, ...]
+    figures_independent: TestFigures | None
     against_champion: AgainstChampion | None
 
     def to_json(self) -> dict[str, Any]:
@@ -51,10 +61,15 @@ class TestReport:
                 "run_id": self.version.run_id,
             },
             "openings": self.openings,
+            "num_test_not_independent": self.num_not_independent,
+            "developed_by": list(self.developed_by),
             "test": self.figures.to_json(),
         }
         if self.figures_without_twins is not None:
             result["test_without_twins"] = self.figures_without_twins.to_json()
+        if self.num_not_independent:
+            independent = self.figures_independent
+            result["test_independent"] = None if independent is None else independent.to_json()
         if self.against_champion is not None:
             result["against_champion"] = self.against_champion.to_json()
         return result
@@ -100,7 +115,8 @@ def evaluate_sealed_test(home: Home, study_name: str, *, version: str | None = N
         ledger=ledger,
         reason=reason,
     )
-    probabilities = classifier.predict_pixels(test.images)
+    # The opening is in the ledger already.
+    probabilities = ask_module(classifier.module, test.images)
 
     def figures(keep: npt.NDArray[np.bool_]) -> TestFigures:
         return compute_test_figures(
@@ -115,7 +131,23 @@ def evaluate_sealed_test(home: Home, study_name: str, *, version: str | None = N
     everyone = np.ones(len(test.labels), dtype=bool)
     against = _against_champion(home, context, classifier, chosen, probabilities)
     without = figures(~test.has_twin) if test.has_twin.any() else None
-    report = TestReport(chosen, num_openings(ledger), figures(everyone), without, against)
+    known = KnownImages(home)
+    developed = known.developed_elsewhere(context.membership)
+    independent = ~np.isin(context.partition.test, list(developed))
+    judged = (
+        bool(developed)
+        and np.bincount(test.labels[independent], minlength=len(classifier.class_names)).min() > 1
+    )
+    report = TestReport(
+        version=chosen,
+        openings=num_openings(known, context.membership, home),
+        figures=figures(everyone),
+        figures_without_twins=without,
+        num_not_independent=len(developed),
+        developed_by=tuple(sorted({study for studies in developed.values() for study in studies})),
+        figures_independent=figures(independent) if judged else None,
+        against_champion=against,
+    )
     _record(home, context, report, probabilities, test.paths)
     return report
 
@@ -148,7 +180,7 @@ def _against_champion(
     )
     difference = paired_difference(
         probabilities,
-        other.predict_pixels(test.images),
+        ask_module(other.module, test.images),
         test.labels,
         test.groups,
         positive=context.development.positive,

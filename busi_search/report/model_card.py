@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 from optuna.trial import TrialState
 
+from busi_search.data.known_images import KnownImages
 from busi_search.release.winner import Winner
 from busi_search.search.context import StudyContext
+from busi_search.search.seal_register import num_openings
 from busi_search.training.metrics import compute_metrics
 
 Card = list[tuple[str, str]]
@@ -35,7 +37,7 @@ def make_model_card(winner: Winner, ledger: Sequence[Mapping[str, Any]]) -> Card
         ("Model", _model(winner)),
         ("Tuning procedure", _tuning(winner)),
         ("Cross-validated performance", _performance(winner)),
-        ("Sealed test", _sealed_test(ledger)),
+        ("Sealed test", _sealed_test(context, ledger)),
         ("Calibration", _calibration(winner)),
         ("Operating point", _operating_point(winner)),
         ("Failures", _failures(winner)),
@@ -120,18 +122,24 @@ def _performance(winner: Winner) -> str:
     return f"Chosen by cv_{main}. {listed}."
 
 
-def _sealed_test(ledger: Sequence[Mapping[str, Any]]) -> str:
-    openings = sum(entry["kind"] == "opened" for entry in ledger)
+def _sealed_test(context: StudyContext, ledger: Sequence[Mapping[str, Any]]) -> str:
+    openings = num_openings(KnownImages(context.home), context.membership, context.home)
+    shared = ""
+    if context.developed_by:
+        shared = (
+            f" Not independent: {context.test_not_independent} images show scans that other "
+            f"studies of this home developed on ({', '.join(context.developed_by)})."
+        )
     figures = [entry for entry in ledger if entry["kind"] == "figures"]
     if not figures:
-        return f"Opened {openings} times; no figures yet."
+        return f"Opened {openings} times; no figures yet.{shared}"
     last = figures[-1]
     low, high = last["auc_ci95"]
     return (
         f"Opened {openings} times. Version {last['version']}: AUC {last['auc']:.3f} (95 % interval "
         f"{low:.3f} to {high:.3f}), accuracy {last['accuracy']:.3f}, sensitivity "
         f"{last['sensitivity']:.3f} and specificity {last['specificity']:.3f} at the operating "
-        f"point, {last['num_images']} images."
+        f"point, {last['num_images']} images.{shared}"
     )
 
 

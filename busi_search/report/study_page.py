@@ -86,6 +86,7 @@ def render_report(
         num_folds_saved=max(0, possible - trained),
         dataset_name=context.development.name,
         counts=context.counts,
+        developed_by=context.developed_by,
         fingerprint=context.partition.fingerprint,
         partition=context.partition.digest(),
         leaderboard_header=header,

@@ -10,6 +10,7 @@ import optuna
 
 from busi_search.data.dataset import ImageDataset
 from busi_search.data.image_cache import load_images, load_masks
+from busi_search.data.known_images import KnownImages, Membership
 from busi_search.data.partition import Partition, make_partition
 from busi_search.data.sources import load_dataset
 from busi_search.errors import InputError
@@ -32,8 +33,10 @@ class StudyContext:
         device: PyTorch's name of the device trials run on.
         partition: who belongs where.
         development: the images the search may see.
-        counts: number of images, groups, conflicts and test images of the whole dataset.
+        counts: number of images, groups, conflicts and test images of the whole dataset, and of
+            test images that other studies of this home developed on.
         origin: name of the study file.
+        developed_by: names of these studies.
         sent: images, and masks, by size, for workers that cannot read the files; (N, S, S) uint8.
     """
 
@@ -46,12 +49,23 @@ class StudyContext:
     development: ImageDataset
     counts: dict[str, int]
     origin: str
+    developed_by: tuple[str, ...] = ()
     sent: Mapping[int, tuple[Images, Images | None]] = field(default_factory=dict, repr=False)
 
     @cached_property
     def groups(self) -> npt.NDArray[np.int64]:
         """(N,) group of each development image."""
         return self.partition.development_groups
+
+    @property
+    def membership(self) -> Membership:
+        """Who belongs where, as the home's register of known images keeps it."""
+        return membership_of(self.name, self.partition)
+
+    @property
+    def test_not_independent(self) -> str:
+        """How many sealed images other studies developed on, such as ``12 of 120``."""
+        return f"{self.counts['num_test_not_independent']} of {self.counts['num_test']}"
 
     def images(self, size_pixels: int) -> npt.NDArray[np.uint8]:
         """Return the (N, S, S) uint8 development images at one size."""
@@ -73,6 +87,17 @@ class StudyContext:
             # A plain array travels as one piece of memory; a memory map would name its file.
             sent[size] = (np.array(self.images(size)), None if masks is None else np.array(masks))
         return replace(self, sent=sent)
+
+
+def membership_of(name: str, partition: Partition) -> Membership:
+    """Return who belongs where in a study, as the home's register of known images keeps it."""
+    return Membership(
+        study=name,
+        partition=partition.digest(),
+        fingerprint=partition.fingerprint,
+        development=tuple(partition.development.tolist()),
+        sealed=tuple(partition.test.tolist()),
+    )
 
 
 def image_sizes(spec: StudySpec) -> list[int]:
@@ -118,6 +143,9 @@ def make_context(
     partition = make_partition(dataset, spec.dataset, seed=spec.study.seed, cache=home.cache)
     stem = origin.removesuffix(".toml").rsplit("/", 1)[-1]
     default = stem if stem == dataset.name else f"{stem}-{dataset.name}"
+    known = KnownImages(home)
+    known.add_images(dataset)
+    developed = known.developed_elsewhere(membership_of(name or default, partition))
     context = StudyContext(
         name=name or default,
         spec=spec,
@@ -133,8 +161,10 @@ def make_context(
             "num_quarantined": len(partition.quarantined),
             "num_development": len(partition.development),
             "num_test": len(partition.test),
+            "num_test_not_independent": len(developed),
         },
         origin=origin,
+        developed_by=tuple(sorted({study for studies in developed.values() for study in studies})),
     )
     # Decoding here names a damaged image before any trial starts.
     context.images(spec.dataset.image_size_pixels)
@@ -181,4 +211,7 @@ def reopen_study(
     )
     if (changed := identity.change_of_images(context.partition.fingerprint)) is not None:
         raise InputError(f"The images of study '{study.study_name}' {changed}; restore them.")
+    if identity.partition == context.partition.digest():
+        # Studies that began before there was a register, or on another machine.
+        KnownImages(home).add(context.membership)
     return context

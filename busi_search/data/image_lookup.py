@@ -80,8 +80,8 @@ def _best(whole: _Floats, parts: _Floats) -> _Floats:
 
 def _looks(images: Sequence[GreyImage]) -> _Floats:
     """What is seen in each part of N images, as unit vectors (V, N, 400)."""
-    small = np.stack([_small(image) for image in images]).astype(np.float32) / 255
-    detail = small - _blur(small, _WIDE)
+    small: _Floats = np.stack([_small(image) for image in images]).astype(np.float32) / 255
+    detail: _Floats = small - _blur(small, _WIDE)
     detail /= np.sqrt(np.maximum(_blur(detail * detail, _WIDE), 0)) + 0.03
     detail = _blur(detail, _NARROW)
     parts = [rows @ detail @ columns.T for rows, columns in _WINDOWS]

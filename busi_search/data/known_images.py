@@ -25,6 +25,8 @@ from busi_search.home import Home
 
 # Sharp enough for the finest level at which the twin finder compares.
 KEPT_PIXELS = 128
+# Equal to partition.DETECTOR_VERSION, which cannot be asked without the seconds of torch.
+FINDER_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -179,9 +181,7 @@ class KnownImages:
 
     def _twins(self, one: str, other: str) -> list[tuple[int, int]]:
         """Pairs of twins between two datasets, found once and then read."""
-        from busi_search.data.partition import DETECTOR_VERSION
-
-        target = self._cache / "known_images" / f"{one}-{other}-v{DETECTOR_VERSION}.json"
+        target = self._cache / "known_images" / f"{one}-{other}-v{FINDER_VERSION}.json"
 
         def read() -> list[tuple[int, int]] | None:
             try:

@@ -7,8 +7,9 @@ from PIL import Image
 from busi_search.data.busi import load_busi
 from busi_search.data.dataset import ImageDataset
 from busi_search.data.image_lookup import ImageLookup
-from busi_search.data.known_images import KnownImages, Membership, small_copy
+from busi_search.data.known_images import FINDER_VERSION, KnownImages, Membership, small_copy
 from busi_search.data.medmnist import load_medmnist
+from busi_search.data.partition import DETECTOR_VERSION
 from busi_search.home import Home, open_home
 from tests.data.test_duplicates import jpeg, make_scan, resize
 
@@ -130,3 +131,7 @@ def test_a_small_copy_keeps_what_is_small() -> None:
     assert small_copy(image).shape == (90, 128)
     assert small_copy(image[:, :100]).shape == (90, 100)
     np.testing.assert_array_equal(small_copy(image[:, :100]), image[:, :100])
+
+
+def test_twins_are_sought_anew_when_the_finder_changes() -> None:
+    assert FINDER_VERSION == DETECTOR_VERSION

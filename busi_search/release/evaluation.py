@@ -17,7 +17,7 @@ from busi_search.models.registry import RegisteredVersion, current_champion, fin
 from busi_search.release.comparison import AgainstChampion, paired_difference
 from busi_search.release.figures import TestFigures, compute_test_figures
 from busi_search.search.context import StudyContext, reopen_study
-from busi_search.search.seal_register import num_openings
+from busi_search.search.seal_register import num_openings_of
 from busi_search.search.store.open import find_study
 from busi_search.search.store.study_record import StudyRecord
 
@@ -140,7 +140,7 @@ def evaluate_sealed_test(home: Home, study_name: str, *, version: str | None = N
     )
     report = TestReport(
         version=chosen,
-        openings=num_openings(known, context.membership, home),
+        openings=num_openings_of(known, context.membership, home),
         figures=figures(everyone),
         figures_without_twins=without,
         num_not_independent=len(developed),

@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 from busi_search.data.known_images import KnownImages
 from busi_search.release.winner import Winner
 from busi_search.search.context import StudyContext
-from busi_search.search.seal_register import num_openings
+from busi_search.search.seal_register import num_openings_of
 from busi_search.training.metrics import compute_metrics
 
 Card = list[tuple[str, str]]
@@ -123,7 +123,7 @@ def _performance(winner: Winner) -> str:
 
 
 def _sealed_test(context: StudyContext, ledger: Sequence[Mapping[str, Any]]) -> str:
-    openings = num_openings(KnownImages(context.home), context.membership, context.home)
+    openings = num_openings_of(KnownImages(context.home), context.membership, context.home)
     shared = ""
     if context.developed_by:
         shared = (

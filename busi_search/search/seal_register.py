@@ -48,7 +48,7 @@ def register_old_studies(home: Home) -> None:
                     reopen_study(study, home=home)
 
 
-def num_openings(known: KnownImages, mine: Membership, home: Home) -> int:
+def num_openings_of(known: KnownImages, mine: Membership, home: Home) -> int:
     """Return how often images of a study's sealed test were opened, by whichever study or model.
 
     An opening of another study of the home counts if one of the images that it showed is, by its

@@ -15,7 +15,7 @@ from busi_search.errors import InputError
 from busi_search.home import Home, open_home
 from busi_search.models.predict import Classifier
 from busi_search.models.seal_watch import SealedImageWarning, SealWatch
-from busi_search.search.seal_register import num_openings
+from busi_search.search.seal_register import num_openings_of
 from busi_search.serving.verdict import judge_image
 from tests.command import call_here
 from tests.data.test_duplicates import jpeg, make_scan, resize
@@ -77,7 +77,7 @@ def member(home: Home, study: str) -> Membership:
 
 
 def count(home: Home, study: str) -> int:
-    return num_openings(KnownImages(home), member(home, study), home)
+    return num_openings_of(KnownImages(home), member(home, study), home)
 
 
 def test_a_sealed_image_opens_the_test_whatever_it_is_called(watched: Home, tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_openings_count_by_content_across_studies(watched: Home) -> None:
     model(watched).predict_pixels(np.stack([resize(make_scan(5), SIDE, SIDE)]))
     assert [count(watched, study) for study in ("first", "second", "third")] == [2, 1, 0]
     renamed = Membership(**{**vars(member(watched, "first")), "study": "renamed"})
-    assert num_openings(KnownImages(watched), renamed, watched) == 2
+    assert num_openings_of(KnownImages(watched), renamed, watched) == 2
 
 
 @pytest.mark.filterwarnings("error")

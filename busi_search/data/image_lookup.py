@@ -105,7 +105,7 @@ def _blur(images: _Floats, kernel: _Floats) -> _Floats:
     """Blur N images along both axes, as two large products: faster than N small ones."""
     for _ in range(2):
         flat = images.reshape(-1, THUMB_PIXELS) @ kernel.T
-        images = flat.reshape(-1, THUMB_PIXELS, THUMB_PIXELS).swapaxes(1, 2)
+        images = np.swapaxes(flat.reshape(-1, THUMB_PIXELS, THUMB_PIXELS), 1, 2)
     return images
 
 

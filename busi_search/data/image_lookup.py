@@ -88,7 +88,7 @@ def _looks(images: Sequence[GreyImage]) -> _Floats:
     seen -= seen.mean(axis=(2, 3), keepdims=True)
     seen /= np.maximum(np.linalg.norm(seen, axis=(2, 3), keepdims=True), 1e-3)
     left, right = seen[..., : _GRID // 2], seen[..., : _GRID // 2 - 1 : -1]
-    halves = np.stack([left + right, left - right]) / np.sqrt(np.float32(2))
+    halves: _Floats = np.stack([left + right, left - right]) / np.sqrt(np.float32(2))
     return halves.reshape(2, len(_WINDOWS), len(images), _GRID**2 // 2)
 
 

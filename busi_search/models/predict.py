@@ -16,6 +16,7 @@ import torch
 
 from busi_search.data.busi import IMAGE_SUFFIXES, is_mask
 from busi_search.data.images import GreyImage, decode_image, resize_image
+from busi_search.data.known_images import small_copy
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.files import user_path
 from busi_search.home import Home, create_tracking_store, open_home, quiet_mlflow
@@ -24,6 +25,8 @@ from busi_search.models.registry import CHAMPION, MODEL_NAME, find_version
 from busi_search.models.seal_watch import SealedImageWarning, SealWatch, sealed_sentence
 
 BATCH_SIZE = 64
+# Sealed images are looked for among so many at once: the twin finder is slow to begin.
+LOOKUP_SIZE = 1024
 
 
 @dataclass(frozen=True)
@@ -145,9 +148,13 @@ class Classifier:
         files = find_images([paths] if isinstance(paths, str | Path) else paths)
         rows: list[npt.NDArray[np.float32]] = []
         found: list[frozenset[int]] = []
+        copies: list[GreyImage] = []
         for start in range(0, len(files), BATCH_SIZE):
             images = [decode_image(path) for path in files[start : start + BATCH_SIZE]]
-            found += self.find_sealed(images)
+            copies += map(small_copy, images)
+            if len(copies) >= LOOKUP_SIZE or start + BATCH_SIZE >= len(files):
+                found += self.find_sealed(copies)
+                copies = []
             pixels = np.stack([resize_image(image, self.size_pixels) for image in images])
             rows += list(ask_module(self._module, pixels))
         names = [str(path) for path in files]

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from busi_search.data.registration import by_detail, texture_similarity
 from busi_search.data.scan_area import resize, scan_area
+from busi_search.data.screen_frames import find_frames
 from busi_search.data.twin_candidates import THUMB_PIXELS, find_candidates
 
 Images = Sequence[npt.NDArray[np.uint8]] | npt.NDArray[np.uint8]
@@ -159,13 +160,15 @@ class _Survey:
         originals: of each of the K different images, digest and index of the first that has it.
         copies: index of every other image, and the index of the first that is equal.
         kept: the K indices.
-        sides: their shorter sides (K,).
-        thumbs: whole images, whatever their shape, as (K, 1, 64, 64) uint8.
+        frames: where each of them shows the same screen as others, None if it does not.
+        sides: the shorter sides (K,) of what each shows of a scan.
+        thumbs: what each shows of a scan, whatever its shape, as (K, 1, 64, 64) uint8.
     """
 
     originals: dict[tuple[tuple[int, ...], bytes], int]
     copies: dict[int, int]
     kept: list[int]
+    frames: list[npt.NDArray[np.bool_] | None]
     sides: Tensor
     thumbs: Tensor
 
@@ -173,7 +176,8 @@ class _Survey:
 def _survey(images: Images) -> _Survey:
     originals: dict[tuple[tuple[int, ...], bytes], int] = {}
     copies: dict[int, int] = {}
-    sides, thumbs = [], []
+    of_size: dict[tuple[int, ...], list[int]] = {}
+    screens, areas, sides = [], [], []
     for index, image in enumerate(images):
         if image.ndim != 2 or image.dtype != np.uint8 or image.size == 0:
             raise ValueError(
@@ -185,17 +189,23 @@ def _survey(images: Images) -> _Survey:
         if original != index:
             copies[index] = original
             continue
+        of_size.setdefault(image.shape, []).append(len(areas))
         area = scan_area(image)
         sides.append(min(area.shape))
-        thumbs.append(resize(area, THUMB_PIXELS))
-    small = np.stack(thumbs) if thumbs else np.zeros((0, THUMB_PIXELS, THUMB_PIXELS), np.uint8)
-    return _Survey(
-        originals,
-        copies,
-        list(originals.values()),
-        torch.tensor(sides, dtype=torch.int64),
-        torch.from_numpy(small)[:, None],
-    )
+        areas.append(resize(area, THUMB_PIXELS))
+        screens.append(resize(image, THUMB_PIXELS))
+    kept = list(originals.values())
+    frames: list[npt.NDArray[np.bool_] | None] = [None] * len(kept)
+    for positions in of_size.values():
+        found = find_frames(np.stack([screens[position] for position in positions]))
+        for position, frame in zip(positions, found, strict=True):
+            if frame is not None:
+                area = scan_area(images[kept[position]], frame)
+                frames[position], sides[position] = frame, min(area.shape)
+                areas[position] = resize(area, THUMB_PIXELS)
+    small = np.stack(areas) if areas else np.zeros((0, THUMB_PIXELS, THUMB_PIXELS), np.uint8)
+    thumbs = torch.from_numpy(small)[:, None]
+    return _Survey(originals, copies, kept, frames, torch.tensor(sides, dtype=torch.int64), thumbs)
 
 
 def _alike(
@@ -207,16 +217,14 @@ def _alike(
     for detail, chosen in by_detail(smaller):
         for start in range(0, len(chosen), _PAIRS_PER_BATCH):
             batch = chosen[start : start + _PAIRS_PER_BATCH]
-            left = [whole.kept[index] for index in found.first[batch].tolist()]
-            right = [part.kept[index] for index in found.second[batch].tolist()]
+            firsts, seconds = found.first[batch].tolist(), found.second[batch].tolist()
             turned = found.mirrored[batch].tolist()
-            areas = [scan_area(others[index]) for index in right]
-            scores = texture_similarity(
-                [scan_area(wholes[index]) for index in left],
-                [area[:, ::-1] if turn else area for area, turn in zip(areas, turned, strict=True)],
-                found.views[batch],
-                detail,
-            ).tolist()
-            for i, j, score, turn in zip(left, right, scores, turned, strict=True):
+            left = [scan_area(wholes[whole.kept[k]], whole.frames[k]) for k in firsts]
+            right = [scan_area(others[part.kept[k]], part.frames[k]) for k in seconds]
+            right = [
+                area[:, ::-1] if turn else area for area, turn in zip(right, turned, strict=True)
+            ]
+            scores = texture_similarity(left, right, found.views[batch], detail).tolist()
+            for i, j, score, turn in zip(firsts, seconds, scores, turned, strict=True):
                 if score >= detail.min_similarity:
-                    yield i, j, score, turn
+                    yield whole.kept[i], part.kept[j], score, turn

@@ -13,24 +13,28 @@ Grey = npt.NDArray[np.uint8]
 _BORDER_SHARE = 0.92
 _SAME_GREY = 0.02  # of the brightest grey
 _MIN_SIDE_PIXELS = 12
-# Tones are stretched until the median is here; darker steps than this many greys are dropped.
+# Tones are stretched until the median of what is not black is here.
 _MIDDLE_GREY = 0.35
 _GAMMA_RANGE = (0.2, 1.5)
-_MAX_STEP = 12.0
 
 
-def scan_area(image: Grey) -> Grey:
+def scan_area(image: Grey, frame: npt.NDArray[np.bool_] | None = None) -> Grey:
     """Return the (H', W') uint8 part of a grey (H, W) uint8 image that shows the scan.
 
-    Borders of one grey are cut off. Tones are stretched linearly and by a power, so that darkened
-    copies and those of another gamma look alike; shades so dark that the stretch would tear them
-    apart become one.
+    What is of the frame (any size, stretched over the image; see `screen_frames`) is blackened and
+    borders of one grey are cut off. Tones are stretched linearly and by a power, so that darkened
+    copies and those of another gamma look alike.
     """
+    if frame is not None:
+        size = (image.shape[1], image.shape[0])
+        covered = np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.NEAREST))
+        image = np.where(covered, 0, image).astype(np.uint8)
     return _even_tones(_without_borders(image))
 
 
 def _without_borders(image: Grey) -> Grey:
-    tolerance = round(_SAME_GREY * float(np.percentile(image, 99)))
+    white = _quantile(np.array(Image.fromarray(image).histogram()), 0.99)
+    tolerance = round(_SAME_GREY * white)
     while True:
         before = image.shape
         for _ in range(2):
@@ -41,8 +45,9 @@ def _without_borders(image: Grey) -> Grey:
 
 def _trim(image: Grey, tolerance: int) -> Grey:
     """Without the first and last rows that are of one grey."""
-    middle = np.median(image, axis=1, keepdims=True)
-    same = np.abs(image - middle) <= tolerance
+    sample = image[:, :: max(1, image.shape[1] // 64)].astype(np.int16)
+    middle = np.partition(sample, sample.shape[1] // 2, axis=1)[:, sample.shape[1] // 2, None]
+    same = np.abs(sample - middle) <= tolerance
     content = np.flatnonzero(same.mean(1) < _BORDER_SHARE)
     if not len(content) or content[-1] - content[0] + 1 < _MIN_SIDE_PIXELS:
         return image
@@ -50,15 +55,18 @@ def _trim(image: Grey, tolerance: int) -> Grey:
 
 
 def _even_tones(image: Grey) -> Grey:
-    counts = np.bincount(image.ravel(), minlength=256)
-    shares = np.cumsum(counts) / counts.sum()
-    white = max(1, int(np.searchsorted(shares, 0.99)))
-    lit = np.cumsum(counts[1:])
-    middle = 1 + int(np.searchsorted(lit, lit[-1] / 2)) if lit[-1] else 1
-    ratio = min(max(middle / white, 1e-3), 0.99)
-    power = float(np.clip(np.log(_MIDDLE_GREY) / np.log(ratio), *_GAMMA_RANGE))
-    tones = 255 * (np.arange(256) / white).clip(0, 1) ** power
-    return np.rint(tones).astype(np.uint8)[image]
+    picture = Image.fromarray(image)
+    counts = np.array(picture.histogram())
+    white = max(1, _quantile(counts, 0.99))
+    middle = 1 + _quantile(counts[1:], 0.5)
+    power = np.log(_MIDDLE_GREY) / np.log(min(middle / white, 0.99))
+    tones = 255 * (np.arange(256) / white).clip(0, 1) ** np.clip(power, *_GAMMA_RANGE)
+    return np.asarray(picture.point(np.rint(tones).astype(int).tolist()))
+
+
+def _quantile(counts: npt.NDArray[np.int64], share: float) -> int:
+    """The level below which this share of a histogram lies, 0 if there are no counts."""
+    return int(np.searchsorted(np.cumsum(counts), share * counts.sum()))
 
 
 def resize(image: Grey, pixels: int) -> Grey:

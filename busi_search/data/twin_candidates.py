@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from busi_search.data.registration import look, normalise, smooth
+from busi_search.data.registration import detail_of, has_content, look
 
 THUMB_PIXELS = 64
 # Parts of an image (scale x, scale y, shift x, shift y; an image spans -1 to 1) that may be all
@@ -18,7 +18,12 @@ VIEWS = (
     *((0.85, 1.0, -0.15, 0.0), (0.85, 1.0, 0.0, 0.0), (0.85, 1.0, 0.15, 0.0)),
     *((0.72, 1.0, -0.28, 0.0), (0.72, 1.0, -0.14, 0.0), (0.72, 1.0, 0.0, 0.0)),
     *((0.72, 1.0, 0.14, 0.0), (0.72, 1.0, 0.28, 0.0)),
-    *((1.0, 0.82, 0.0, -0.18), (1.0, 0.72, 0.0, -0.28), (1.0, 0.72, 0.0, 0.28)),
+    *(
+        (1.0, 0.82, 0.0, -0.18),
+        (1.0, 0.72, 0.0, -0.28),
+        (1.0, 0.62, 0.0, -0.38),
+        (1.0, 0.72, 0.0, 0.28),
+    ),
 )
 _DESCRIPTOR_PIXELS = 20
 _NUM_CANDIDATES = 8
@@ -99,7 +104,7 @@ def _descriptors(thumbs: Tensor, views: Sequence[tuple[float, ...]]) -> Tensor:
 
     Returns (2, V, B, 200): the part that is even under mirroring, and the odd one.
     """
-    detail = smooth(normalise(thumbs.float() / 255, 4.0), 1.5)
+    detail = detail_of(thumbs.float() / 255, has_content(thumbs), 4.0, 1.5)
     parts = [look(detail, view.expand(len(detail), 2, 3))[0] for view in _as_affine(views)]
     seen = functional.adaptive_avg_pool2d(torch.stack(parts)[:, :, 0], _DESCRIPTOR_PIXELS)
     seen = seen - seen.mean((2, 3), keepdim=True)

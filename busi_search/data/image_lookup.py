@@ -37,15 +37,18 @@ class ImageLookup:
         self._looks = _looks(self._known)
 
     def find(self, images: Sequence[GreyImage]) -> list[list[int]]:
-        """Return for each image the positions of the known ones that show the same scan.
+        """Return for each image the positions of known ones that show the same scan.
+
+        For an image that is known as it is, only equal ones are named.
 
         Args:
             images: grey images (H, W) uint8 of any sizes.
         """
         small = [small_copy(image) for image in images]
         found = [set(self._equal.get(_key(image), ())) for image in small]
-        for position, known in self._twins(small):
-            found[position].add(known)
+        others = [index for index, positions in enumerate(found) if not positions]
+        for position, known in self._twins([small[index] for index in others]):
+            found[others[position]].add(known)
         return [sorted(positions) for positions in found]
 
     def _twins(self, images: Sequence[GreyImage]) -> list[tuple[int, int]]:

@@ -73,8 +73,14 @@ def announce(
     )
     if earlier := context.partition.earlier:
         err.print(f"It keeps the division that an earlier version made: {earlier}.")
-    for warning in context.warnings:
-        err.print(f"[yellow]{escape(warning)}[/]")
+    for unusual in context.warnings:
+        err.print(f"[yellow]{escape(unusual)}[/]")
+    if context.developed_by:
+        err.print(
+            f"Not independent: {context.test_not_independent} sealed images show scans that other "
+            f"studies of this home developed on ({escape(', '.join(context.developed_by))}); "
+            "`busi-search evaluate` also gives the figures of the others alone."
+        )
     number = "as many workers as fit" if workers is None else f"{workers} worker(s)"
     place = f"Ray at {ray}" if ray is not None else context.device
     err.print(
@@ -224,6 +230,8 @@ def show_result(result: "StudyResult") -> None:
         f"{name.removeprefix('calibration_').replace('_', '/')} {figure:.2f}"
         for name, figure in release.calibration.items()
     )
+    if result.context.developed_by:
+        rows["not independent"] = f"{result.context.test_not_independent} sealed images"
     for name in result.context.spec.space:
         rows[name] = _format(release.params[name])
     rows["model"] = f"{release.version.name} version {release.version.version}, alias candidate"
@@ -252,6 +260,8 @@ def show_test_report(report: "TestReport") -> None:
     tables = [("sealed test", report.figures)]
     if report.figures_without_twins is not None:
         tables.append(("without twins in development", report.figures_without_twins))
+    if report.figures_independent is not None:
+        tables.append(("independent alone", report.figures_independent))
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("")
     for title, figures in tables:
@@ -271,6 +281,13 @@ def show_test_report(report: "TestReport") -> None:
         f"{report.openings} time(s). Sensitivity and specificity are of "
         f"'{report.figures.positive_class}' at the operating point fixed before."
     )
+    if report.num_not_independent:
+        missing = "" if report.figures_independent is not None else ", and too few others are left"
+        err.print(
+            f"Not independent: {report.num_not_independent} of {report.figures.num_images} sealed "
+            "images show scans that other studies of this home developed on "
+            f"({escape(', '.join(report.developed_by))}){missing}."
+        )
     for mended in report.ledger_mended:
         err.print(f"The ledger of the sealed test was mended, {mended}.", markup=False)
     for compared in (report.against_champion, report.against_best_champion):

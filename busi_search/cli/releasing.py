@@ -101,10 +101,18 @@ def models() -> None:
 @click.argument("paths", nargs=-1, required=True)
 @click.option("--model-uri", help="Such as models:/busi-classifier@candidate (default: champion).")
 @click.option("--to", "target", metavar="FILE.csv", help="Write a table rather than print lines.")
+@click.option(
+    "--keep-sealed",
+    is_flag=True,
+    help="Refuse images of a sealed test rather than count the opening.",
+)
 @JSON_OPTION
 @deferred("busi_search.cli.actions.predict")
 def predict() -> None:
     """Class probabilities of image files, or of all images in folders.
+
+    Images that a study of this home has sealed are recognised; asking about them opens that
+    study's test, which is counted and said.
 
     \b
     Example:
@@ -135,6 +143,11 @@ def ui() -> None:
 )
 @click.option("--model-uri", help="Such as models:/busi-classifier@candidate (default: champion).")
 @click.option("--no-browser", is_flag=True, help="Only print the address.")
+@click.option(
+    "--keep-sealed",
+    is_flag=True,
+    help="Refuse images of a sealed test rather than count the opening.",
+)
 @deferred("busi_search.cli.actions.serve")
 def serve() -> None:
     """Open a page, on this machine only, where one image gets an answer; Ctrl-C ends it.

@@ -10,6 +10,7 @@ from busi_search.data.ledger import Entry, anchor_of
 from busi_search.home import Home
 from busi_search.models.registry import RegisteredVersion, open_registry
 from busi_search.search.mlflow.ledger_anchor import LEDGER_TAG
+from busi_search.search.mlflow.study import NOT_INDEPENDENT
 from busi_search.search.seal_ledger import OPENINGS_TAG
 
 # Tag of a version: its test figures in full precision, as JSON; the tags beside it are to be read.
@@ -50,6 +51,8 @@ def log_evaluation(
     tags[TEST_FIGURES] = json.dumps(_kept_figures(report["test"]))
     tags["busi.test_auc_ci95"] = " to ".join(f"{value:.4f}" for value in report["test"]["auc_ci95"])
     tags[OPENINGS_TAG] = str(report["openings"])
+    num_images = report["test"]["num_images"]
+    tags[NOT_INDEPENDENT] = f"{report['num_test_not_independent']} of {num_images}"
     tags[LEDGER_TAG] = anchor_of(ledger)
     for tag in (AGAINST_CHAMPION, AGAINST_BEST):
         if tag.removeprefix("busi.") in report:

@@ -6,18 +6,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from busi_search.data.ledger import mendings, num_openings
+from busi_search.data.known_images import KnownImages
+from busi_search.data.ledger import mendings
 from busi_search.data.sealed import SealedTest, open_sealed_test
 from busi_search.errors import InputError
 from busi_search.home import Home
 from busi_search.models.evaluations import log_evaluation, stored_predictions
-from busi_search.models.predict import load_champion
+from busi_search.models.predict import ask_module, load_champion
 from busi_search.models.registry import RegisteredVersion, find_version
 from busi_search.release.calibration_figures import CALIBRATION_FIGURES
 from busi_search.release.comparison import AgainstChampion, paired_difference, rivals
 from busi_search.release.figures import TestFigures, compute_test_figures
 from busi_search.search.context import StudyContext, reopen_study
 from busi_search.search.seal_ledger import SealLedger
+from busi_search.search.seal_register import num_openings_of
 from busi_search.search.store.open import find_study
 from busi_search.search.store.study_record import StudyRecord
 
@@ -28,10 +30,15 @@ class TestReport:
 
     Attributes:
         version: the model.
-        openings: how often the test was opened so far, this time included.
+        openings: how often images of this test were opened so far, this time included, by
+            whichever study or model of the home.
         figures: of all test images.
         figures_without_twins: of the images without a near-duplicate, or another image of their
             known group, in the development part; None where all are without.
+        num_not_independent: test images that other studies of the home developed on.
+        developed_by: names of these studies.
+        figures_independent: of the other test images; None where all are independent, or where the
+            others lack a class.
         against_champion: paired comparison with the champion on the same images, or None.
         against_best_champion: the same with the best champion so far, where that is another one.
         ledger_mended: what was wrong with the ledger's stores and was mended, with its time.
@@ -44,6 +51,9 @@ class TestReport:
     openings: int
     figures: TestFigures
     figures_without_twins: TestFigures | None
+    num_not_independent: int
+    developed_by: tuple[str, ...]
+    figures_independent: TestFigures | None
     against_champion: AgainstChampion | None
     against_best_champion: AgainstChampion | None = None
     ledger_mended: tuple[str, ...] = ()
@@ -57,10 +67,15 @@ class TestReport:
                 "run_id": self.version.run_id,
             },
             "openings": self.openings,
+            "num_test_not_independent": self.num_not_independent,
+            "developed_by": list(self.developed_by),
             "test": self.figures.to_json(),
         }
         if self.figures_without_twins is not None:
             result["test_without_twins"] = self.figures_without_twins.to_json()
+        if self.num_not_independent:
+            independent = self.figures_independent
+            result["test_independent"] = None if independent is None else independent.to_json()
         if self.against_champion is not None:
             result["against_champion"] = self.against_champion.to_json()
         if self.against_best_champion is not None:
@@ -111,7 +126,8 @@ def evaluate_sealed_test(home: Home, study_name: str, *, version: str | None = N
         ledger=ledger,
         reason=reason,
     )
-    probabilities = classifier.predict_pixels(test.images)
+    # The opening is in the ledger already.
+    probabilities = ask_module(classifier.module, test.images)
 
     def figures(keep: npt.NDArray[np.bool_]) -> TestFigures:
         return compute_test_figures(
@@ -127,15 +143,24 @@ def evaluate_sealed_test(home: Home, study_name: str, *, version: str | None = N
     others = rivals(home, chosen)
     against = [_against(home, context, ledger, rival, test, probabilities) for rival in others]
     without = figures(~test.has_twin) if test.has_twin.any() else None
-    entries = ledger.entries()
+    known = KnownImages(home)
+    developed = known.developed_elsewhere(context.membership)
+    independent = ~np.isin(context.partition.test, list(developed))
+    judged = (
+        bool(developed)
+        and np.bincount(test.labels[independent], minlength=len(classifier.class_names)).min() > 1
+    )
     report = TestReport(
         version=chosen,
-        openings=num_openings(entries),
+        openings=num_openings_of(known, context.membership, home),
         figures=figures(everyone),
         figures_without_twins=without,
+        num_not_independent=len(developed),
+        developed_by=tuple(sorted({study for studies in developed.values() for study in studies})),
+        figures_independent=figures(independent) if judged else None,
         against_champion=against[-1] if against else None,
         against_best_champion=against[0] if len(against) > 1 else None,
-        ledger_mended=tuple(mendings(entries)),
+        ledger_mended=tuple(mendings(ledger.entries())),
     )
     _record(home, context, ledger, report, probabilities, test.paths)
     return report
@@ -188,7 +213,7 @@ def _answers_of(
         ledger=ledger,
         reason={"study": context.name, "model": rival.name, "version": rival.version},
     )
-    return other.predict_pixels(test.images)
+    return ask_module(other.module, test.images)
 
 
 def _record(

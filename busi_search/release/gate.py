@@ -30,7 +30,7 @@ from busi_search.models.registry import (
 from busi_search.release.comparison import AgainstChampion, rivals
 from busi_search.release.evaluation import check_ledger_of, evaluate_sealed_test
 from busi_search.release.gate_rule import Judgement, judge
-from busi_search.search.seal_ledger import SealLedger
+from busi_search.search.seal_register import num_openings_of_study
 from busi_search.search.store.open import find_study
 from busi_search.search.store.study_record import StudyRecord
 from busi_search.spec import Gate
@@ -187,12 +187,12 @@ def _judge(home: Home, chosen: RegisteredVersion, gate: Gate) -> Judgement:
 
 
 def count_openings(home: Home, study: str) -> int:
-    """Return how often the sealed test of a study was opened; what ``max_openings`` limits.
+    """Return how often images of a study's sealed test were opened; what ``max_openings`` limits.
 
     Zero for a study of another home, whose ledger is not here.
     """
     try:
-        return SealLedger(home, study).num_openings()
+        return num_openings_of_study(home, study)
     except InputError:
         return 0
 

@@ -15,8 +15,8 @@ Array = npt.NDArray[np.float64]
 
 # Each resample draws twice as many groups as there are, so that it chooses on 86 % of the images.
 DRAWS_PER_GROUP = 2
-# The pair's own bootstrap does not know that another trial might have been chosen; intervals widened
-# by this cover as they should in simulated searches (benchmarks/known_systems.py).
+# The pair's own bootstrap does not know that another trial might have been chosen; intervals
+# widened by this cover as they should in simulated searches (benchmarks/known_systems.py).
 WIDENING = 1.06
 
 

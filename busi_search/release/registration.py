@@ -12,13 +12,13 @@ from busi_search.errors import BusiSearchError
 from busi_search.models.ensemble import FoldEnsemble
 from busi_search.models.export import register_version
 from busi_search.models.out_of_distribution import fit_out_of_distribution_check
-from busi_search.models.predict import load_champion
+from busi_search.models.predict import ask_module, load_champion
 from busi_search.models.registry import RegisteredVersion, add_tags, list_versions, make_candidate
 from busi_search.release.descriptions import describe_version
 from busi_search.release.intervals import Figure
 from busi_search.release.selection import Estimate
 from busi_search.release.winner import Winner
-from busi_search.search.mlflow.study import git_commit
+from busi_search.search.mlflow.study import NOT_INDEPENDENT, git_commit
 from busi_search.search.store.study_record import Released
 
 # Probabilities before and after export may differ by rounding only.
@@ -210,6 +210,7 @@ def _tags(winner: Winner, difference: float) -> dict[str, str]:
         "busi.fingerprint": context.partition.fingerprint,
         "busi.partition": context.partition.digest(),
         "busi.simulated": str(context.development.simulated).lower(),
+        NOT_INDEPENDENT: context.test_not_independent,
         f"busi.{objective}": f"{estimate.naive:.4f}",
         f"busi.corrected_{objective}": f"{estimate.value:.4f}",
         PREDICTIONS: winner.predictions_digest,
@@ -226,7 +227,8 @@ def _check_export(winner: Winner, ensemble: FoldEnsemble, version: RegisteredVer
     with torch.inference_mode():
         expected = ensemble(inputs).numpy()
     for count in (1, len(pixels)):
-        difference = float(np.abs(loaded.predict_pixels(pixels[:count]) - expected[:count]).max())
+        answers = ask_module(loaded.module, pixels[:count])
+        difference = float(np.abs(answers - expected[:count]).max())
         if difference > EXPORT_TOLERANCE:
             raise BusiSearchError(
                 f"The exported model's probabilities differ by {difference:.2g} from the trained "

@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 from optuna.trial import TrialState
 
-from busi_search.data.ledger import mendings, num_openings
+from busi_search.data.known_images import KnownImages
+from busi_search.data.ledger import mendings
 from busi_search.release.calibration_figures import CALIBRATION_FIGURES, calibration_curve
 from busi_search.release.descriptions import describe_calibration, shown_estimates
 from busi_search.release.winner import Winner
 from busi_search.search.context import StudyContext
+from busi_search.search.seal_register import num_openings_of
 
 Card = list[tuple[str, str]]
 
@@ -37,7 +39,7 @@ def make_model_card(winner: Winner, ledger: Sequence[Mapping[str, Any]]) -> Card
         ("Model", _model(winner)),
         ("Tuning procedure", _tuning(winner)),
         ("Cross-validated performance", _performance(winner)),
-        ("Sealed test", _sealed_test(ledger)),
+        ("Sealed test", _sealed_test(context, ledger)),
         ("Calibration", _calibration(winner)),
         ("Operating point", _operating_point(winner)),
         ("Failures", _failures(winner)),
@@ -120,19 +122,25 @@ def _performance(winner: Winner) -> str:
     return f"Chosen by cv_{main}. {listed}."
 
 
-def _sealed_test(ledger: Sequence[Mapping[str, Any]]) -> str:
-    opened = f"Opened {num_openings(ledger)} times"
-    mended = "".join(f" The ledger was mended, {found}." for found in mendings(ledger))
+def _sealed_test(context: StudyContext, ledger: Sequence[Mapping[str, Any]]) -> str:
+    openings = num_openings_of(KnownImages(context.home), context.membership, context.home)
+    opened = f"Opened {openings} times"
+    remarks = "".join(f" The ledger was mended, {found}." for found in mendings(ledger))
+    if context.developed_by:
+        remarks += (
+            f" Not independent: {context.test_not_independent} images show scans that other "
+            f"studies of this home developed on ({', '.join(context.developed_by)})."
+        )
     figures = [entry for entry in ledger if entry["kind"] == "figures"]
     if not figures:
-        return f"{opened}; no figures yet.{mended}"
+        return f"{opened}; no figures yet.{remarks}"
     last = figures[-1]
     low, high = last["auc_ci95"]
     return (
         f"{opened}. Version {last['version']}: AUC {last['auc']:.3f} (95 % interval "
         f"{low:.3f} to {high:.3f}), accuracy {last['accuracy']:.3f}, sensitivity "
         f"{last['sensitivity']:.3f} and specificity {last['specificity']:.3f} at the operating "
-        f"point, {last['num_images']} images.{_test_calibration(last)}{mended}"
+        f"point, {last['num_images']} images.{_test_calibration(last)}{remarks}"
     )
 
 

@@ -88,6 +88,7 @@ def render_report(
         dataset_name=context.development.name,
         counts=context.counts,
         grouping=context.partition.grouping,
+        developed_by=context.developed_by,
         fingerprint=context.partition.fingerprint,
         partition=context.partition.digest(),
         leaderboard_header=header,

@@ -11,6 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from optuna.trial import FrozenTrial, TrialState
 
+from busi_search.data.known_images import KnownImages
 from busi_search.errors import InputError
 from busi_search.files import user_path, write_file
 from busi_search.home import Home, open_home
@@ -80,7 +81,7 @@ class Study:
     @property
     def status(self) -> StudyStatus:
         """Trials by state and the best so far; cheap, also while the search runs."""
-        return study_status(self.optuna_study)
+        return study_status(self.optuna_study, KnownImages(self.home))
 
     @property
     def best(self) -> BestTrial:

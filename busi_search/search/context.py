@@ -11,6 +11,7 @@ import optuna
 from busi_search.data.dataset import ImageDataset
 from busi_search.data.folds import large_group_warning, uneven_folds_warning
 from busi_search.data.image_cache import load_images, load_masks
+from busi_search.data.known_images import KnownImages, Membership
 from busi_search.data.partition import Partition, make_partition
 from busi_search.data.sources import load_dataset
 from busi_search.errors import BusiSearchError, InputError
@@ -35,8 +36,10 @@ class StudyContext:
         device: PyTorch's name of the device trials run on.
         partition: who belongs where.
         development: the images the search may see.
-        counts: of images and groups of the whole dataset, see :meth:`~.Partition.counts`.
+        counts: of images and groups of the whole dataset, see :meth:`~.Partition.counts`, and of
+            test images that other studies of this home developed on.
         origin: name of the study file.
+        developed_by: names of these studies.
         sent: images, and masks, by size, for workers that cannot read the files; (N, S, S) uint8.
     """
 
@@ -49,6 +52,7 @@ class StudyContext:
     development: ImageDataset
     counts: dict[str, int]
     origin: str
+    developed_by: tuple[str, ...] = ()
     sent: Mapping[int, tuple[Images, Images | None]] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -61,6 +65,16 @@ class StudyContext:
         """Sentences about what is unusual in how the development images are divided."""
         found = large_group_warning(self.groups), uneven_folds_warning(self.partition.folds)
         return [sentence for sentence in found if sentence is not None]
+
+    @property
+    def membership(self) -> Membership:
+        """Who belongs where, as the home's register of known images keeps it."""
+        return membership_of(self.name, self.partition)
+
+    @property
+    def test_not_independent(self) -> str:
+        """How many sealed images other studies developed on, such as ``12 of 120``."""
+        return f"{self.counts['num_test_not_independent']} of {self.counts['num_test']}"
 
     def images(self, size_pixels: int) -> npt.NDArray[np.uint8]:
         """Return the (N, S, S) uint8 development images at one size."""
@@ -82,6 +96,17 @@ class StudyContext:
             # A plain array travels as one piece of memory; a memory map would name its file.
             sent[size] = (np.array(self.images(size)), None if masks is None else np.array(masks))
         return replace(self, sent=sent)
+
+
+def membership_of(name: str, partition: Partition) -> Membership:
+    """Return who belongs where in a study, as the home's register of known images keeps it."""
+    return Membership(
+        study=name,
+        partition=partition.digest(),
+        fingerprint=partition.fingerprint,
+        development=tuple(partition.development.tolist()),
+        sealed=tuple(partition.test.tolist()),
+    )
 
 
 def image_sizes(spec: StudySpec) -> list[int]:
@@ -133,6 +158,9 @@ def make_context(
         cache=home.cache,
         began_with=_division_of(home, name),
     )
+    known = KnownImages(home)
+    known.add_images(dataset)
+    developed = known.developed_elsewhere(membership_of(name, partition))
     context = StudyContext(
         name=name,
         spec=spec,
@@ -141,8 +169,9 @@ def make_context(
         device=device,
         partition=partition,
         development=dataset.subset(partition.development),
-        counts=partition.counts(),
+        counts=partition.counts() | {"num_test_not_independent": len(developed)},
         origin=origin,
+        developed_by=tuple(sorted({study for studies in developed.values() for study in studies})),
     )
     # Decoding here names a damaged image before any trial starts.
     context.images(spec.dataset.image_size_pixels)
@@ -211,4 +240,6 @@ def reopen_study(
             f"Study '{study.study_name}' {CHANGED_DIVISION}; restore the file of groups that it "
             f"began with, or open it with what it was made by, busi-search {made_by}."
         )
+    # Studies that began before there was a register, or on another machine.
+    KnownImages(home).add(context.membership)
     return context

@@ -11,6 +11,7 @@ from busi_search.data.sources import guess_study
 from busi_search.errors import InputError
 from busi_search.home import Home, open_home
 from busi_search.search.context import StudyContext, make_context
+from busi_search.search.seal_register import register_old_studies
 from busi_search.spec import Hyperparameters, StudySpec
 from busi_search.study_files import load_spec
 from busi_search.training.pretraining import phantom_weights_file
@@ -67,10 +68,12 @@ def prepare_study(
             "name the study breastmnist or busi, or leave the name out."
         )
     _check_weights(spec)
+    home = home or open_home()
+    register_old_studies(home)
     return make_context(
         spec,
         text,
-        home=home or open_home(),
+        home=home,
         name=_checked_name(name),
         device=resolve_device(device),
         origin=study,

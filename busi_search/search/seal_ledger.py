@@ -158,6 +158,6 @@ class SealLedger:
     def _changed(self, what: str) -> BusiSearchError:
         return BusiSearchError(
             f"The ledger of the sealed test of study '{self._name}' was changed: {what}. Restore "
-            "the stores from a backup, or treat the test images as spent and begin another study "
-            "with --name NEW."
+            "the stores from a backup, or treat the test images as spent: a figure on them is "
+            "worth little under any name."
         )

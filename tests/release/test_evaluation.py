@@ -9,6 +9,7 @@ from mlflow import MlflowClient
 from optuna.trial import FrozenTrial
 from sklearn.metrics import confusion_matrix
 
+from busi_search.data.known_images import KnownImages
 from busi_search.data.ledger import ledger_path, make_entry, write_entries
 from busi_search.data.partition import make_partition
 from busi_search.data.sealed import open_sealed_test
@@ -32,13 +33,17 @@ from busi_search.release.leak_gap import measure_leak_gap
 from busi_search.release.replay import replay_trial
 from busi_search.report.study_view import study_page
 from busi_search.run import StudyResult, run_study
-from busi_search.search.context import StudyContext
+from busi_search.search.context import StudyContext, reopen_study
 from busi_search.search.fold_result import FoldResult
 from busi_search.search.seal_ledger import SealLedger
+from busi_search.search.seal_register import num_openings_of
 from busi_search.search.store.open import find_study
 from busi_search.search.store.records import stored_folds
 from busi_search.spec import Gate
 from busi_search.training.metrics import compute_metrics, softmax
+
+SMALL = ("epochs=2", "architecture='small_cnn'", "image_size_pixels=28", "num_folds=3",
+         "pruner='none'")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +55,7 @@ def busi_home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     write_phantom(root / "images", simulate_phantom(120, size_pixels=64, seed=3))
     run_study(
         "busi", data=str(root / "images"), trials=2, home=root / "home", weights="none",
-        overrides=("epochs=2", "architecture='small_cnn'", "image_size_pixels=28", "num_folds=3",
-                   "pruner='none'"),
-        device="cpu", inline=True,
+        overrides=SMALL, device="cpu", inline=True,
     )  # fmt: skip
     return open_home(root / "home")
 
@@ -117,9 +120,6 @@ def test_nothing_is_evaluated_or_promoted_on_a_changed_ledger(busi_home: Home) -
 
 
 def test_changed_images_keep_the_test_shut(tmp_path: Path, busi_home: Home) -> None:
-    from busi_search.search.context import reopen_study
-    from busi_search.search.store.open import find_study
-
     context = reopen_study(find_study(busi_home, "busi"), home=busi_home)
     (image,) = list(Path(context.spec.dataset.path).rglob("benign (1).png"))
     content = image.read_bytes()
@@ -345,3 +345,27 @@ def test_operating_point_keeps_its_specificity_and_no_better_one_exists(specific
         called = scores >= threshold
         if np.mean(~called[~positive]) >= specificity:
             assert np.mean(called[positive]) <= point.sensitivity
+
+
+def test_images_that_another_study_developed_on_are_told_apart(busi_home: Home) -> None:
+    first = reopen_study(find_study(busi_home, "busi"), home=busi_home).membership
+    other = replace(
+        first, study="other", partition="p", development=first.sealed[::4], sealed=first.sealed[1:2]
+    )
+    KnownImages(busi_home).add(other)
+    try:
+        report = evaluate_sealed_test(busi_home, "busi")
+        openings = num_openings_of(KnownImages(busi_home), other, busi_home)
+    finally:
+        (busi_home.root / "known_images" / "studies" / other.file_name).unlink()
+    num_test, num_shared = len(first.sealed), len(other.development)
+    printed = report.to_json()
+    assert printed["num_test_not_independent"] == num_shared
+    assert printed["developed_by"] == ["other"]
+    assert printed["test_independent"]["num_images"] == num_test - num_shared
+    assert printed["test"]["num_images"] == num_test
+    assert set(printed["test_independent"]) == set(printed["test"])
+    version = registry.find_version(busi_home, report.version.version)
+    assert version.tags["busi.test_not_independent"] == f"{num_shared} of {num_test}"
+    # Both seal one image: what was opened for one was opened for the other.
+    assert openings == report.openings

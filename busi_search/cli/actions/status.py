@@ -5,7 +5,8 @@ import json
 import click
 
 from busi_search.cli.actions.shared import home_of, print_json
-from busi_search.search.seal_ledger import SealLedger
+from busi_search.data.known_images import KnownImages
+from busi_search.search.seal_register import num_openings_of_study
 from busi_search.search.status import StudyStatus, list_studies, study_status
 from busi_search.search.store.open import find_study
 from busi_search.spec.schema import study_schema
@@ -45,9 +46,9 @@ def _status_line(status: StudyStatus) -> str:
 def status(ctx: click.Context, name: str, as_json: bool) -> None:
     """What ``busi-search status`` does."""
     home = home_of(ctx)
-    found = study_status(find_study(home, name))
+    found = study_status(find_study(home, name), KnownImages(home))
     # MLflow takes seconds to import: evaluate, promote, report and doctor ask it.
-    openings = SealLedger(home, name, ask_mlflow=False).num_openings()
+    openings = num_openings_of_study(home, name, ask_mlflow=False)
     if as_json:
         print_json(found.to_json() | {"test_openings": openings})
         return
@@ -58,5 +59,10 @@ def status(ctx: click.Context, name: str, as_json: bool) -> None:
         click.echo(f"  {worker} works on trial {trial}")
     if found.last_failure is not None:
         click.echo(f"  failed last: {found.last_failure}; its traceback is in its MLflow run")
+    if found.num_test_not_independent:
+        click.echo(
+            f"  not independent: {found.num_test_not_independent} of {found.num_test} sealed "
+            "images; other studies of this home developed on them"
+        )
     for key, value in found.best_params.items():
         click.echo(f"  {key} = {value}")

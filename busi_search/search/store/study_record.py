@@ -194,10 +194,19 @@ class StudyRecord:
         """
         self._study.set_user_attr(_SPEC_TEXT, spec_text)
         self._study.set_user_attr(_ORIGIN, origin)
-        self._study.set_user_attr(_COUNTS, dict(counts))
+        self.set_counts(counts)
         self._study.set_user_attr(_CLASS_NAMES, list(class_names))
         self._study.set_user_attr(_SIMULATED, simulated)
         self._study.set_user_attr(_VERSIONS, dict(versions))
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of images, groups and the like when the study was last driven, by name."""
+        return dict(self._get(_COUNTS, {}))
+
+    def set_counts(self, counts: Mapping[str, int]) -> None:
+        """Keep how many images, groups and the like there are."""
+        self._study.set_user_attr(_COUNTS, dict(counts))
 
     @property
     def spec_text(self) -> str:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
 
+from busi_search.data.busi import is_mask
 from busi_search.data.duplicates import find_duplicates
 
 Grey = npt.NDArray[np.uint8]
@@ -152,7 +153,7 @@ def measure_alterations(folder: Path, num_copies: int = 100) -> None:
 
     An altered copy is found if it is joined with its source; every other join is counted as wrong.
     """
-    paths = sorted(folder.rglob("*.png"))
+    paths = [path for path in sorted(folder.rglob("*.png")) if not is_mask(path.name)]
     images = [np.asarray(Image.open(path).convert("L")) for path in paths]
     groups = find_duplicates(images)
     single = [images[index] for index in np.unique(groups) if (groups == index).sum() == 1]

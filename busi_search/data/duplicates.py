@@ -177,8 +177,9 @@ def _survey(images: Images) -> _Survey:
     originals: dict[tuple[tuple[int, ...], bytes], int] = {}
     copies: dict[int, int] = {}
     of_size: dict[tuple[int, ...], list[int]] = {}
-    screens, sides = [], []
+    screens: list[npt.NDArray[np.uint8]] = []
     areas: list[npt.NDArray[np.uint8]] = []
+    sides: list[int] = []
     for index, image in enumerate(images):
         if image.ndim != 2 or image.dtype != np.uint8 or image.size == 0:
             raise ValueError(

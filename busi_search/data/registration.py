@@ -178,8 +178,8 @@ def detail_of(images: Tensor, mask: Tensor, sigma: float, blur: float) -> Tensor
     Returns (B, 2, H, H): what is finer than ``sigma`` pixels, blurred by ``blur``, and the mask,
     outside of which nothing is looked at: the edge of a box leaves no trace beside it.
     """
-    weight, mean = _local_mean(torch.cat([mask, images * mask], 1), sigma).chunk(2, 1)
-    weight = weight.clamp(min=1e-3)
+    means = _local_mean(torch.cat([mask, images * mask], 1), sigma)
+    weight, mean = means[:, :1].clamp(min=1e-3), means[:, 1:]
     detail = (images - mean / weight) * mask
     energy = _local_mean(detail * detail, sigma) / weight
     detail = smooth(detail / (energy.sqrt() + 0.03), blur) * mask

@@ -97,7 +97,9 @@ def test_every_opening_is_counted_and_the_figures_are_kept(busi_home: Home) -> N
     # An evaluation from before these figures were there.
     old = {name: kept[name] for name in evaluations.TEST_TAGS}
     tags = version.tags | {evaluations.TEST_FIGURES: json.dumps(old)}
-    assert evaluations.evaluated_figures(busi_home, replace(version, tags=tags)) == old
+    found = evaluations.evaluated_figures(busi_home, replace(version, tags=tags))
+    assert found is not None
+    assert old.items() <= found.items()
     path = client.download_artifacts(version.run_id, "test_ledger.json")
     assert json.loads(Path(path).read_text()) == ledger.entries()
 
@@ -227,8 +229,7 @@ def test_the_gate_decides_on_all_digits(busi_home: Home) -> None:
     limits = Gate(min_sensitivity=0.9, max_ece=0.1)
     assert beyond_limits(figures, limits) == [
         "its sensitivity at the operating point: 0.89996 is below 0.90000 (min_sensitivity)",
-        "calibration error 0.100001 is above 0.100000 (max_ece; on 120 images that of a perfectly "
-        "calibrated model reads about 0.07)",
+        "calibration error 0.100001 is above 0.100000 (max_ece; of bins, which grows with noise)",
     ]
     assert beyond_limits({**figures, "sensitivity": 0.9, "ece": 0.1}, limits) == []
     # What is stored has all digits, and so has what was stored before versions had that tag.

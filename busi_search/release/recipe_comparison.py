@@ -25,7 +25,7 @@ class CorrectedDifference:
     """By how much a study's winner is better than one of its known systems.
 
     Attributes:
-        value: what to expect on new patients from the same source; positive = the winner is better.
+        value: what to expect on new images from the same source; positive = the winner is better.
         low, high: 95 % interval.
         naive: the difference as found, which flatters the winner.
         p_value: probability of a corrected difference this high if the winner were no better

@@ -107,5 +107,6 @@ def sealed_sentence(sealed_by: Sequence[tuple[str, ...]]) -> str:
         sealed_by: for each image the names of the studies that sealed it.
     """
     num_sealed = sum(map(bool, sealed_by))
-    studies = ", ".join(f"'{name}'" for name in sorted({n for names in sealed_by for n in names}))
-    return f"{num_sealed} of {len(sealed_by)} image(s) belong to the sealed test of study {studies}"
+    names = sorted({name for names in sealed_by for name in names})
+    studies = f"{'study' if len(names) == 1 else 'studies'} " + ", ".join(map(repr, names))
+    return f"{num_sealed} of {len(sealed_by)} image(s) belong to the sealed test of {studies}"

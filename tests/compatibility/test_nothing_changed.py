@@ -71,15 +71,16 @@ PERMITTED = {
     "* > busi.prune_reason": "the chance to end above another trial is called an index",
     "* > ece_ci95 > *": "the interval holds its own figure",
     "* > auc_delong_ci95 > *": "images of a group are no longer taken for independent",
-    "* > busi.test_openings": "comparing with a champion no longer opens the test for it, too",
+    "* > busi.test_openings": "comparing no longer opens the test for it, too",
     "answers > evaluate files > openings": "comparing with a champion no longer opens the test",
+    "* > test_report_v3.json > openings": "comparing no longer opens the test for it, too",
     "* > promotion_v3.json > test_openings": "comparing no longer opens the test for it, too",
-    "* > files > test_ledger.json": "comparing with a champion no longer opens the test for it, too",
-    "* > test_predictions_v*.json > *": "more digits are kept: a later comparison is made with them",
+    "* > files > test_ledger.json": "comparing no longer opens the test for it, too",
+    "* > test_predictions_v*.json > *": "more digits are kept, for a later comparison",
     "* > busi.against_champion": "it has the standard error, too",
     "* > promote files > reasons": "the gate asks for more",
     "* > promotion_v2.json > reasons": "the gate asks for more",
-    "ledgers > files": "comparing with a champion no longer opens the test for it, too",
+    "ledgers > files": "comparing no longer opens the test for it, too",
 }
 
 TINY = ("num_folds=3", "image_size_pixels=28", "architecture='small_cnn'")

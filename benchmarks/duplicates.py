@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
 
 from busi_search.data.duplicates import find_duplicates
+from busi_search.data.layouts.files import is_mask
 
 Grey = npt.NDArray[np.uint8]
 Alteration = Callable[[Grey, np.random.Generator], Grey]
@@ -70,6 +71,47 @@ def everything(image: Grey, random: np.random.Generator) -> Grey:
     return jpeg(rescale(altered, random.uniform(0.5, 1.5)), int(random.integers(40, 91)))
 
 
+def rotate(image: Grey, degrees: float) -> Grey:
+    turned = Image.fromarray(image).rotate(degrees, Image.Resampling.BICUBIC)
+    return np.asarray(turned)
+
+
+def cut(image: Grey, top: float = 0, bottom: float = 0, left: float = 0, right: float = 0) -> Grey:
+    """Take a share of each side away."""
+    height, width = image.shape
+    rows = slice(round(top * height), height - round(bottom * height))
+    return image[rows, round(left * width) : width - round(right * width)]
+
+
+def frame_in_black(image: Grey, share: float) -> Grey:
+    """Add black borders, each of this share of the side."""
+    height, width = (round(share * side) for side in image.shape)
+    return np.pad(image, ((height, height), (width, width)))
+
+
+def cover(image: Grey, random: np.random.Generator, share: float) -> Grey:
+    """Lay filled boxes with text over this share of the area."""
+    height, width = image.shape
+    canvas = Image.fromarray(image)
+    draw = ImageDraw.Draw(canvas)
+    covered = np.zeros(image.shape, bool)
+    while covered.mean() < share:
+        box_height, box_width = height * random.uniform(0.1, 0.2), width * random.uniform(0.2, 0.4)
+        x, y = random.uniform(0, width - box_width), random.uniform(0, height - box_height)
+        draw.rectangle((x, y, x + box_width, y + box_height), fill=int(random.choice([0, 60, 255])))
+        covered[int(y) : int(y + box_height), int(x) : int(x + box_width)] = True
+        draw.text((x, y), "MASS 1.2 cm", fill=128, font_size=max(6, height // 16))
+    return np.asarray(canvas)
+
+
+def darken(image: Grey, factor: float) -> Grey:
+    return np.asarray(np.rint(image * factor), dtype=np.uint8)
+
+
+def gamma(image: Grey, exponent: float) -> Grey:
+    return np.asarray(np.rint(255 * (image / 255) ** exponent), dtype=np.uint8)
+
+
 ALTERATIONS: dict[str, Alteration] = {
     "JPEG 90": lambda image, random: jpeg(image, 90),
     "JPEG 40": lambda image, random: jpeg(image, 40),
@@ -84,6 +126,16 @@ ALTERATIONS: dict[str, Alteration] = {
         rescale(crop(image, random, 0.02, 0.08), 0.5), 40
     ),
     "everything": everything,
+    "rotated by 3 degrees": lambda image, random: rotate(image, float(random.choice([-3, 3]))),
+    "mirrored": lambda image, random: image[:, ::-1],
+    "bottom 30 % cut": lambda image, random: cut(image, bottom=0.3),
+    "side 30 % cut": lambda image, random: cut(
+        image, **{str(random.choice(["left", "right"])): 0.3}
+    ),
+    "black borders 30 %": lambda image, random: frame_in_black(image, 0.3),
+    "15 % under boxes": lambda image, random: cover(image, random, 0.15),
+    "gamma 4": lambda image, random: gamma(image, 4),
+    "darkened x 0.1": lambda image, random: darken(image, 0.1),
 }
 
 
@@ -101,7 +153,7 @@ def measure_alterations(folder: Path, num_copies: int = 100) -> None:
 
     An altered copy is found if it is joined with its source; every other join is counted as wrong.
     """
-    paths = sorted(folder.rglob("*.png"))
+    paths = [path for path in sorted(folder.rglob("*.png")) if not is_mask(path.name)]
     images = [np.asarray(Image.open(path).convert("L")) for path in paths]
     groups = find_duplicates(images)
     single = [images[index] for index in np.unique(groups) if (groups == index).sum() == 1]

@@ -19,8 +19,8 @@ import numpy as np
 from PIL import Image
 
 from busi_search.data.folds import Fold
+from busi_search.data.groups import find_groups
 from busi_search.data.image_cache import load_images
-from busi_search.data.partition import find_groups
 from busi_search.data.phantom import simulate_phantom
 from busi_search.data.sources import load_dataset
 from busi_search.search.cross_validation import DevelopmentSet, cross_validate
@@ -63,7 +63,7 @@ def look(folder: Path, cache: Path, pixels: int) -> dict[str, float]:
     images = load_images(dataset, pixels, cache)
     seconds = {"decoding_seconds": time.perf_counter() - started}
     step, started = "twins", time.perf_counter()
-    groups = find_groups(dataset, "auto", cache)
+    groups = find_groups(dataset, "auto", cache).united
     seconds["twins_seconds"] = time.perf_counter() - started
     step, started = "training", time.perf_counter()
     half = np.arange(len(dataset)) < len(dataset) // 2

@@ -21,8 +21,8 @@ import torch
 
 from busi_search.data.duplicates import conflicting_groups
 from busi_search.data.folds import make_folds
+from busi_search.data.groups import find_groups
 from busi_search.data.image_cache import load_images
-from busi_search.data.partition import find_groups
 from busi_search.data.sources import load_dataset
 from busi_search.search.cross_validation import DevelopmentSet, cross_validate
 from busi_search.search.fold_result import FoldResult, fold_results
@@ -59,11 +59,11 @@ def measure(
     context = prepare_study(study, data=data, overrides=("recipes=[]", *overrides), device="cpu")
     hyperparameters, cache = context.spec.resolve({}), context.home.cache
     dataset = load_dataset(context.spec.dataset)
-    groups = find_groups(dataset, context.spec.dataset.groups, cache)
-    clashing = np.isin(groups, conflicting_groups(groups, dataset.labels))
-    sound = np.flatnonzero(~clashing)
+    grouping = find_groups(dataset, context.spec.dataset.groups, cache)
+    clashing = conflicting_groups(grouping.twins, dataset.labels)
+    sound = np.flatnonzero(~np.isin(grouping.twins, clashing))
     images = np.array(load_images(dataset, hyperparameters.image_size_pixels, cache))[sound]
-    labels, groups = dataset.labels[sound], groups[sound]
+    labels, groups = dataset.labels[sound], grouping.united[sound]
     part = make_folds(labels, groups, num_folds=NUM_FOLDS, seed=OUTER_SEED)[outer]
     train, unseen = part.train, part.validation
     described = {"num_classes": len(dataset.class_names), "positive": dataset.positive}

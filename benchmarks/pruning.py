@@ -28,7 +28,7 @@ from busi_search.search.pruning.evidence import (
     weigh,
 )
 from busi_search.search.pruning.optuna_pruners import make_pruner
-from busi_search.search.pruning.race import LEAST_CHANCE, LEAST_LOOK_CHANCE
+from busi_search.search.pruning.race import LEAST_INDEX, LEAST_LOOK_INDEX
 from busi_search.search.store.open import find_study
 from busi_search.search.store.records import stored_folds
 from busi_search.spec import StudySection
@@ -88,14 +88,14 @@ class Recording:
         self,
         given_up: Callable[[Evidence], bool],
         *,
-        look_chance: float = 0.0,
+        look_index: float = 0.0,
         in_turn: bool = True,
     ) -> Replay:
         """Give a trial up by its evidence against the best one so far.
 
         Args:
             given_up: whether to, after a fold.
-            look_chance: within a fold, the chance below which to; 0: never.
+            look_index: within a fold, the index below which to; 0: never.
             in_turn: whether each trial begins with the fold after its predecessor's, as the pruner
                 has it, or all with the same.
         """
@@ -105,11 +105,11 @@ class Recording:
             done: list[Difference] = []
             for fold in folds:
                 own = self.trials[trial][fold]
-                for look, epoch in enumerate(own.val_epochs[:-1] if look_chance > 0 else ()):
+                for look, epoch in enumerate(own.val_epochs[:-1] if look_index > 0 else ()):
                     hoped = self.hope(trial, best, fold, look)
                     if hoped is None:
                         continue
-                    if weigh(done, self.num_folds, hoped=hoped).chance < look_chance:
+                    if weigh(done, self.num_folds, hoped=hoped).overtaking_index < look_index:
                         return len(done) + epoch / len(own.train_loss)
                 done.append(self.difference(trial, best, fold))
                 if len(done) < self.num_folds and given_up(weigh(done, self.num_folds)):
@@ -160,19 +160,19 @@ class Recording:
         found = {name: self.by_optuna(name) for name in ("none", "median", "hyperband", "wilcoxon")}
         for alpha in (0.1, 0.2, 0.3):
             found[f"p < {alpha}"] = self.by_evidence(lambda e, a=alpha: e.p_value < a)  # type: ignore[misc]
-        for chance in (0.1, 0.2, 0.25, 0.3, 0.35):
-            found[f"chance < {chance}"] = self.by_evidence(lambda e, c=chance: e.chance < c)  # type: ignore[misc]
-            found[f"{chance}, same fold"] = self.by_evidence(
-                lambda e, c=chance: e.chance < c,  # type: ignore[misc]
+        for index in (0.1, 0.2, 0.25, 0.3, 0.35):
+            found[f"index < {index}"] = self.by_evidence(lambda e, c=index: e.overtaking_index < c)  # type: ignore[misc]
+            found[f"{index}, same fold"] = self.by_evidence(
+                lambda e, c=index: e.overtaking_index < c,  # type: ignore[misc]
                 in_turn=False,
             )
-            for look_chance in (0.1, 0.15, 0.2):
-                found[f"{chance}, looks {look_chance}"] = self.by_evidence(
-                    lambda e, c=chance: e.chance < c,  # type: ignore[misc]
-                    look_chance=look_chance,
+            for look_index in (0.1, 0.15, 0.2):
+                found[f"{index}, looks {look_index}"] = self.by_evidence(
+                    lambda e, c=index: e.overtaking_index < c,  # type: ignore[misc]
+                    look_index=look_index,
                 )
         found["evidence"] = self.by_evidence(
-            lambda e: e.chance < LEAST_CHANCE, look_chance=LEAST_LOOK_CHANCE
+            lambda e: e.overtaking_index < LEAST_INDEX, look_index=LEAST_LOOK_INDEX
         )
         return found
 

@@ -32,7 +32,7 @@ from sklearn.gaussian_process.kernels import RBF, ConstantKernel
 from busi_search.home import open_home
 from busi_search.search.context import reopen_study
 from busi_search.search.pruning.evidence import Difference, weigh
-from busi_search.search.pruning.race import LEAST_CHANCE, LEAST_LOOK_CHANCE
+from busi_search.search.pruning.race import LEAST_INDEX, LEAST_LOOK_INDEX
 from busi_search.search.samplers import SeededSampler, make_sampler
 from busi_search.search.store.open import find_study
 from busi_search.search.store.records import (
@@ -191,7 +191,7 @@ def race(trial: optuna.Trial, number: int, own: np.ndarray, rival: np.ndarray | 
         look, score = own[:, fold].tolist()
         if rival is not None:
             hope = Difference(look - float(rival[0, fold]), AUC_ERROR**2)
-            if weigh(done, NUM_FOLDS, hoped=hope).chance < LEAST_LOOK_CHANCE:
+            if weigh(done, NUM_FOLDS, hoped=hope).overtaking_index < LEAST_LOOK_INDEX:
                 trial.set_user_attr(
                     UNFINISHED_FOLD, UnfinishedFold(fold, LOOK_EPOCH, look).encode()
                 )
@@ -201,7 +201,7 @@ def race(trial: optuna.Trial, number: int, own: np.ndarray, rival: np.ndarray | 
         trial.set_user_attr(fold_key(fold), curve)
         if rival is not None and turn + 1 < NUM_FOLDS:
             done.append(Difference(score - float(rival[1, fold]), PAIRED_ERROR**2))
-            if weigh(done, NUM_FOLDS).chance < LEAST_CHANCE:
+            if weigh(done, NUM_FOLDS).overtaking_index < LEAST_INDEX:
                 return turn + 1.0
     return float(NUM_FOLDS)
 

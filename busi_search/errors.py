@@ -1,5 +1,8 @@
 """Errors a user can cause or must decide about; each knows its exit code."""
 
+from collections.abc import Mapping
+from typing import Any
+
 
 def reason_of(error: BaseException, *, most: int = 200) -> str:
     """Return the first line of what a library said, cut where it quotes half a file."""
@@ -29,13 +32,24 @@ class GateRefused(BusiSearchError):
 
     Attributes:
         reasons: why, one sentence each.
+        notes: what the figures behind them are worth, one sentence each.
+        evidence: these figures.
     """
 
     exit_code = 3
 
-    def __init__(self, message: str, reasons: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        message: str,
+        reasons: tuple[str, ...],
+        *,
+        notes: tuple[str, ...] = (),
+        evidence: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(message)
         self.reasons = reasons
+        self.notes = notes
+        self.evidence = dict(evidence or {})
 
 
 class Interrupted(KeyboardInterrupt):

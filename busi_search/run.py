@@ -11,6 +11,7 @@ from typing import Any
 
 from busi_search.errors import BusiSearchError, TrackingAway
 from busi_search.home import Home, open_home
+from busi_search.release.intervals import with_intervals
 from busi_search.release.rebuild import rebuild_ensemble
 from busi_search.release.registration import (
     Release,
@@ -76,6 +77,7 @@ class StudyResult:
             },
             "best": None,
             "corrected": None,
+            "calibration": None,
             "model": None,
             "cost": self.cost,
         }
@@ -93,6 +95,10 @@ class StudyResult:
                 "metrics": {
                     f"cv_{name}": found.to_json() for name, found in release.estimates.items()
                 },
+            }
+            result["calibration"] = {
+                "temperature": release.temperature,
+                **with_intervals(release.calibration),
             }
             result["model"] = {
                 "name": release.version.name,

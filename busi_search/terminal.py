@@ -17,6 +17,7 @@ from busi_search.search.store.records import last_failure, prune_reason, standar
 
 if TYPE_CHECKING:
     from busi_search.release.evaluation import TestReport
+    from busi_search.release.selection import Estimate
     from busi_search.run import StudyResult
     from busi_search.search.context import StudyContext
     from busi_search.search.progress import SearchProgress
@@ -45,6 +46,7 @@ def announce(
     trials: int,
     learns_first: bool = False,
     ray: str | None = None,
+    warning: str | None = None,
 ) -> None:
     """Say what is about to be searched, and loudly so if it is simulated.
 
@@ -54,6 +56,7 @@ def announce(
         trials: finished trials the study shall hold.
         learns_first: weights must be learned from phantoms before the first trial.
         ray: address of the cluster whose workers search.
+        warning: what the objective is worth, or None.
     """
     counts = context.counts
     if context.development.simulated:
@@ -64,10 +67,20 @@ def announce(
         )
     err.print(
         f"Study [bold]{escape(context.name)}[/]: {counts['num_images']} images in "
-        f"{counts['num_groups']} groups, {counts['num_development']} for the search, "
+        f"{escape(str(context.partition.grouping))}; {counts['num_development']} for the search, "
         f"{counts['num_test']} sealed for the test, {counts['num_quarantined']} left out "
         f"({counts['num_conflicts']} groups with contradictory labels)"
     )
+    if earlier := context.partition.earlier:
+        err.print(f"It keeps the division that an earlier version made: {earlier}.")
+    for unusual in context.warnings:
+        err.print(f"[yellow]{escape(unusual)}[/]")
+    if context.developed_by:
+        err.print(
+            f"Not independent: {context.test_not_independent} sealed images show scans that other "
+            f"studies of this home developed on ({escape(', '.join(context.developed_by))}); "
+            "`busi-search evaluate` also gives the figures of the others alone."
+        )
     number = "as many workers as fit" if workers is None else f"{workers} worker(s)"
     place = f"Ray at {ray}" if ray is not None else context.device
     err.print(
@@ -75,6 +88,8 @@ def announce(
         f"{escape(place)}; best by {context.spec.study.objective}; home "
         f"{escape(str(context.home.root))}"
     )
+    if warning is not None:
+        err.print(warning, markup=False)
     if learns_first:
         err.print(
             "First, weights are learned from simulated images: some minutes, once for this home."
@@ -173,6 +188,12 @@ def _format(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def _corrected(value: float, estimate: "Estimate") -> str:
+    """A figure as found, and what it is worth after the choice."""
+    interval = f"({estimate.low:.4f} to {estimate.high:.4f})"
+    return f"{value:.4f}, corrected {estimate.value:.4f} {interval}"
+
+
 def show_result(result: "StudyResult") -> None:
     """Print the short table and the exact next lines to type."""
     release = result.release
@@ -195,11 +216,22 @@ def show_result(result: "StudyResult") -> None:
         rows["failed last"] = f"{failure}; its traceback is in its MLflow run"
     names = dict.fromkeys((release.metric, "auc", "aupr", "accuracy", "f1"))
     for name in names:
-        found = release.estimates[name]
-        rows[f"cv_{name}"] = (
-            f"{figures[f'cv_{name}']:.4f}, corrected {found.value:.4f} "
-            f"({found.low:.4f} to {found.high:.4f})"
-        )
+        rows[f"cv_{name}"] = _corrected(figures[f"cv_{name}"], release.estimates[name])
+    by_temperature = release.metric in ("log_loss", "brier", "ece")
+    if by_temperature:
+        rows[f"cv_{release.metric}"] += ", as trained"
+    # A study that was released by an earlier version has no such estimate.
+    calibrated = release.estimates.get("calibrated_log_loss")
+    if calibrated is not None:
+        rows["log loss, calibrated"] = _corrected(calibrated.naive, calibrated)
+        if by_temperature:
+            rows["log loss, calibrated"] += ", the choice not corrected"
+    rows["calibration"] = ", ".join(
+        f"{name.removeprefix('calibration_').replace('_', '/')} {figure:.2f}"
+        for name, figure in release.calibration.items()
+    )
+    if result.context.developed_by:
+        rows["not independent"] = f"{result.context.test_not_independent} sealed images"
     for name in result.context.spec.space:
         rows[name] = _format(release.params[name])
     rows["model"] = f"{release.version.name} version {release.version.version}, alias candidate"
@@ -228,23 +260,36 @@ def show_test_report(report: "TestReport") -> None:
     tables = [("sealed test", report.figures)]
     if report.figures_without_twins is not None:
         tables.append(("without twins in development", report.figures_without_twins))
+    if report.figures_independent is not None:
+        tables.append(("independent alone", report.figures_independent))
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("")
     for title, figures in tables:
         table.add_column(f"{title} ({figures.num_images} images)")
     names = ("auc", "aupr", "accuracy", "balanced_accuracy", "f1", "sensitivity", "specificity")
-    for name in (*names, "log_loss", "brier", "ece"):
-        cells = []
-        for _, figures in tables:
-            found = figures.figure(name)
-            low, high = found.ci95
-            cells.append(f"{found.value:.3f} ({low:.3f} to {high:.3f})")
-        table.add_row(name, *cells)
+    for name in (*names, "log_loss", "brier", *report.figures.calibration, "ece"):
+        table.add_row(name, *(f"{figures.figure(name):.3f}" for _, figures in tables))
     Console(highlight=False).print(table)
+    err.print(
+        f"Calibration is of the probability of '{report.figures.positive_class}': at best "
+        "intercept 0, slope 1, observed/expected 1, error 0. ece is binned and grows with noise: a "
+        "perfectly calibrated model has "
+        f"{report.figures.ece_if_calibrated:.3f} on these images."
+    )
     err.print(
         f"{report.version.name} version {report.version.version}; the sealed test was opened "
         f"{report.openings} time(s). Sensitivity and specificity are of "
         f"'{report.figures.positive_class}' at the operating point fixed before."
     )
-    if report.against_champion is not None:
-        err.print(f"against the champion: {report.against_champion.to_json()}", markup=False)
+    if report.num_not_independent:
+        missing = "" if report.figures_independent is not None else ", and too few others are left"
+        err.print(
+            f"Not independent: {report.num_not_independent} of {report.figures.num_images} sealed "
+            "images show scans that other studies of this home developed on "
+            f"({escape(', '.join(report.developed_by))}){missing}."
+        )
+    for mended in report.ledger_mended:
+        err.print(f"The ledger of the sealed test was mended, {mended}.", markup=False)
+    for compared in (report.against_champion, report.against_best_champion):
+        if compared is not None:
+            err.print(compared.to_text(), markup=False)

@@ -157,8 +157,17 @@ def test_from_a_folder_of_images_to_a_prediction(busi_folder: Path, tmp_path: Pa
 
     image = busi_folder / "Dataset_BUSI_with_GT" / "benign" / "benign (1).png"
     assert call_here(*home, "predict", image).returncode == 2  # no champion yet
-    promoted = json.loads(call_here(*home, "promote", "--json").stdout)
+    # One epoch on 37 images: what it scores is chance's, so the floor is taken away.
+    refused = call_here(*home, "promote", "--min-auc", "1", "--json")
+    assert refused.returncode == 3
+    asked = json.loads(refused.stdout)
+    assert asked["decision"] == "refused"
+    assert asked["evidence"]["openings"] == 1
+    no_floor = ("--min-auc", "0", "--min-sensitivity", "0")
+    promoted = json.loads(call_here(*home, "promote", *no_floor, "--json").stdout)
     assert promoted["decision"] == "promoted"
+    assert promoted["evidence"]["best_champion"] is None
+    assert promoted["notes"]
     answer = json.loads(call_here(*home, "predict", image, "--json").stdout)
     (prediction,) = answer["predictions"]
     assert answer["model"]["version"] == "1"
@@ -247,7 +256,8 @@ def test_real_images_are_accepted(real_data: Path, tmp_path: Path) -> None:
     with np.load(real_data / "breastmnist.npz") as arrays:
         num_test = len(arrays["test_labels"])
     result = json.loads(call_here(*home, *medmnist).stdout)
-    assert result["dataset"]["num_test"] == num_test
+    found = result["dataset"]
+    assert found["num_test"] + found["num_test_quarantined"] == num_test
 
 
 def test_an_image_can_be_any_mode(tmp_path: Path) -> None:

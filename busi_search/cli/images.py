@@ -13,14 +13,17 @@ def data() -> None:
 
 @data.command("check", short_help="Find damaged images, near-duplicates, contradictions.")
 @click.argument("path")
+@click.option("--groups", metavar="FILE.csv", help="Known groups (patients): file,group.")
+@click.option("--write-table", metavar="FILE.csv", help="List the images of a folder instead.")
 @JSON_OPTION
 @deferred("busi_search.cli.actions.data_check")
 def data_check() -> None:
     """Read every image and find near-duplicates and contradictory labels.
 
     \b
-    Example:
+    Examples:
       busi-search data check Dataset_BUSI_with_GT
+      busi-search data check EXPORT --write-table EXPORT/labels.csv
     """
 
 

@@ -26,12 +26,29 @@ def evaluate() -> None:
 @click.option(
     "--max-auc-drop",
     type=click.FloatRange(0, 1),
-    help="How much lower than the champion's the test AUC may be (default: the study's, .02).",
+    help="How much worse than the best champion so far it may be, in test AUC (default: the "
+    "study's, 0.02). That must be shown: the lower bound of the paired difference decides.",
+)
+@click.option(
+    "--confidence",
+    type=click.FloatRange(0.5, 1, max_open=True),
+    help="Of the lower bounds, one-sided (default: the study's, 0.95).",
+)
+@click.option(
+    "--max-openings",
+    type=click.IntRange(1),
+    help="Openings after which the sealed test is spent and only a model shown to be better is "
+    "promoted (default: the study's, 10).",
+)
+@click.option(
+    "--min-auc",
+    type=click.FloatRange(0, 1),
+    help="What the lower bound of its test AUC must be above (default: the study's, 0.5).",
 )
 @click.option(
     "--min-sensitivity",
     type=click.FloatRange(0, 1),
-    help="On the sealed test, at the operating point.",
+    help="On the sealed test, at the operating point (default: the study's, 0.5).",
 )
 @click.option(
     "--max-ece", type=click.FloatRange(0, 1), help="Calibration error on the sealed test."
@@ -43,8 +60,10 @@ def evaluate() -> None:
 def promote() -> None:
     """Make the candidate the champion, if the gate agrees (exit code 3 if not).
 
-    A candidate that was not yet evaluated on the sealed test, or not against the present champion,
-    is evaluated first; the opening is counted.
+    It is compared with the present champion and with the best champion so far, and must be shown
+    to be not much worse; the answer says how little or how much the test images can show. A
+    candidate that was not yet evaluated on the sealed test, or not against these champions, is
+    evaluated first; the opening is counted.
 
     \b
     Example:
@@ -82,10 +101,18 @@ def models() -> None:
 @click.argument("paths", nargs=-1, required=True)
 @click.option("--model-uri", help="Such as models:/busi-classifier@candidate (default: champion).")
 @click.option("--to", "target", metavar="FILE.csv", help="Write a table rather than print lines.")
+@click.option(
+    "--keep-sealed",
+    is_flag=True,
+    help="Refuse images of a sealed test rather than count the opening.",
+)
 @JSON_OPTION
 @deferred("busi_search.cli.actions.predict")
 def predict() -> None:
     """Class probabilities of image files, or of all images in folders.
+
+    Images that a study of this home has sealed are recognised; asking about them opens that
+    study's test, which is counted and said.
 
     \b
     Example:
@@ -116,6 +143,11 @@ def ui() -> None:
 )
 @click.option("--model-uri", help="Such as models:/busi-classifier@candidate (default: champion).")
 @click.option("--no-browser", is_flag=True, help="Only print the address.")
+@click.option(
+    "--keep-sealed",
+    is_flag=True,
+    help="Refuse images of a sealed test rather than count the opening.",
+)
 @deferred("busi_search.cli.actions.serve")
 def serve() -> None:
     """Open a page, on this machine only, where one image gets an answer; Ctrl-C ends it.

@@ -180,6 +180,13 @@ def replay() -> None:
 @click.option(
     "--trial", type=click.IntRange(min=0), help="Whose configuration (default: the best)."
 )
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=2),
+    default=3,
+    show_default=True,
+    help="How often each kind of folds is trained, with fresh seeds.",
+)
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:K.")
 @JSON_OPTION
 @deferred("busi_search.cli.actions.replay")

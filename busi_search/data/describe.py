@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from busi_search.data.dataset import ImageDataset
-from busi_search.data.duplicates import conflicting_groups
-from busi_search.data.partition import find_groups
+from busi_search.data.dataset import ImageDataset, ImagesOnDemand
+from busi_search.data.duplicates import conflicting_groups, find_duplicate_pairs
+from busi_search.data.folds import large_group_warning
+from busi_search.data.groups import find_groups
+from busi_search.data.shortcuts import check_files
 from busi_search.data.sources import guess_source, load_dataset
 from busi_search.spec import DatasetSection
 
@@ -23,33 +25,56 @@ def open_dataset(path: str) -> ImageDataset:
     return load_dataset(section)
 
 
-def check_dataset(path: str, *, cache: Path) -> dict[str, Any]:
+def check_dataset(path: str, *, cache: Path, groups: str = "auto") -> dict[str, Any]:
     """Read every image of a dataset and find near-duplicates.
 
     Args:
-        path: a folder of class folders or an .npz file.
+        path: a folder, a table or an .npz file.
         cache: folder where the detection is kept for the next run.
+        groups: a CSV file of known groups, as ``dataset.groups`` takes it.
 
     Returns:
-        ``num_images``, ``classes`` {name: count}, and ``groups`` and ``conflicts``: lists of lists
-        of two or more image names relative to ``path``; a conflict is a group whose labels differ.
+        ``num_images``, ``classes`` {name: count}, and ``groups``, ``conflicts`` and ``across``:
+        lists of lists of two or more image names relative to ``path``. Groups are of
+        near-duplicates; a conflict is one whose labels differ, and those across have images in
+        several known groups. ``num_known_groups``, ``num_twin_groups`` and ``num_united_groups``
+        are the numbers of known groups, of groups of near-duplicates and of what both make
+        together, single images included in the first and the last.
+        ``mirrored``: pairs of names of which one is the other mirrored, left to right.
+        ``warnings``: sentences about what is unusual.
 
     Raises:
-        InputError: an image cannot be read.
+        InputError: an image cannot be read, or the CSV does not fit the dataset.
     """
     dataset = open_dataset(path)
-    groups = find_groups(dataset, "auto", cache)
-    clashing = conflicting_groups(groups, dataset.labels)
+    grouping = find_groups(dataset, groups, cache)
+    clashing = conflicting_groups(grouping.twins, dataset.labels)
+    members = _members(dataset, grouping.twins)
+    warning = large_group_warning(grouping.united)
     return {
         "num_images": len(dataset),
         "classes": {
             name: int(np.sum(dataset.labels == label))
             for label, name in enumerate(dataset.class_names)
         },
-        "groups": [names for _, names in _members(dataset, groups)],
-        "conflicts": [names for group, names in _members(dataset, groups) if group in clashing],
+        "groups": [names for _, names in members],
+        "conflicts": [names for group, names in members if group in clashing],
+        "across": [names for group, names in members if group in grouping.across],
+        "num_known_groups": grouping.num_known,
+        "num_twin_groups": grouping.num_twins,
+        "num_united_groups": len(np.unique(grouping.united)),
+        "mirrored": _mirrored(dataset, grouping.twins),
+        "warnings": [*check_files(dataset, cache), *([] if warning is None else [warning])],
         "fingerprint": dataset.fingerprint,
     }
+
+
+def _mirrored(dataset: ImageDataset, groups: npt.NDArray[np.int64]) -> list[list[str]]:
+    """Names of the pairs within a group of which one is the other, left and right exchanged."""
+    sizes = np.bincount(groups, minlength=len(groups))
+    twins = dataset.subset(np.flatnonzero(sizes[groups] > 1).astype(np.int64))
+    pairs = find_duplicate_pairs(ImagesOnDemand(twins))
+    return [[twins.paths[p.first], twins.paths[p.second]] for p in pairs if p.mirrored]
 
 
 def _members(dataset: ImageDataset, groups: npt.NDArray[np.int64]) -> list[tuple[int, list[str]]]:

@@ -9,64 +9,41 @@ picture, while two scans of one lesion do not. See ``docs/explanation/duplicates
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
-from torch.nn import functional
+
+from busi_search.data.registration import by_detail, texture_similarity
+from busi_search.data.scan_area import resize, scan_area
+from busi_search.data.screen_frames import find_frames
+from busi_search.data.twin_candidates import THUMB_PIXELS, find_candidates
 
 Images = Sequence[npt.NDArray[np.uint8]] | npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class DuplicatePair:
-    """Two images of one scan: their indices (``first < second``) and how alike, in (0, 1]."""
+    """Two images of one scan.
+
+    Attributes:
+        first: index of an image, the smaller of the two where both are of one set.
+        second: index of the other image.
+        similarity: how alike they are, in (0, 1].
+        mirrored: whether one shows the scan as the other would in a mirror, left to right.
+    """
 
     first: int
     second: int
     similarity: float
+    mirrored: bool = False
 
 
-@dataclass(frozen=True)
-class _Detail:
-    """How a pair is judged, given the sharpness that both of its images have."""
-
-    min_pixels: int  # the shorter side of the smaller image is at least this long
-    pixels: int  # what both images are reduced to, so that neither is sharper
-    canvas_pixels: int  # the grid they are compared on
-    texture_pixels: float  # what is wider than this (a Gaussian's sigma) is not texture
-    blocks: int  # per side
-    min_similarity: float
-
-
-_DETAILS = (
-    _Detail(112, 128, 128, 3.0, 8, 0.92),
-    _Detail(56, 64, 64, 3.0, 8, 0.93),
-    _Detail(0, 28, 64, 6.0, 4, 0.95),
-)
-
-# Parts of an image (scale x, scale y, shift x, shift y; an image spans -1 to 1) that may be all
-# that its twin shows. BUSI's crops are widest sideways, where the sector's black corners were cut.
-_VIEWS = (
-    *((1.0, 1.0, 0.0, 0.0), (0.92, 0.92, 0.0, 0.0), (0.85, 0.85, 0.0, 0.0)),
-    *((1.0, 0.92, 0.0, -0.08), (1.0, 0.92, 0.0, 0.08)),
-    *((0.85, 1.0, -0.15, 0.0), (0.85, 1.0, 0.0, 0.0), (0.85, 1.0, 0.15, 0.0)),
-    *((0.72, 1.0, -0.14, 0.0), (0.72, 1.0, 0.0, 0.0), (0.72, 1.0, 0.14, 0.0)),
-)
-
-_THUMB_PIXELS = 64
-_DESCRIPTOR_PIXELS = 20
-_NUM_CANDIDATES = 8
-_MIN_CANDIDATE_SIMILARITY = 0.5
-_MIN_COARSE_SIMILARITY = 0.75
-_MIN_TEXTURED_BLOCKS = 0.2
 _STRONG_SIMILARITY = 0.95
-_IMAGES_PER_BLOCK = 512
 _PAIRS_PER_BATCH = 64
 
 
@@ -79,26 +56,46 @@ def find_duplicate_pairs(images: Images) -> list[DuplicatePair]:
     every pair of a group is listed, only enough to connect it. Raises ``ValueError`` for an image
     that is not (H, W) uint8.
     """
-    pairs, kept, sides, thumbs = _survey(images)
+    own = _survey(images)
+    pairs = [DuplicatePair(original, copy, 1.0) for copy, original in own.copies.items()]
     with torch.inference_mode(), _one_thread():
-        first, second, views = _candidates(thumbs)
-        for detail, chosen in _by_detail(sides, first, second):
-            for start in range(0, len(chosen), _PAIRS_PER_BATCH):
-                part = chosen[start : start + _PAIRS_PER_BATCH]
-                left = [kept[index] for index in first[part].tolist()]
-                right = [kept[index] for index in second[part].tolist()]
-                scores = _texture_similarity(
-                    [images[index] for index in left],
-                    [images[index] for index in right],
-                    views[part],
-                    detail,
-                )
-                pairs += [
-                    DuplicatePair(min(i, j), max(i, j), score)
-                    for i, j, score in zip(left, right, scores.tolist(), strict=True)
-                    if score >= detail.min_similarity
-                ]
+        for i, j, score, mirrored in _alike(images, own, images, own):
+            pairs.append(DuplicatePair(min(i, j), max(i, j), score, mirrored))
     return sorted(pairs, key=lambda pair: (pair.first, pair.second))
+
+
+def find_twins(queries: Images, known: Images) -> list[DuplicatePair]:
+    """Pairs of a query and a known image that show the same scan, judged as above.
+
+    Queries are not compared with one another, nor known images, so the cost grows with the product
+    of the two numbers.
+
+    Args:
+        queries: grey images (H, W) uint8.
+        known: likewise; their sizes may differ from the queries' (28 px against 500 px).
+
+    Returns:
+        Pairs whose ``first`` is a position in ``queries`` and ``second`` one in ``known``, sorted.
+        A query that is found has at least one pair, and may have one with each of several copies.
+
+    Raises:
+        ValueError: an image is not (H, W) uint8.
+    """
+    ours, theirs = _survey(queries), _survey(known)
+    equal = ours.originals.keys() & theirs.originals.keys()
+    pairs = [DuplicatePair(ours.originals[key], theirs.originals[key], 1.0) for key in equal]
+    with torch.inference_mode(), _one_thread():
+        # Either of the two may be a part of the other.
+        for i, j, score, mirrored in _alike(queries, ours, known, theirs):
+            pairs.append(DuplicatePair(i, j, score, mirrored))
+        for j, i, score, mirrored in _alike(known, theirs, queries, ours):
+            pairs.append(DuplicatePair(i, j, score, mirrored))
+    best = {(pair.first, pair.second): pair for pair in sorted(pairs, key=lambda p: p.similarity)}
+    for copy, original in ours.copies.items():
+        for (i, j), pair in list(best.items()):
+            if i == original:
+                best[copy, j] = replace(pair, first=copy)
+    return [best[ends] for ends in sorted(best)]
 
 
 def group_images(num_images: int, pairs: Sequence[DuplicatePair]) -> npt.NDArray[np.int64]:
@@ -123,31 +120,6 @@ def group_images(num_images: int, pairs: Sequence[DuplicatePair]) -> npt.NDArray
 def find_duplicates(images: Images) -> npt.NDArray[np.int64]:
     """Group ids (N,) of images that show the same scan; see `find_duplicate_pairs`."""
     return group_images(len(images), find_duplicate_pairs(images))
-
-
-def find_twins(queries: Images, known: Images) -> list[DuplicatePair]:
-    """Pairs of a query and a known image that show the same scan, found as by the above.
-
-    Args:
-        queries: grey images (H, W) uint8.
-        known: likewise; their sizes may differ from the queries' (28 px against 500 px).
-
-    Returns:
-        Pairs whose ``first`` is a position in ``queries`` and ``second`` one in ``known``.
-    """
-    every = [*known, *queries]
-    pairs = find_duplicate_pairs(every)
-    groups = group_images(len(every), pairs)
-    known_of = {int(group): position for position, group in enumerate(groups[: len(known)])}
-    best: dict[int, float] = {}
-    for pair in pairs:
-        for end in (pair.first, pair.second):
-            best[end] = max(best.get(end, 0.0), pair.similarity)
-    return [
-        DuplicatePair(query, known_of[int(group)], best[len(known) + query])
-        for query, group in enumerate(groups[len(known) :])
-        if int(group) in known_of
-    ]
 
 
 def conflicting_groups(
@@ -180,16 +152,34 @@ def _connect(num_images: int, pairs: Sequence[DuplicatePair]) -> npt.NDArray[np.
     return smallest[member_of].astype(np.int64)
 
 
-def _survey(images: Images) -> tuple[list[DuplicatePair], list[int], Tensor, Tensor]:
-    """Look at every image once.
+@dataclass(frozen=True)
+class _Survey:
+    """What one look at N images gives.
 
-    Returns:
-        Pairs of equal images, the K indices that remain when each is kept once, and of these the
-        shorter sides (K,) and the thumbnails: whole images, whatever their shape, as
-        (K, 1, 64, 64) uint8.
+    Attributes:
+        originals: of each of the K different images, digest and index of the first that has it.
+        copies: index of every other image, and the index of the first that is equal.
+        kept: the K indices.
+        frames: where each of them shows the same screen as others, None if it does not.
+        sides: the shorter sides (K,) of what each shows of a scan.
+        thumbs: what each shows of a scan, whatever its shape, as (K, 1, 64, 64) uint8.
     """
-    seen: dict[tuple[tuple[int, ...], bytes], int] = {}
-    pairs, sides, thumbs = [], [], []
+
+    originals: dict[tuple[tuple[int, ...], bytes], int]
+    copies: dict[int, int]
+    kept: list[int]
+    frames: list[npt.NDArray[np.bool_] | None]
+    sides: Tensor
+    thumbs: Tensor
+
+
+def _survey(images: Images) -> _Survey:
+    originals: dict[tuple[tuple[int, ...], bytes], int] = {}
+    copies: dict[int, int] = {}
+    of_size: dict[tuple[int, ...], list[int]] = {}
+    screens: list[npt.NDArray[np.uint8]] = []
+    areas: list[npt.NDArray[np.uint8]] = []
+    sides: list[int] = []
     for index, image in enumerate(images):
         if image.ndim != 2 or image.dtype != np.uint8 or image.size == 0:
             raise ValueError(
@@ -197,179 +187,46 @@ def _survey(images: Images) -> tuple[list[DuplicatePair], list[int], Tensor, Ten
                 "find_duplicate_pairs takes grey (H, W) uint8 images: convert it first"
             )
         digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
-        original = seen.setdefault((image.shape, digest), index)
+        original = originals.setdefault((image.shape, digest), index)
         if original != index:
-            pairs.append(DuplicatePair(original, index, 1.0))
+            copies[index] = original
             continue
-        sides.append(min(image.shape))
-        thumbs.append(np.asarray(_resize(image, _THUMB_PIXELS)))
-    small = np.stack(thumbs) if thumbs else np.zeros((0, _THUMB_PIXELS, _THUMB_PIXELS), np.uint8)
-    return pairs, list(seen.values()), torch.tensor(sides), torch.from_numpy(small)[:, None]
+        of_size.setdefault(image.shape, []).append(len(areas))
+        area = scan_area(image)
+        sides.append(min(area.shape))
+        areas.append(resize(area, THUMB_PIXELS))
+        screens.append(resize(image, THUMB_PIXELS))
+    kept = list(originals.values())
+    frames: list[npt.NDArray[np.bool_] | None] = [None] * len(kept)
+    for positions in of_size.values():
+        found = find_frames(np.stack([screens[position] for position in positions]))
+        for position, frame in zip(positions, found, strict=True):
+            if frame is not None:
+                area = scan_area(images[kept[position]], frame)
+                frames[position], sides[position] = frame, min(area.shape)
+                areas[position] = resize(area, THUMB_PIXELS)
+    small = np.stack(areas) if areas else np.zeros((0, THUMB_PIXELS, THUMB_PIXELS), np.uint8)
+    thumbs = torch.from_numpy(small)[:, None]
+    return _Survey(originals, copies, kept, frames, torch.tensor(sides, dtype=torch.int64), thumbs)
 
 
-def _candidates(thumbs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Indices first (P,) and second (P,), and the view (P, 4) of second that looks like first.
-
-    Compared block by block, so memory grows with N and not with N squared.
-    """
-    starts = range(0, len(thumbs), _IMAGES_PER_BLOCK)
-    blocks = [thumbs[start : start + _IMAGES_PER_BLOCK] for start in starts]
-    whole = [_descriptors(block, _VIEWS[:1])[0] for block in blocks]
-    scores = torch.full((len(thumbs), _NUM_CANDIDATES), -1.0)
-    others = torch.zeros(scores.shape, dtype=torch.int64)
-    views = torch.zeros(scores.shape, dtype=torch.int64)
-    for start, block in zip(starts, blocks, strict=True):
-        parts = _descriptors(block, _VIEWS)
-        for row, descriptors in zip(starts, whole, strict=True):
-            rows = slice(row, row + _IMAGES_PER_BLOCK)
-            score, view = torch.stack([descriptors @ part.T for part in parts]).max(0)
-            if row == start:
-                score.fill_diagonal_(-1)
-            score, other = score.topk(min(_NUM_CANDIDATES, len(block)), 1)
-            score, order = torch.cat([scores[rows], score], 1).topk(_NUM_CANDIDATES, 1)
-            scores[rows] = score
-            views[rows] = torch.cat([views[rows], view.gather(1, other)], 1).gather(1, order)
-            others[rows] = torch.cat([others[rows], other + start], 1).gather(1, order)
-    first, slot = (scores >= _MIN_CANDIDATE_SIMILARITY).nonzero(as_tuple=True)
-    second, view, score = (table[first, slot] for table in (others, views, scores))
-    # A pair found from both sides is kept once, with the view that fits better.
-    best: dict[tuple[int, int], int] = {}
-    for position in score.argsort(stable=True).tolist():
-        ends = sorted((int(first[position]), int(second[position])))
-        best[ends[0], ends[1]] = position
-    keep = torch.tensor(sorted(best.values()), dtype=torch.int64)
-    return first[keep], second[keep], torch.tensor(_VIEWS)[view[keep]]
-
-
-def _resize(image: npt.NDArray[np.uint8], pixels: int) -> Image.Image:
-    return Image.fromarray(image).resize((pixels, pixels), Image.Resampling.BILINEAR)
-
-
-def _descriptors(thumbs: Tensor, views: Sequence[tuple[float, ...]]) -> Tensor:
-    """What is seen in each view of thumbnails, as unit vectors (V, B, 400); zero if nothing is."""
-    detail = _smooth(_normalise(thumbs.float() / 255, 4.0), 1.5)
-    parts = torch.stack([_look(detail, torch.tensor([view] * len(detail)))[0] for view in views])
-    vectors = functional.adaptive_avg_pool2d(parts[:, :, 0], _DESCRIPTOR_PIXELS).flatten(2)
-    vectors = vectors - vectors.mean(2, keepdim=True)
-    unit: Tensor = vectors / vectors.norm(dim=2, keepdim=True).clamp(min=1e-3)
-    return unit
-
-
-def _smooth(images: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur of (B, 1, H, H); sigma in pixels, weights renormalised at the border."""
-    at = torch.arange(images.shape[-1], dtype=torch.float32)
-    # As a matrix product: many times faster than a convolution with one channel.
-    kernel = torch.exp(-((at - at[:, None]) ** 2) / (2 * sigma**2))
-    kernel = kernel / kernel.sum(1, keepdim=True)
-    return kernel @ images @ kernel.T
-
-
-def _normalise(images: Tensor, sigma: float) -> Tensor:
-    """Local contrast normalisation of (B, 1, H, W) in [0, 1]: brightness and gain drop out."""
-    detail = images - _smooth(images, sigma)
-    return detail / (_smooth(detail * detail, sigma).clamp(min=0).sqrt() + 0.03)
-
-
-def _centres(size: int) -> Tensor:
-    return (torch.arange(size) + 0.5) * 2 / size - 1
-
-
-def _look(images: Tensor, views: Tensor) -> tuple[Tensor, Tensor]:
-    """Images (B, 1, H, H) seen through views (B, 4), and where (0 or 1) there was something."""
-    at = _centres(images.shape[-1])
-    x = (views[:, :1] * at + views[:, 2:3])[:, None].expand(-1, len(at), -1)
-    y = (views[:, 1:2] * at + views[:, 3:])[:, :, None].expand(-1, -1, len(at))
-    inside = ((x.abs() <= 1) & (y.abs() <= 1)).float()[:, None]
-    grid = torch.stack([x, y], -1)
-    seen = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
-    return seen, inside
-
-
-def _register(fixed: Tensor, moving: Tensor, views: Tensor, num_steps: int) -> Tensor:
-    """Views (B, 4) improved until moving seen through them matches fixed, both (B, 1, H, H).
-
-    Gauss-Newton on the squared difference (Lucas and Kanade 1981), with Cauchy weights so that
-    burned-in text, which only one of the two has, does not pull.
-    """
-    size = fixed.shape[-1]
-    at = _centres(size)
-    border = functional.pad(torch.ones(1, 1, size - 2, size - 2), (1, 1, 1, 1))
-    for _ in range(num_steps):
-        seen, inside = _look(moving, views)
-        slope_y, slope_x = torch.gradient(seen, spacing=2 / size, dim=(2, 3))
-        slope_x = slope_x / views[:, 0].view(-1, 1, 1, 1)
-        slope_y = slope_y / views[:, 1].view(-1, 1, 1, 1)
-        slopes = [slope_x * at, slope_y * at[:, None], slope_x, slope_y]
-        jacobian = torch.stack(slopes, 1).flatten(2)
-        error = fixed - seen
-        weights = (inside * border / (1 + error**2)).flatten(1)[:, None]
-        weighted = jacobian * weights
-        curvature = weighted @ jacobian.mT + 0.01 * size * torch.eye(4)
-        step = torch.linalg.solve(curvature, weighted @ error.flatten(1)[..., None])[..., 0]
-        views = views + step.clamp(-0.1, 0.1)
-        views = torch.cat([views[:, :2].clamp(0.55, 1.8), views[:, 2:].clamp(-0.6, 0.6)], 1)
-    return views
-
-
-def _texture_similarity(
-    left: Sequence[npt.NDArray[np.uint8]],
-    right: Sequence[npt.NDArray[np.uint8]],
-    views: Tensor,
-    detail: _Detail,
-) -> Tensor:
-    """Median over blocks of the correlation of texture after registration, (B,) in [-1, 1].
-
-    -1 where too few blocks have any texture, or where already coarse structure does not agree.
-    """
-
-    def canvas(images: Sequence[npt.NDArray[np.uint8]], pixels: int) -> Tensor:
-        small = [np.asarray(_resize(image, detail.pixels)) for image in images]
-        grids = np.stack([np.asarray(_resize(image, pixels)) for image in small])
-        return torch.from_numpy(grids)[:, None].float() / 255
-
-    similarity = torch.full((len(left),), -1.0)
-    remaining = torch.arange(len(left))
-    # The last blur takes out what JPEG and resampling change; frames of a sweep differ beyond it.
-    for pixels, sigma, blur, num_steps, num_blocks in (
-        (32, 5.0, 1.2, 10, 4),
-        (64, 5.0, 1.5, 6, 4),
-        (detail.canvas_pixels, detail.texture_pixels, 1.0, 4, detail.blocks),
-    ):
-        fixed, moving = (
-            _smooth(_normalise(canvas([side[k] for k in remaining], pixels), sigma), blur)
-            for side in (left, right)
-        )
-        views = _register(fixed, moving, views, num_steps)
-        scores = _block_similarity(fixed, *_look(moving, views), num_blocks)
-        agree = scores >= _MIN_COARSE_SIMILARITY
-        remaining, views, scores = remaining[agree], views[agree], scores[agree]
-        if not len(remaining):
-            return similarity
-    similarity[remaining] = scores
-    return similarity
-
-
-def _block_similarity(fixed: Tensor, moving: Tensor, inside: Tensor, num_blocks: int) -> Tensor:
-    def pool(values: Tensor) -> Tensor:
-        return functional.adaptive_avg_pool2d(values * inside, num_blocks).flatten(1)
-
-    covered = pool(torch.ones_like(fixed)).clamp(min=1e-6)
-    mean_f, mean_m = pool(fixed) / covered, pool(moving) / covered
-    variance_f = pool(fixed**2) / covered - mean_f**2
-    variance_m = pool(moving**2) / covered - mean_m**2
-    covariance = pool(fixed * moving) / covered - mean_f * mean_m
-    correlation = covariance / (variance_f * variance_m).clamp(min=1e-8).sqrt()
-    textured = (covered > 0.6) & (variance_f > 0.02) & (variance_m > 0.02)
-    median = correlation.masked_fill(~textured, torch.nan).nanmedian(1).values
-    enough = textured.float().mean(1) >= _MIN_TEXTURED_BLOCKS
-    return torch.where(enough, median.clamp(max=1), -torch.ones_like(median))
-
-
-def _by_detail(sides: Tensor, first: Tensor, second: Tensor) -> Iterator[tuple[_Detail, Tensor]]:
-    """The positions of the pairs that each level of detail is to judge."""
-    smaller = torch.minimum(sides[first], sides[second])
-    left = torch.ones_like(smaller, dtype=torch.bool)
-    for detail in _DETAILS:
-        chosen = left & (smaller >= detail.min_pixels)
-        left &= ~chosen
-        yield detail, chosen.nonzero()[:, 0]
+def _alike(
+    wholes: Images, whole: _Survey, others: Images, part: _Survey
+) -> Iterator[tuple[int, int, float, bool]]:
+    """Images that equal a part of another: both indices, the similarity, whether mirrored."""
+    found = find_candidates(whole.thumbs, part.thumbs, same=whole is part)
+    smaller = torch.minimum(whole.sides[found.first], part.sides[found.second])
+    for detail, chosen in by_detail(smaller):
+        for start in range(0, len(chosen), _PAIRS_PER_BATCH):
+            batch = chosen[start : start + _PAIRS_PER_BATCH]
+            firsts, seconds = found.first[batch].tolist(), found.second[batch].tolist()
+            turned = found.mirrored[batch].tolist()
+            left = [scan_area(wholes[whole.kept[k]], whole.frames[k]) for k in firsts]
+            right = [scan_area(others[part.kept[k]], part.frames[k]) for k in seconds]
+            right = [
+                area[:, ::-1] if turn else area for area, turn in zip(right, turned, strict=True)
+            ]
+            scores = texture_similarity(left, right, found.views[batch], detail).tolist()
+            for i, j, score, turn in zip(firsts, seconds, scores, turned, strict=True):
+                if score >= detail.min_similarity:
+                    yield whole.kept[i], part.kept[j], score, turn

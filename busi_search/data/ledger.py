@@ -1,14 +1,12 @@
-"""The ledger of a sealed test: append-only, chained by hashes, so that no edit goes unnoticed."""
+"""The ledger of a sealed test as a chain of entries: each names the hash of the one before."""
 
 import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from filelock import FileLock
+from typing import Any, Protocol
 
 from busi_search.errors import BusiSearchError
 from busi_search.home import Home
@@ -16,9 +14,19 @@ from busi_search.home import Home
 GENESIS = "0" * 64
 _FILE_NAME = "ledger.jsonl"
 
+Entry = dict[str, Any]
+
+
+class OpeningsLedger(Protocol):
+    """What the sealed test needs of a ledger: an entry is kept before the first pixel is read."""
+
+    def append(self, kind: str, content: Mapping[str, Any]) -> Entry:
+        """Add an entry and keep it for good; raise a BusiSearchError if entries were changed."""
+        ...
+
 
 def ledger_path(home: Home, study_name: str) -> Path:
-    """Return where the ledger of a study's sealed test is kept."""
+    """Return where the ledger of a study's sealed test is kept on this machine."""
     return home.study_folder(study_name) / _FILE_NAME
 
 
@@ -27,63 +35,92 @@ def _entry_hash(entry: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def read_ledger(path: Path) -> list[dict[str, Any]]:
-    """Return the entries of a ledger, oldest first; none if there is no file.
+def make_entry(entries: Sequence[Entry], kind: str, content: Mapping[str, Any]) -> Entry:
+    """Return the entry that follows these, chained to the last by its hash.
+
+    Args:
+        entries: of the ledger so far, oldest first.
+        kind: ``opened``, ``figures`` or ``mended``.
+        content: JSON-ready.
+    """
+    entry: Entry = {
+        "index": len(entries),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "kind": kind,
+        **content,
+        "previous": entries[-1]["hash"] if entries else GENESIS,
+    }
+    # As it will be read back, so that the hash is of the same values.
+    entry = json.loads(json.dumps(entry))
+    entry["hash"] = _entry_hash(entry)
+    return entry
+
+
+def num_intact(entries: Iterable[object]) -> int:
+    """Return how many entries, from the first on, are chained and unchanged."""
+    previous, count = GENESIS, 0
+    for entry in entries:
+        if not isinstance(entry, dict) or entry.get("previous") != previous:
+            break
+        if entry.get("hash") != _entry_hash(entry):
+            break
+        previous, count = entry["hash"], count + 1
+    return count
+
+
+def num_openings(entries: Iterable[Mapping[str, Any]]) -> int:
+    """Return how often the sealed test was opened, by the entries of its ledger."""
+    return sum(entry["kind"] == "opened" for entry in entries)
+
+
+def mendings(entries: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return what was wrong with a ledger's stores and was mended, oldest first."""
+    return [f"{entry['time']}: {entry['found']}" for entry in entries if entry["kind"] == "mended"]
+
+
+def anchor_of(entries: Sequence[Entry]) -> str:
+    """Return the number of entries and the hash of the last: what another store keeps of them."""
+    return f"{len(entries)} {entries[-1]['hash'] if entries else GENESIS}"
+
+
+def agrees_with(entries: Sequence[Entry], anchor: str) -> bool:
+    """Return whether a ledger still begins with the entries that an anchor was made of."""
+    number, _, digest = anchor.partition(" ")
+    if not number.isdecimal() or int(number) > len(entries):
+        return False
+    return anchor_of(entries[: int(number)]).endswith(f" {digest}")
+
+
+def read_ledger(path: Path) -> list[Entry]:
+    """Return the entries of a ledger's file, oldest first; none if there is no file.
+
+    A file that was cut, deleted or forged as a whole looks intact here:
+    :class:`busi_search.search.seal_ledger.SealLedger` compares it with what other stores hold.
 
     Raises:
         BusiSearchError: an entry was changed, removed or added by hand.
     """
     if not path.exists():
         return []
-    entries: list[dict[str, Any]] = []
-    previous = GENESIS
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    entries: list[Entry] = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            entry = json.loads(line)
-            intact = entry["previous"] == previous and entry["hash"] == _entry_hash(entry)
-        except (ValueError, KeyError, TypeError):
-            intact = False
-        if not intact:
-            raise BusiSearchError(
-                f"{path}: line {number} of the test ledger was changed or lines are missing; "
-                "restore the file, or treat the test set as spent."
-            )
-        previous = entry["hash"]
-        entries.append(entry)
+            entries.append(json.loads(line))
+        except ValueError:
+            entries.append({})
+    intact = num_intact(entries)
+    if intact < len(entries):
+        raise BusiSearchError(
+            f"{path}: line {intact + 1} of the test ledger was changed or lines are missing; "
+            "restore the file, or move it away to have it written again from the study's storage."
+        )
     return entries
 
 
-def append_to_ledger(path: Path, kind: str, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Add an entry, chained to the one before by its hash, and put it on disk.
-
-    Args:
-        path: the ledger, one JSON object per line.
-        kind: ``opened`` or ``figures``.
-        content: JSON-ready.
-
-    Raises:
-        BusiSearchError: the ledger was tampered with.
-    """
+def write_entries(path: Path, entries: Iterable[Entry]) -> None:
+    """Add entries to the end of a ledger's file, and put them on disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
-        entries = read_ledger(path)
-        entry: dict[str, Any] = {
-            "index": len(entries),
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "kind": kind,
-            **content,
-            "previous": entries[-1]["hash"] if entries else GENESIS,
-        }
-        # As it will be read back, so that the hash is of the same values.
-        entry = json.loads(json.dumps(entry))
-        entry["hash"] = _entry_hash(entry)
-        with path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(entry, sort_keys=True) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-    return entry
-
-
-def num_openings(path: Path) -> int:
-    """Return how often the sealed test was opened."""
-    return sum(entry["kind"] == "opened" for entry in read_ledger(path))
+    with path.open("a", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(entry, sort_keys=True) + "\n" for entry in entries)
+        stream.flush()
+        os.fsync(stream.fileno())

@@ -1,26 +1,25 @@
 """From a dataset to what a study may see: groups, quarantine, sealed test, folds."""
 
-import csv
 import hashlib
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from busi_search.data.dataset import ImageDataset, ImagesOnDemand
-from busi_search.data.duplicates import conflicting_groups, find_duplicates
-from busi_search.data.folds import Fold, make_folds, split_sealed_test
+from busi_search.data.dataset import ImageDataset
+from busi_search.data.duplicates import conflicting_groups
+from busi_search.data.folds import Fold, make_folds, named_folds, split_sealed_test
+from busi_search.data.groups import DETECTOR_VERSION, Groups, find_groups
 from busi_search.errors import InputError
-from busi_search.files import disk_errors, user_path, write_atomically
 from busi_search.seeding import derive_seed
 from busi_search.spec import DatasetSection
 
 Indices = npt.NDArray[np.int64]
-# Part of the cache key: raise it when find_duplicates may give another answer for the same images.
-DETECTOR_VERSION = 1
+# How a division is made. 1: a CSV of groups took the place of the near-duplicates, and an official
+# test kept images that were to be quarantined. 2: neither.
+RULES_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -29,26 +28,51 @@ class Partition:
 
     Attributes:
         fingerprint: of the whole dataset.
-        groups: (N,) group of each image of the whole dataset.
+        grouping: which images of the whole dataset belong together.
         development: sorted indices of the images the search may see.
         test: sorted indices of the sealed test.
-        quarantined: sorted indices of images in groups whose labels disagree.
-        conflicts: those groups, each a sorted tuple of indices.
+        quarantined: sorted indices of images whose near-duplicates are labelled otherwise.
+        conflicts: the groups of these, each a sorted tuple of indices.
+        left_out_of_test: those of the quarantined images that are official test images.
         folds: cross-validation folds over positions in ``development``.
+        earlier: how the rules differed by which an earlier version made this division; empty if it
+            is made as it would be now.
     """
 
     fingerprint: str
-    groups: Indices
+    grouping: Groups
     development: Indices
     test: Indices
     quarantined: Indices
     conflicts: tuple[tuple[int, ...], ...]
+    left_out_of_test: Indices
     folds: tuple[Fold, ...]
+    earlier: str = ""
+
+    @property
+    def groups(self) -> Indices:
+        """(N,) group of each image of the whole dataset, which no fold divides."""
+        return self.grouping.united
 
     @property
     def development_groups(self) -> Indices:
         """(D,) group of each development image."""
         return self.groups[self.development]
+
+    def counts(self) -> dict[str, int]:
+        """Return how many images and groups there are of every kind."""
+        return {
+            "num_images": len(self.groups),
+            "num_groups": len(np.unique(self.groups)),
+            "num_conflicts": len(self.conflicts),
+            "num_quarantined": len(self.quarantined),
+            "num_development": len(self.development),
+            "num_test": len(self.test),
+            "num_known_groups": self.grouping.num_known,
+            "num_twin_groups": self.grouping.num_twins,
+            "num_twin_groups_across": len(self.grouping.across),
+            "num_test_quarantined": len(self.left_out_of_test),
+        }
 
     def digest(self) -> str:
         """16 hexadecimal digits that change with any membership."""
@@ -58,95 +82,67 @@ class Partition:
         return content.hexdigest()[:16]
 
 
-def find_groups(dataset: ImageDataset, rule: str, cache: Path) -> Indices:
-    """Return the (N,) group of each image: near-duplicates, or what a CSV file says.
-
-    Args:
-        dataset: the images.
-        rule: ``auto`` (detect near-duplicates), ``none`` (byte-identical images only) or the path
-            of a CSV file with columns ``file`` and ``group`` (patients, for example).
-        cache: folder where a detection is kept for the next run.
-
-    Raises:
-        InputError: an image cannot be read, or the CSV does not fit the dataset.
-    """
-    if rule == "none":
-        return _first_of(list(dataset.digests))
-    if rule != "auto":
-        return _groups_from_csv(dataset, user_path(rule))
-    stored = cache / "groups" / f"{dataset.fingerprint}-v{DETECTOR_VERSION}.json"
-    try:
-        groups = np.asarray(json.loads(stored.read_text()), dtype=np.int64)
-        if groups.shape == (len(dataset),):
-            return groups
-    except (OSError, ValueError, TypeError, OverflowError):
-        pass
-    groups = find_duplicates(ImagesOnDemand(dataset))
-    with disk_errors(stored.parent):
-        write_atomically(stored, json.dumps(groups.tolist()).encode())
-    return groups
-
-
-def _first_of(keys: Sequence[str]) -> Indices:
-    first: dict[str, int] = {}
-    return np.asarray([first.setdefault(key, i) for i, key in enumerate(keys)], dtype=np.int64)
-
-
-def _groups_from_csv(dataset: ImageDataset, path: Path) -> Indices:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            rows = list(csv.DictReader(stream))
-    except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"{path}: the groups file cannot be read ({error}).") from None
-    if not rows or not {"file", "group"} <= set(rows[0]):
-        raise InputError(f"{path}: expected a CSV file with a header and columns file,group.")
-    named: dict[str, str] = {}
-    for row in rows:
-        file, group = row["file"], row["group"]
-        if not file or not group:
-            raise InputError(f"{path}: a row without file or group: {dict(row)}.")
-        if named.setdefault(file, group) != group:
-            raise InputError(f"{path}: '{file}' is listed in two groups; keep one row.")
-    missing = [name for name in dataset.paths if name not in named]
-    if missing:
-        raise InputError(
-            f"{path}: no group for {len(missing)} image(s), the first is '{missing[0]}'; "
-            "names are relative to the dataset's folder."
-        )
-    return _first_of([named[name] for name in dataset.paths])
-
-
 def make_partition(
-    dataset: ImageDataset, section: DatasetSection, *, seed: int, cache: Path
+    dataset: ImageDataset,
+    section: DatasetSection,
+    *,
+    seed: int,
+    cache: Path,
+    began_with: str | None = None,
 ) -> Partition:
     """Divide a dataset for a study.
 
-    Groups come first, groups whose labels disagree are quarantined, the sealed test is split off,
-    and what is left is divided into folds. A function of the data, the section and the seed.
+    Groups come first, near-duplicates whose labels disagree are quarantined, the sealed test is
+    split off, and what is left is divided into folds. A function of the data, the section and the
+    seed.
 
     Args:
         dataset: the whole dataset.
         section: the study's ``[dataset]`` section.
         seed: the study's seed.
         cache: folder where detected groups are kept.
+        began_with: digest of the division that the study began with. If an earlier version made it
+            by other rules, it is made by them again.
 
     Raises:
         InputError: the groups or the class counts do not allow it.
     """
-    groups = find_groups(dataset, section.groups, cache)
-    if section.groups in ("auto", "none"):
-        clashing = conflicting_groups(groups, dataset.labels)
-    else:
-        # One patient may well have images of several classes; only twins may not.
-        clashing = np.zeros(0, dtype=np.int64)
-    quarantined = np.flatnonzero(np.isin(groups, clashing)).astype(np.int64)
-    conflicts = tuple(tuple(np.flatnonzero(groups == group).tolist()) for group in clashing)
+    if began_with is not None:
+        for detector in range(DETECTOR_VERSION, 0, -1):
+            for rules in range(RULES_VERSION, 0, -1):
+                with suppress(InputError):
+                    found = _divide(dataset, section, seed, cache, detector, rules)
+                    if found.digest() == began_with:
+                        return found
+    return _divide(dataset, section, seed, cache, DETECTOR_VERSION, RULES_VERSION)
+
+
+def _divide(
+    dataset: ImageDataset,
+    section: DatasetSection,
+    seed: int,
+    cache: Path,
+    detector: int,
+    rules: int,
+) -> Partition:
+    grouping = find_groups(dataset, section.groups, cache, detector=detector)
+    if rules == 1 and grouping.known is not None:
+        grouping = replace(grouping, united=grouping.known, twins=np.arange(len(dataset)))
+    groups = grouping.united
+    # One patient may well have images of several classes; only twins may not.
+    clashing = conflicting_groups(grouping.twins, dataset.labels)
+    quarantined = np.flatnonzero(np.isin(grouping.twins, clashing)).astype(np.int64)
+    conflicts = tuple(tuple(np.flatnonzero(grouping.twins == twin).tolist()) for twin in clashing)
     sound = np.setdiff1d(np.arange(len(dataset)), quarantined)
-    if section.test == "official":
+    left_out = np.zeros(0, dtype=np.int64)
+    in_table = section.source == "table" and "test" in (dataset.official or ())
+    if section.test == "official" or in_table:
         if dataset.official is None:
             raise InputError('test = "official" needs a dataset with official parts.')
         test = np.flatnonzero(np.asarray(dataset.official) == "test")
-        development = np.setdiff1d(sound, test)
+        if rules > 1:
+            left_out = np.intersect1d(test, quarantined)
+            test = np.setdiff1d(test, quarantined)
     else:
         drawn = split_sealed_test(
             dataset.labels[sound],
@@ -156,19 +152,55 @@ def make_partition(
             seed=derive_seed(seed, -1, -1, "sealed test"),
         )
         test = sound[drawn]
-        development = np.setdiff1d(sound, test)
-    folds = make_folds(
-        dataset.labels[development],
-        groups[development],
-        num_folds=section.num_folds,
-        seed=derive_seed(seed, -1, -1, "folds"),
-    )
+    development = np.setdiff1d(sound, test)
+    folds = _folds(dataset.subset(development), groups[development], section, seed)
     return Partition(
         fingerprint=dataset.fingerprint,
-        groups=groups,
+        grouping=grouping,
         development=development.astype(np.int64),
         test=test.astype(np.int64),
         quarantined=quarantined,
         conflicts=conflicts,
+        left_out_of_test=left_out,
         folds=tuple(folds),
+        earlier=_earlier(detector, rules, grouping),
     )
+
+
+def _folds(
+    development: ImageDataset, groups: Indices, section: DatasetSection, seed: int
+) -> list[Fold]:
+    if section.folds == "stratified":
+        return make_folds(
+            development.labels,
+            groups,
+            num_folds=section.num_folds,
+            seed=derive_seed(seed, -1, -1, "folds"),
+        )
+    names = development.folds
+    if section.folds == "site":
+        names = development.properties.get("site")
+    if names is None:
+        what = "folds of its authors" if section.folds == "official" else "sites"
+        raise InputError(
+            f'folds = "{section.folds}" needs {what}, and {development.name} has none; give them '
+            'in a table (source = "table"), or use folds = "stratified".'
+        )
+    return named_folds(
+        names,
+        development.labels,
+        groups,
+        paths=development.paths,
+        num_folds=section.num_folds,
+    )
+
+
+def _earlier(detector: int, rules: int, grouping: Groups) -> str:
+    notes = []
+    if rules == 1 and grouping.known is not None:
+        notes.append("near-duplicates were not looked for beside the file of groups")
+    elif rules == 1:
+        notes.append("official test images stayed although a near-duplicate is labelled otherwise")
+    if detector < DETECTOR_VERSION:
+        notes.append("near-duplicates were found by an earlier method")
+    return "; ".join(notes)

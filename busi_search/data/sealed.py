@@ -1,4 +1,4 @@
-"""The only door to test images; every opening is counted."""
+"""The only way in which a model gets to see test images; every opening is counted."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from busi_search.data.image_cache import load_images
-from busi_search.data.ledger import append_to_ledger
+from busi_search.data.ledger import OpeningsLedger
 from busi_search.data.partition import Partition
 from busi_search.data.sources import load_dataset
 from busi_search.errors import InputError
@@ -24,8 +24,8 @@ class SealedTest:
         images: (N, S, S) uint8.
         labels: (N,) int64.
         groups: (N,) group of each image.
-        has_twin: (N,) whether a near-duplicate stands in the development part, as official splits
-            allow.
+        has_twin: (N,) whether a near-duplicate, or another image of the same known group, stands in
+            the development part, as official splits allow.
         paths: N names.
     """
 
@@ -42,7 +42,7 @@ def open_sealed_test(
     *,
     size_pixels: int,
     cache: Path,
-    ledger: Path,
+    ledger: OpeningsLedger,
     reason: Mapping[str, Any],
 ) -> SealedTest:
     """Record an opening, then read the test images.
@@ -60,7 +60,7 @@ def open_sealed_test(
 
     Raises:
         InputError: the data is gone or is not the data the study was made on.
-        BusiSearchError: the ledger was tampered with.
+        BusiSearchError: the ledger was changed.
     """
     dataset = load_dataset(section)
     if dataset.fingerprint != partition.fingerprint:
@@ -68,14 +68,13 @@ def open_sealed_test(
             f"The images changed since the study began ({partition.fingerprint} → "
             f"{dataset.fingerprint}); restore them to evaluate."
         )
-    append_to_ledger(ledger, "opened", {**reason, "partition": partition.digest()})
+    ledger.append("opened", {**reason, "partition": partition.digest()})
     test = partition.test
-    known = partition.groups[np.setdiff1d(np.arange(len(dataset)), test)]
     part = dataset.subset(test)
     return SealedTest(
         images=np.array(load_images(part, size_pixels, cache)),
         labels=part.labels,
         groups=partition.groups[test],
-        has_twin=np.isin(partition.groups[test], known),
+        has_twin=np.isin(partition.groups[test], partition.development_groups),
         paths=part.paths,
     )

@@ -77,6 +77,19 @@ def measure_files(dataset: ImageDataset, cache: Path) -> dict[str, Values]:
     return columns
 
 
+def check_files(dataset: ImageDataset, cache: Path) -> list[str]:
+    """Return how the images were read and what tells their classes apart, in sentences.
+
+    Raises:
+        InputError: an image cannot be read, or a class holds masks.
+    """
+    if dataset.simulated:
+        return list(dataset.notes)
+    files = measure_files(dataset, cache)
+    refuse_masks(dataset, files)
+    return [*dataset.notes, *(found.text() for found in find_shortcuts(dataset, files))]
+
+
 _PROPERTIES = ("width", "height", "mean grey", "border", "two-valued")
 
 

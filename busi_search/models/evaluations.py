@@ -6,13 +6,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from busi_search.data.ledger import Entry, anchor_of
 from busi_search.home import Home
 from busi_search.models.registry import RegisteredVersion, open_registry
+from busi_search.search.mlflow.ledger_anchor import LEDGER_TAG
+from busi_search.search.mlflow.study import NOT_INDEPENDENT
+from busi_search.search.seal_ledger import OPENINGS_TAG
 
 # Tag of a version: its test figures in full precision, as JSON; the tags beside it are to be read.
 TEST_FIGURES = "busi.test_figures"
 AGAINST_CHAMPION = "busi.against_champion"
+AGAINST_BEST = "busi.against_best_champion"
 TEST_TAGS = ("auc", "aupr", "accuracy", "f1", "log_loss", "ece", "sensitivity", "specificity")
+# Not known of versions that were evaluated earlier, nor where the images say nothing of one.
+CALIBRATION_TAGS = (
+    "calibration_intercept",
+    "calibration_slope",
+    "observed_expected",
+    "calibration_error",
+    "ece_if_calibrated",
+)
 
 
 def log_evaluation(
@@ -20,7 +33,7 @@ def log_evaluation(
     version: RegisteredVersion,
     *,
     report: Mapping[str, Any],
-    ledger: Sequence[Mapping[str, Any]],
+    ledger: Sequence[Entry],
     predictions: Mapping[str, Sequence[float]],
 ) -> None:
     """Keep a test report with its model: tags of the version, artifacts and metrics of its run.
@@ -33,49 +46,102 @@ def log_evaluation(
         predictions: probabilities by image name.
     """
     client = open_registry(home)
-    figures = report["test"]
-    tags = {f"busi.test_{name}": f"{figures[name]:.4f}" for name in TEST_TAGS}
-    tags[TEST_FIGURES] = json.dumps({name: figures[name] for name in TEST_TAGS})
-    tags["busi.test_auc_ci95"] = " to ".join(f"{value:.4f}" for value in figures["auc_ci95"])
-    tags["busi.test_openings"] = str(report["openings"])
-    if "against_champion" in report:
-        tags[AGAINST_CHAMPION] = json.dumps(report["against_champion"])
+    figures = _known_figures(report["test"])
+    tags = {f"busi.test_{name}": f"{found:.4f}" for name, found in figures.items()}
+    tags[TEST_FIGURES] = json.dumps(_kept_figures(report["test"]))
+    tags["busi.test_auc_ci95"] = " to ".join(f"{value:.4f}" for value in report["test"]["auc_ci95"])
+    tags[OPENINGS_TAG] = str(report["openings"])
+    num_images = report["test"]["num_images"]
+    tags[NOT_INDEPENDENT] = f"{report['num_test_not_independent']} of {num_images}"
+    tags[LEDGER_TAG] = anchor_of(ledger)
+    for tag in (AGAINST_CHAMPION, AGAINST_BEST):
+        if tag.removeprefix("busi.") in report:
+            tags[tag] = json.dumps(report[tag.removeprefix("busi.")])
     for key, value in tags.items():
         client.set_model_version_tag(version.name, version.version, key, value)
-    for name in TEST_TAGS:
-        client.log_metric(version.run_id, f"test_{name}", figures[name])
+    for name, found in figures.items():
+        client.log_metric(version.run_id, f"test_{name}", found)
     with tempfile.TemporaryDirectory() as folder:
         for name, content in (
             (_report_name(version), report),
-            (f"test_predictions_v{version.version}.json", predictions),
+            (_predictions_name(version), predictions),
             ("test_ledger.json", list(ledger)),
         ):
             (Path(folder) / name).write_text(json.dumps(content, indent=1), encoding="utf-8")
         client.log_artifacts(version.run_id, folder)
 
 
+def _kept_figures(figures: Mapping[str, Any]) -> dict[str, float]:
+    """Take from the figures of a report what the gate asks for."""
+    low, high = figures["auc_ci95"]
+    of_positive = figures["per_class"][figures["positive_class"]]
+    return {
+        **_known_figures(figures),
+        **_error_limits(figures),
+        "auc_low": low,
+        "auc_high": high,
+        "num_images": figures["num_images"],
+        "num_positive": of_positive["num_images"],
+    }
+
+
 def evaluated_figures(home: Home, version: RegisteredVersion) -> dict[str, float] | None:
     """Return what a version scored on the sealed test, in full precision; None: not evaluated.
 
     Returns:
-        Every name of ``TEST_TAGS``.
+        Every name of ``TEST_TAGS``, the limits ``auc_low`` and ``auc_high`` of the AUC's 95 %
+        interval, and ``num_images`` and ``num_positive``: test images, malignant ones; of
+        ``CALIBRATION_TAGS`` those that are known, and with ``calibration_error`` the limits of its
+        interval, ``calibration_error_low`` and ``_high``.
     """
-    if TEST_FIGURES in version.tags:
-        return dict(json.loads(version.tags[TEST_FIGURES]))
+    kept = dict(json.loads(version.tags.get(TEST_FIGURES, "{}")))
+    if "num_images" in kept:
+        return kept
     if "busi.test_auc" not in version.tags:
         return None
-    # Evaluated before versions had the tag: the report beside it is as exact.
+    # Evaluated before versions had all of this in the tag: the report beside it is as exact.
+    report = _artifact(home, version, _report_name(version))
+    return None if report is None else _kept_figures(report["test"])
+
+
+def stored_predictions(home: Home, version: RegisteredVersion) -> dict[str, list[float]] | None:
+    """Return what a version answered when the sealed test was opened for it; None: not kept.
+
+    Returns:
+        Probabilities of the C classes by image name.
+    """
+    found: dict[str, list[float]] | None = _artifact(home, version, _predictions_name(version))
+    return found
+
+
+def _artifact(home: Home, version: RegisteredVersion, name: str) -> Any:
+    """Return a JSON artifact of a version's run; None if it is not there."""
     from mlflow.exceptions import MlflowException
 
     client = open_registry(home)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            path = client.download_artifacts(version.run_id, _report_name(version), folder)
+            path = client.download_artifacts(version.run_id, name, folder)
         except (MlflowException, OSError):
             return None
-        report = json.loads(Path(path).read_text(encoding="utf-8"))
-    return {name: float(report["test"][name]) for name in TEST_TAGS}
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def _known_figures(test: Mapping[str, Any]) -> dict[str, float]:
+    known = [name for name in CALIBRATION_TAGS if test.get(name) is not None]
+    return {name: float(test[name]) for name in (*TEST_TAGS, *known)}
+
+
+def _error_limits(test: Mapping[str, Any]) -> dict[str, float]:
+    if test.get("calibration_error") is None:
+        return {}
+    low, high = test["calibration_error_ci95"]
+    return {"calibration_error_low": float(low), "calibration_error_high": float(high)}
 
 
 def _report_name(version: RegisteredVersion) -> str:
     return f"test_report_v{version.version}.json"
+
+
+def _predictions_name(version: RegisteredVersion) -> str:
+    return f"test_predictions_v{version.version}.json"

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from busi_search.errors import BusiSearchError, InputError
-from busi_search.models.predict import Classifier
+from busi_search.models.predict import Classifier, ask_module
 
 TOLERANCE = 1e-4
 
@@ -69,7 +69,7 @@ def export_onnx(classifier: Classifier, images: npt.NDArray[np.uint8]) -> bytes:
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     for part in (images[:1], images):
         (answer,) = session.run(None, {"pixels": part[:, None].astype(np.float32)})
-        difference = float(np.abs(answer - classifier.predict_pixels(part)).max())
+        difference = float(np.abs(answer - ask_module(classifier.module, part)).max())
         if difference > TOLERANCE:
             raise BusiSearchError(
                 f"The ONNX model's probabilities differ by {difference:.2g} from those of "

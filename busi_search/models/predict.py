@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,15 +14,19 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from busi_search.data.images import decode_image, resize_image
+from busi_search.data.images import GreyImage, decode_image, resize_image
+from busi_search.data.known_images import small_copy
 from busi_search.data.layouts.files import IMAGE_SUFFIXES, is_mask
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.files import user_path
 from busi_search.home import Home, create_tracking_store, open_home, quiet_mlflow
 from busi_search.models.out_of_distribution import OutOfDistributionCheck
 from busi_search.models.registry import CHAMPION, MODEL_NAME, find_version
+from busi_search.models.seal_watch import SealedImageWarning, SealWatch, sealed_sentence
 
 BATCH_SIZE = 64
+# Sealed images are looked for among so many at once: the twin finder is slow to begin.
+LOOKUP_SIZE = 1024
 
 
 @dataclass(frozen=True)
@@ -32,11 +37,14 @@ class Prediction:
         path: the file.
         label: name of the most probable class.
         probabilities: of every class, by name; they sum to 1.
+        sealed_by: names of the studies whose sealed test the image belongs to; asking about it
+            opened that test.
     """
 
     path: str
     label: str
     probabilities: dict[str, float]
+    sealed_by: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the answer as ``busi-search predict --json`` prints it."""
@@ -61,8 +69,14 @@ class Classifier:
         tags: of the registered version, its figures among them.
     """
 
-    def __init__(self, module: torch.nn.Module, metadata: dict[str, Any], uri: str) -> None:
-        self._module = module
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        metadata: dict[str, Any],
+        uri: str,
+        watch: SealWatch | None = None,
+    ) -> None:
+        self._module, self._watch = module, watch
         self.uri = uri
         self.name = str(metadata.get("name", ""))
         self.version = str(metadata.get("version", ""))
@@ -82,39 +96,120 @@ class Classifier:
 
     @property
     def module(self) -> torch.nn.Module:
-        """The exported program: (N, 1, S, S) float32 in [0, 255] to (N, C) probabilities."""
+        """The exported program: (N, 1, S, S) float32 in [0, 255] to (N, C) probabilities.
+
+        For checks and exports: it knows nothing of sealed tests, and nobody counts what it is
+        asked.
+        """
         return self._module
 
-    @torch.inference_mode()
-    def predict_pixels(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Return (N, C) probabilities of (N, S, S) uint8 grey images of the model's own size."""
-        inputs = (
-            torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
-            .unsqueeze(1)
-            .to(torch.float32)
-        )
-        rows = [self._module(batch) for batch in torch.split(inputs, BATCH_SIZE)]
-        result: npt.NDArray[np.float32] = torch.cat(rows).numpy()
-        return result
+    def predict_pixels(
+        self, pixels: npt.NDArray[np.uint8], *, keep_sealed: bool = False
+    ) -> npt.NDArray[np.float32]:
+        """Return (N, C) probabilities of (N, S, S) uint8 grey images of the model's own size.
 
-    def predict(self, paths: str | Path | Sequence[str | Path]) -> list[Prediction]:
+        Sealed images are noticed as by :meth:`predict`.
+
+        Args:
+            pixels: the images.
+            keep_sealed: refuse sealed images rather than count the opening.
+
+        Raises:
+            InputError: ``keep_sealed``, and an image belongs to a sealed test.
+        """
+        names = [f"image {index}" for index in range(len(pixels))]
+        found = self.find_sealed(list(pixels))
+        self._warn(self.settle_sealed(found, names, keep_sealed=keep_sealed))
+        return ask_module(self._module, pixels)
+
+    def predict(
+        self,
+        paths: str | Path | Sequence[str | Path],
+        *,
+        keep_sealed: bool = False,
+        how: str = "python",
+    ) -> list[Prediction]:
         """Return the class probabilities of image files, decoded as in training.
+
+        An image that a study of the home has sealed, whatever its name, size or format, opens that
+        study's test: the opening is written into its ledger, and a
+        :class:`~busi_search.models.seal_watch.SealedImageWarning` says so.
 
         Args:
             paths: image files, folders of them, or one of either.
+            keep_sealed: refuse sealed images rather than count the opening.
+            how: the model is asked; ``predict`` is the command, which says itself what was opened.
 
         Raises:
-            InputError: a file is not a readable image; none is answered then.
+            InputError: a file is not a readable image, or ``keep_sealed`` and one is sealed; none
+                is answered then.
+            BusiSearchError: the ledger of a study concerned was tampered with.
         """
         files = find_images([paths] if isinstance(paths, str | Path) else paths)
-        predictions: list[Prediction] = []
+        rows: list[npt.NDArray[np.float32]] = []
+        found: list[frozenset[int]] = []
+        copies: list[GreyImage] = []
         for start in range(0, len(files), BATCH_SIZE):
-            chunk = files[start : start + BATCH_SIZE]
-            pixels = [resize_image(decode_image(path), self.size_pixels) for path in chunk]
-            for path, row in zip(chunk, self.predict_pixels(np.stack(pixels)), strict=True):
-                by_name = dict(zip(self.class_names, map(float, row), strict=True))
-                predictions.append(Prediction(str(path), self.class_names[row.argmax()], by_name))
-        return predictions
+            images = [decode_image(path) for path in files[start : start + BATCH_SIZE]]
+            copies += map(small_copy, images)
+            if len(copies) >= LOOKUP_SIZE or start + BATCH_SIZE >= len(files):
+                found += self.find_sealed(copies)
+                copies = []
+            pixels = np.stack([resize_image(image, self.size_pixels) for image in images])
+            rows += list(ask_module(self._module, pixels))
+        names = [str(path) for path in files]
+        sealed_by = self.settle_sealed(found, names, keep_sealed=keep_sealed, how=how)
+        if how == "python":
+            self._warn(sealed_by)
+        return [
+            Prediction(
+                path=name,
+                label=self.class_names[row.argmax()],
+                probabilities=dict(zip(self.class_names, map(float, row), strict=True)),
+                sealed_by=studies,
+            )
+            for name, row, studies in zip(names, rows, sealed_by, strict=True)
+        ]
+
+    def find_sealed(self, images: Sequence[GreyImage]) -> list[frozenset[int]]:
+        """Return for each grey image (H, W) the sealed scans of the home that it shows."""
+        return [frozenset()] * len(images) if self._watch is None else self._watch.find(images)
+
+    def settle_sealed(
+        self,
+        found: Sequence[frozenset[int]],
+        names: Sequence[str],
+        *,
+        keep_sealed: bool,
+        how: str = "python",
+    ) -> list[tuple[str, ...]]:
+        """Count the opening, or refuse; see :meth:`.SealWatch.settle`."""
+        if self._watch is None:
+            return [()] * len(found)
+        return self._watch.settle(found, names, keep_sealed=keep_sealed, how=how)
+
+    def _warn(self, sealed_by: Sequence[tuple[str, ...]]) -> None:
+        if any(sealed_by):
+            text = f"{sealed_sentence(sealed_by)}: this opening was counted."
+            warnings.warn(text, SealedImageWarning, stacklevel=3)
+
+
+@torch.inference_mode()
+def ask_module(module: torch.nn.Module, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Return (N, C) probabilities without a look at sealed tests, for this program's own use.
+
+    The release writes into the ledger itself, and checks an export on development images.
+
+    Args:
+        module: of a :class:`Classifier`.
+        pixels: (N, S, S) uint8 grey images of the model's own size.
+    """
+    inputs = (
+        torch.from_numpy(np.require(pixels, requirements=["C", "W"])).unsqueeze(1).to(torch.float32)
+    )
+    rows = [module(batch) for batch in torch.split(inputs, BATCH_SIZE)]
+    result: npt.NDArray[np.float32] = torch.cat(rows).numpy()
+    return result
 
 
 def find_images(paths: Sequence[str | Path]) -> list[Path]:
@@ -214,7 +309,7 @@ def load_champion(
         ) from error
     metadata |= {"name": name, "version": found.version, "run_id": found.run_id}
     metadata["tags"] = found.tags
-    return Classifier(module, metadata, uri)
+    return Classifier(module, metadata, uri, SealWatch(home, name, found.version))
 
 
 def _parse_uri(model_uri: str | None) -> tuple[str, str]:

@@ -45,6 +45,36 @@ def apply_temperature(
     return result
 
 
+def cross_fitted_probabilities(
+    log_probabilities: npt.NDArray[np.floating],
+    labels: npt.NDArray[np.integer],
+    fold_of: npt.NDArray[np.integer],
+) -> npt.NDArray[np.float64]:
+    """Return out-of-fold predictions, each fold's divided by the temperature of the other folds.
+
+    They are what the fold models say once they are calibrated, on images on which neither weights
+    nor temperature were fitted.
+
+    Args:
+        log_probabilities: (N, C) log-probabilities; NaN for images of folds that were not trained.
+        labels: (N,) integers.
+        fold_of: (N,) fold of each image, whatever it is where nothing is predicted.
+
+    Returns:
+        (N, C) probabilities, NaN where nothing is predicted. A single fold has no other: its
+        temperature is its own.
+    """
+    known = np.isfinite(log_probabilities[:, 0])
+    result = np.full(log_probabilities.shape, np.nan)
+    for fold in np.unique(fold_of[known]):
+        inside = known & (fold_of == fold)
+        others = known & ~inside
+        fitted_on = others if others.any() else inside
+        temperature = fit_temperature(log_probabilities[fitted_on], labels[fitted_on])
+        result[inside] = apply_temperature(log_probabilities[inside], temperature)
+    return result
+
+
 @dataclass(frozen=True)
 class OperatingPoint:
     """From which probability of the positive class on an image counts as positive.

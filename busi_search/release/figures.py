@@ -7,10 +7,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm
 from sklearn.metrics import confusion_matrix
 
-from busi_search.search.pruning.evidence import auc_influence
+from busi_search.release.calibration_figures import (
+    binned_error,
+    binned_error_if_calibrated,
+    calibration_curve,
+    calibration_figures,
+)
+from busi_search.release.delong import delong_interval
+from busi_search.release.intervals import Figure, with_intervals
 from busi_search.training import metrics
 from busi_search.training.weighted_metrics import group_weights, weighted_metric
 
@@ -32,33 +38,24 @@ WITH_INTERVALS = (
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A figure and its 95 % interval.
-
-    Attributes:
-        value: on the images as they are.
-        ci95: lower and upper limit.
-    """
-
-    value: float
-    ci95: tuple[float, float]
-
-
-@dataclass(frozen=True)
 class TestFigures:
     """What a model scores on test images, in full precision.
 
     Attributes:
         num_images, num_groups: what was scored.
         metrics: every name of ``WITH_INTERVALS``.
+        calibration: of the positive class, every name of ``CALIBRATION_FIGURES``; NaN where the
+            images say nothing.
+        ece_if_calibrated: the ``ece`` of a perfectly calibrated model on these images, on average.
         sensitivity, specificity: of the positive class at the operating point.
-        auc_delong_ci95: DeLong's interval of the AUC.
+        auc_delong_ci95: DeLong's interval of the AUC, images of a group together.
         operating_threshold: probability from which an image is called positive, chosen elsewhere.
         positive_class: its name.
         confusion: images by true class (rows) and most probable class.
         per_class: ``num_images``, ``auc``, ``recall``, ``precision``, ``specificity`` and ``f1`` by
             name of the class.
         reliability: see :func:`reliability_bins`.
+        calibration_curve: of the positive class; see :func:`.calibration_curve`.
         decision_curve: ``threshold``, ``net_benefit`` and ``act_on_all``.
     """
 
@@ -68,6 +65,8 @@ class TestFigures:
     num_images: int
     num_groups: int
     metrics: Mapping[str, Figure]
+    calibration: Mapping[str, Figure]
+    ece_if_calibrated: float
     sensitivity: Figure
     specificity: Figure
     auc_delong_ci95: tuple[float, float]
@@ -76,12 +75,13 @@ class TestFigures:
     confusion: Sequence[Sequence[int]]
     per_class: Mapping[str, Mapping[str, float]]
     reliability: Sequence[Mapping[str, float]]
+    calibration_curve: Sequence[Mapping[str, float]]
     decision_curve: Sequence[Mapping[str, float]]
 
     def figure(self, name: str) -> Figure:
-        """Return a figure by its name: a metric, ``sensitivity`` or ``specificity``."""
+        """Return a figure by its name: a metric, of calibration, or at the operating point."""
         at_the_point = {"sensitivity": self.sensitivity, "specificity": self.specificity}
-        return at_the_point[name] if name in at_the_point else self.metrics[name]
+        return {**self.metrics, **self.calibration, **at_the_point}[name]
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures as ``evaluate --json`` prints them; intervals as ``NAME_ci95``."""
@@ -89,6 +89,8 @@ class TestFigures:
             "num_images": self.num_images,
             "num_groups": self.num_groups,
             **_flat(self.metrics),
+            **with_intervals(self.calibration),
+            "ece_if_calibrated": self.ece_if_calibrated,
             "auc_delong_ci95": list(self.auc_delong_ci95),
             "operating_threshold": self.operating_threshold,
             "positive_class": self.positive_class,
@@ -96,6 +98,7 @@ class TestFigures:
             "confusion": [list(row) for row in self.confusion],
             "per_class": {name: dict(found) for name, found in self.per_class.items()},
             "reliability": [dict(found) for found in self.reliability],
+            "calibration_curve": [dict(found) for found in self.calibration_curve],
             "decision_curve": [dict(found) for found in self.decision_curve],
         }
 
@@ -108,30 +111,6 @@ def _flat(figures: Mapping[str, Figure]) -> dict[str, Any]:
     return rows
 
 
-def delong_interval(
-    probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integer], *, positive: int
-) -> tuple[float, float]:
-    """Return DeLong's 95 % interval of the (macro) AUC, on the logit scale.
-
-    Args:
-        probabilities: (N, C).
-        labels: (N,) integers.
-        positive: the class reported for C = 2.
-
-    Source: DeLong et al. 1988, 10.2307/2531595.
-    """
-    num_classes = probabilities.shape[1]
-    classes = [positive] if num_classes == 2 else list(range(num_classes))
-    influence = np.mean([auc_influence(probabilities[:, c], labels == c) for c in classes], axis=0)
-    area = metrics.auc(probabilities, labels, positive=positive)
-    error = float(np.sqrt(np.sum(influence**2))) / len(labels)
-    if not 0 < area < 1:
-        return (area, area)
-    centre, width = math.log(area / (1 - area)), norm.ppf(0.975) * error / (area * (1 - area))
-    low, high = (1 / (1 + math.exp(-(centre + sign * width))) for sign in (-1, 1))
-    return (low, high)
-
-
 def compute_test_figures(
     probabilities: npt.NDArray[np.floating],
     labels: npt.NDArray[np.integer],
@@ -141,7 +120,7 @@ def compute_test_figures(
     positive: int,
     threshold: float,
 ) -> TestFigures:
-    """Return every figure of a test report, with 95 % intervals from a group bootstrap.
+    """Return every figure of a test report, with 95 % intervals that know of the groups.
 
     Args:
         probabilities: (N, C), calibrated.
@@ -157,21 +136,26 @@ def compute_test_figures(
     samples = {
         name: weighted_metric(name, rows, labels, drawn, positive=positive)
         for name in WITH_INTERVALS
+        if name != "ece"
     }
+    found = {name: Figure(values[name], percentiles(sample)) for name, sample in samples.items()}
     scores, truth = rows[:, positive], labels == positive
     table = confusion_matrix(labels, rows.argmax(axis=1), labels=list(range(len(class_names))))
     return TestFigures(
         num_images=len(labels),
         num_groups=len(np.unique(groups)),
-        metrics={n: Figure(values[n], percentiles(found)) for n, found in samples.items()},
+        metrics=found | {"ece": binned_error(rows, labels, drawn, value=values["ece"])},
+        calibration=calibration_figures(scores, truth, groups),
+        ece_if_calibrated=binned_error_if_calibrated(rows.max(axis=1), groups),
         sensitivity=_share_right(scores >= threshold, truth, truth, drawn),
         specificity=_share_right(scores >= threshold, truth, ~truth, drawn),
-        auc_delong_ci95=delong_interval(rows, labels, positive=positive),
+        auc_delong_ci95=delong_interval(rows, labels, groups, positive=positive),
         operating_threshold=threshold,
         positive_class=class_names[positive],
         confusion=table.tolist(),
         per_class=_per_class(table, rows, labels, class_names),
         reliability=reliability_bins(rows, labels),
+        calibration_curve=calibration_curve(scores, truth, groups),
         decision_curve=_decision_curve(scores, truth),
     )
 

@@ -6,16 +6,16 @@ import tempfile
 import time
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-from busi_search.errors import GateRefused, InputError
+from busi_search.errors import BusiSearchError, GateRefused, InputError
 from busi_search.home import Home
 from busi_search.interrupts import interrupts_wait
-from busi_search.models.evaluations import AGAINST_CHAMPION, evaluated_figures
+from busi_search.models.evaluations import AGAINST_BEST, AGAINST_CHAMPION, evaluated_figures
 from busi_search.models.registry import (
     CANDIDATE,
     CHAMPION,
@@ -23,13 +23,14 @@ from busi_search.models.registry import (
     PREVIOUS_CHAMPION,
     RegisteredVersion,
     add_tags,
-    current_champion,
     find_version,
     list_versions,
     open_registry,
 )
-from busi_search.release.comparison import AgainstChampion
-from busi_search.release.evaluation import evaluate_sealed_test
+from busi_search.release.comparison import AgainstChampion, rivals
+from busi_search.release.evaluation import check_ledger_of, evaluate_sealed_test
+from busi_search.release.gate_rule import Judgement, judge
+from busi_search.search.seal_register import num_openings_of_study
 from busi_search.search.store.open import find_study
 from busi_search.search.store.study_record import StudyRecord
 from busi_search.spec import Gate
@@ -38,12 +39,22 @@ from busi_search.study_files import parse_spec
 
 @dataclass(frozen=True)
 class Decision:
-    """What a promotion did, and why."""
+    """What a promotion did, and why.
+
+    Attributes:
+        decision: promoted, forced or rolled back.
+        reasons: of the gate against it, and the one given with ``force``.
+        champion: who is champion now.
+        previous_champion: who was before.
+        notes, evidence: see :class:`busi_search.release.gate_rule.Judgement`.
+    """
 
     decision: str
     reasons: tuple[str, ...]
     champion: RegisteredVersion
     previous_champion: RegisteredVersion | None
+    notes: tuple[str, ...] = ()
+    evidence: Mapping[str, Any] = field(default_factory=dict)
 
 
 def promote(
@@ -78,12 +89,17 @@ def promote(
         if current is not None and current.version == chosen.version:
             before = aliases.get(PREVIOUS_CHAMPION)
             return Decision("promoted", ("it is the champion already",), chosen, before)
-        refusals = _refusals(home, chosen, current, gate or Gate())
+        limits = gate or Gate()
+        judgement = _judge(home, chosen, limits)
+        refusals = judgement.refusals
         if refusals and not force:
+            reasons, notes = "; ".join(refusals), "".join(f" {note}" for note in judgement.notes)
             raise GateRefused(
-                f"Version {chosen.version} of '{name}' was not promoted: {'; '.join(refusals)}. "
+                f"Version {chosen.version} of '{name}' was not promoted: {reasons}.{notes} "
                 "If you must: --force --reason TEXT.",
-                tuple(refusals),
+                refusals,
+                notes=judgement.notes,
+                evidence=judgement.evidence,
             )
         record = {
             "busi.promoted_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -93,7 +109,13 @@ def promote(
         if reason:
             record["busi.promotion_reason"] = reason
         add_tags(home, chosen, record)
-        _log_record(client, chosen, {**chosen.tags, **record, "reasons": refusals}, current)
+        content = {
+            **{key.removeprefix("busi."): value for key, value in (chosen.tags | record).items()},
+            "reasons": refusals,
+            "evidence": judgement.evidence,
+            "limits": limits.model_dump(),
+        }
+        _log_record(client, chosen, content, current)
         # An interrupt comes before both aliases move or after.
         with interrupts_wait():
             if current is not None:
@@ -104,6 +126,8 @@ def promote(
         reasons=(*refusals, *((reason,) if reason else ())),
         champion=find_version(home, chosen.version, name=name),
         previous_champion=current,
+        notes=judgement.notes,
+        evidence=judgement.evidence,
     )
 
 
@@ -118,7 +142,7 @@ def _log_record(
         "model": chosen.name,
         "version": chosen.version,
         "previous_champion": before.version if before else None,
-        **{key.removeprefix("busi."): value for key, value in record.items()},
+        **record,
     }
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"promotion_v{chosen.version}.json"
@@ -132,70 +156,52 @@ def check_force(force: bool, reason: str | None) -> None:
         raise InputError("--force needs a reason that is recorded: add --reason TEXT.")
 
 
-def _refusals(
-    home: Home, chosen: RegisteredVersion, champion: RegisteredVersion | None, gate: Gate
-) -> list[str]:
-    """Reasons why a version may not become champion by itself."""
+def _judge(home: Home, chosen: RegisteredVersion, gate: Gate) -> Judgement:
+    """Ask the gate; a version about which too little is known is refused at once."""
+
+    def refused(reason: str) -> Judgement:
+        return Judgement((reason,), (), {})
+
     if chosen.simulated:
-        return ["it was trained on simulated phantoms, whose scores mean nothing for patients"]
+        return refused(
+            "it was trained on simulated phantoms, whose scores mean nothing for patients"
+        )
+    try:
+        check_ledger_of(home, chosen)
+    except BusiSearchError as error:
+        return refused(str(error).removesuffix("."))
     figures = evaluated_figures(home, chosen)
     study = chosen.tags.get("busi.study", "NAME")
     if figures is None:
-        return [f"it was not evaluated on the sealed test (busi-search evaluate {study})"]
-    refusals = beyond_limits(figures, gate)
-    if champion is not None:
-        refusals += _compared_with(champion, comparison_of(chosen), study, gate)
-    return refusals
+        return refused(f"it was not evaluated on the sealed test (busi-search evaluate {study})")
+    known, compared = comparisons_of(chosen), []
+    for rival in rivals(home, chosen):
+        if rival.version not in known:
+            which = "the champion" if CHAMPION in rival.aliases else "the best champion so far"
+            return refused(
+                f"it was not compared with {which}, version {rival.version} "
+                f"(busi-search evaluate {study})"
+            )
+        compared.append(known[rival.version])
+    return judge(figures, compared, gate, openings=count_openings(home, study))
 
 
-def beyond_limits(figures: Mapping[str, float], gate: Gate) -> list[str]:
-    """Return which figures are beyond the gate's limits; it decides on all of their digits.
+def count_openings(home: Home, study: str) -> int:
+    """Return how often images of a study's sealed test were opened; what ``max_openings`` limits.
 
-    Args:
-        figures: of the sealed test, by name.
-        gate: limits.
+    Zero for a study of another home, whose ledger is not here.
     """
-    refusals = []
-    sensitivity, ece = figures["sensitivity"], figures["ece"]
-    if gate.min_sensitivity is not None and sensitivity < gate.min_sensitivity:
-        refusals.append(f"sensitivity {_apart(sensitivity, 'is below', gate.min_sensitivity)}")
-    if gate.max_ece is not None and ece > gate.max_ece:
-        refusals.append(f"calibration error {_apart(ece, 'is above', gate.max_ece)}")
-    return refusals
+    try:
+        return num_openings_of_study(home, study)
+    except InputError:
+        return 0
 
 
-def _apart(value: float, relation: str, limit: float) -> str:
-    """Write two numbers with three digits, or with as many as it takes to tell them apart."""
-    digits = 3
-    while digits < 9 and f"{value:.{digits}f}" == f"{limit:.{digits}f}":
-        digits += 1
-    return f"{value:.{digits}f} {relation} {limit:.{digits}f}"
-
-
-def comparison_of(version: RegisteredVersion) -> AgainstChampion | None:
-    """Return how a version did beside the champion when it was evaluated; None: not compared."""
-    stored = version.tags.get(AGAINST_CHAMPION)
-    return None if stored is None else AgainstChampion.from_json(json.loads(stored))
-
-
-def _compared_with(
-    champion: RegisteredVersion, compared: AgainstChampion | None, study: str, gate: Gate
-) -> list[str]:
-    """Reasons from the paired comparison with the champion on the same sealed test."""
-    if compared is None or compared.champion != champion.version:
-        return [
-            f"it was not compared with the champion, version {champion.version} "
-            f"(busi-search evaluate {study})"
-        ]
-    if isinstance(compared.found, str):
-        return [f"it cannot be compared with version {champion.version}: {compared.found}"]
-    difference, (low, high) = compared.found.auc, compared.found.ci95
-    if difference < -gate.max_auc_drop:
-        return [
-            f"its AUC is {difference:+.3f} (95 % interval {low:+.3f} to {high:+.3f}) against "
-            f"version {champion.version}; at most -{gate.max_auc_drop:.3f} is allowed"
-        ]
-    return []
+def comparisons_of(version: RegisteredVersion) -> dict[str, AgainstChampion]:
+    """Return how a version did beside champions when it was evaluated, by their versions."""
+    stored = [version.tags[tag] for tag in (AGAINST_BEST, AGAINST_CHAMPION) if tag in version.tags]
+    found = [AgainstChampion.from_json(json.loads(text)) for text in stored]
+    return {compared.champion: compared for compared in found}
 
 
 def rollback(home: Home, *, name: str = MODEL_NAME) -> Decision:
@@ -250,13 +256,11 @@ def promote_after_evaluation(
     """
     check_force(force, reason)
     chosen = find_version(home, version or CANDIDATE, name=name)
-    champion = current_champion(home, name=name)
-    compared = comparison_of(chosen)
-    missing = evaluated_figures(home, chosen) is None or (
-        champion is not None and (compared is None or compared.champion != champion.version)
+    compared = comparisons_of(chosen)
+    missing = evaluated_figures(home, chosen) is None or any(
+        rival.version not in compared for rival in rivals(home, chosen)
     )
-    is_champion = champion is not None and champion.version == chosen.version
-    if missing and not (chosen.simulated or force or is_champion):
+    if missing and not (chosen.simulated or force or CHAMPION in chosen.aliases):
         evaluate_sealed_test(home, chosen.tags["busi.study"], version=chosen.version)
     limits = gate or study_gate(home, chosen.tags.get("busi.study", ""))
     return promote(home, version=chosen.version, name=name, gate=limits, force=force, reason=reason)

@@ -1,5 +1,6 @@
 """What a score would gain if near-duplicates were torn apart."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -33,15 +34,22 @@ class LeakGap:
 
     Attributes:
         trial: whose configuration.
-        random: ``cv_`` figures on random folds.
-        grouped: on grouped folds; same images, seeds and everything else.
+        random: ``cv_`` figures on random folds, means over the seeds.
+        grouped: on the study's grouped folds; same images, seeds and everything else.
         num_split_groups: groups that the random folds tear apart.
+        num_seeds: trainings of either kind.
+        gap: random minus grouped.
+        gap_std: standard deviation of the gap from seed to seed; over the root of ``num_seeds`` it
+            is the standard error of ``gap``.
     """
 
     trial: int
     random: dict[str, float]
     grouped: dict[str, float]
     num_split_groups: int
+    num_seeds: int
+    gap: dict[str, float]
+    gap_std: dict[str, float]
 
     def to_json(self) -> dict[str, Any]:
         """Return the gap as ``busi-search leak-gap --json`` prints it."""
@@ -49,14 +57,23 @@ class LeakGap:
 
 
 def measure_leak_gap(
-    home: Home, study_name: str, number: int | None = None, *, device: str = "cpu"
+    home: Home,
+    study_name: str,
+    number: int | None = None,
+    *,
+    num_seeds: int = 3,
+    device: str = "cpu",
 ) -> LeakGap:
     """Measure what leaking near-duplicates would add to a study's figures.
+
+    Both kinds of folds are trained with seeds that chose nothing: the score that a trial was chosen
+    for is partly luck, which would make the gap smaller. Each seed draws other random folds.
 
     Args:
         home: where the stores are.
         study_name: the study.
         number: trial whose configuration is used (default: the best).
+        num_seeds: trainings of either kind, at least 2.
         device: PyTorch's name of the device.
 
     Raises:
@@ -76,31 +93,51 @@ def measure_leak_gap(
     sizes = np.unique(context.groups, return_counts=True)[1]
     train_on_one_core()
     grouped = development_set(context, hyperparameters)
+    seeds = [derive_seed(context.spec.study.seed, number, s, "leak gap") for s in range(num_seeds)]
+    torn = [
+        _figures(context, hyperparameters, number, _ungrouped(grouped, seed), seed)
+        for seed in seeds
+    ]
+    kept = [_figures(context, hyperparameters, number, grouped, seed) for seed in seeds]
+    gaps = {
+        key: [one[key] - other[key] for one, other in zip(torn, kept, strict=True)]
+        for key in torn[0]
+    }
     return LeakGap(
         trial=number,
-        random=_figures(context, hyperparameters, number, _ungrouped(grouped, context)),
-        grouped=_figures(context, hyperparameters, number, grouped),
+        random=_means(torn),
+        grouped=_means(kept),
         num_split_groups=int(np.sum(sizes > 1)),
+        num_seeds=num_seeds,
+        gap={key: float(np.mean(found)) for key, found in gaps.items()},
+        gap_std={key: float(np.std(found, ddof=1)) for key, found in gaps.items()},
     )
 
 
-def _ungrouped(data: DevelopmentSet, context: StudyContext) -> DevelopmentSet:
+def _ungrouped(data: DevelopmentSet, seed: int) -> DevelopmentSet:
     """Return the same images on folds that ignore groups."""
     alone = np.arange(len(data.labels))
-    seed = derive_seed(context.spec.study.seed, -1, -1, "folds")
     folds = make_folds(data.labels, alone, num_folds=len(data.folds), seed=seed)
     return replace(data, groups=alone, folds=folds)
 
 
 def _figures(
-    context: StudyContext, hyperparameters: Hyperparameters, trial: int, data: DevelopmentSet
+    context: StudyContext,
+    hyperparameters: Hyperparameters,
+    trial: int,
+    data: DevelopmentSet,
+    seed: int,
 ) -> dict[str, float]:
     steps = cross_validate(
         data,
         hyperparameters,
-        study_seed=context.spec.study.seed,
+        study_seed=seed,
         trial_number=trial,
         device=context.device,
         cache=context.home.cache,
     )
     return cv_metrics(list(fold_results(steps)))
+
+
+def _means(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}

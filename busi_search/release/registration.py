@@ -12,12 +12,13 @@ from busi_search.errors import BusiSearchError
 from busi_search.models.ensemble import FoldEnsemble
 from busi_search.models.export import register_version
 from busi_search.models.out_of_distribution import fit_out_of_distribution_check
-from busi_search.models.predict import load_champion
+from busi_search.models.predict import ask_module, load_champion
 from busi_search.models.registry import RegisteredVersion, add_tags, list_versions, make_candidate
 from busi_search.release.descriptions import describe_version
+from busi_search.release.intervals import Figure
 from busi_search.release.selection import Estimate
 from busi_search.release.winner import Winner
-from busi_search.search.mlflow.study import git_commit
+from busi_search.search.mlflow.study import NOT_INDEPENDENT, git_commit
 from busi_search.search.store.study_record import Released
 
 # Probabilities before and after export may differ by rounding only.
@@ -54,6 +55,9 @@ class Release:
         estimates: its figures, corrected for the choice, by name of the metric.
         metric: the one it was chosen by.
         metrics: the winner's ``cv_`` figures.
+        calibration: intercept, slope, observed/expected and error of its out-of-fold predictions,
+            each fold's divided by the temperature of the others.
+        temperature: of the registered model, fitted on all of them.
         params: its full configuration.
         rebuilt_difference: largest difference of a probability between the winner's stored
             out-of-fold predictions and those of the models that were registered.
@@ -65,6 +69,8 @@ class Release:
     estimates: Mapping[str, Estimate]
     metric: str
     metrics: Mapping[str, float]
+    calibration: Mapping[str, Figure]
+    temperature: float
     params: Mapping[str, Any]
     rebuilt_difference: float
     new: bool
@@ -91,6 +97,8 @@ def release_of(
         estimates=estimates,
         metric=winner.context.spec.study.metric,
         metrics=winner.metrics,
+        calibration=winner.calibration_figures,
+        temperature=winner.calibration.temperature,
         params=winner.hyperparameters.model_dump(),
         rebuilt_difference=registered.rebuilt_difference,
         new=registered.new,
@@ -202,6 +210,7 @@ def _tags(winner: Winner, difference: float) -> dict[str, str]:
         "busi.fingerprint": context.partition.fingerprint,
         "busi.partition": context.partition.digest(),
         "busi.simulated": str(context.development.simulated).lower(),
+        NOT_INDEPENDENT: context.test_not_independent,
         f"busi.{objective}": f"{estimate.naive:.4f}",
         f"busi.corrected_{objective}": f"{estimate.value:.4f}",
         PREDICTIONS: winner.predictions_digest,
@@ -218,7 +227,8 @@ def _check_export(winner: Winner, ensemble: FoldEnsemble, version: RegisteredVer
     with torch.inference_mode():
         expected = ensemble(inputs).numpy()
     for count in (1, len(pixels)):
-        difference = float(np.abs(loaded.predict_pixels(pixels[:count]) - expected[:count]).max())
+        answers = ask_module(loaded.module, pixels[:count])
+        difference = float(np.abs(answers - expected[:count]).max())
         if difference > EXPORT_TOLERANCE:
             raise BusiSearchError(
                 f"The exported model's probabilities differ by {difference:.2g} from the trained "

@@ -1,26 +1,39 @@
 """Which trial wins, and what its score is worth after so many were tried."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 from optuna.trial import FrozenTrial, TrialState
+from scipy.special import expit, logit
 
 from busi_search.release.pruned_trials import fill_pruned
-from busi_search.search.store.records import main_value, standard_error, stored_costs
+from busi_search.search.store.records import (
+    known_folds,
+    main_value,
+    objective_value,
+    standard_error,
+)
 from busi_search.spec import COSTS, MINIMISED_METRICS, StudySection
-from busi_search.training.weighted_metrics import fold_mean_metric, group_weights
+from busi_search.training.weighted_metrics import fold_mean_metric, leave_part_out_weights
 
 Array = npt.NDArray[np.float64]
 
-# Each resample draws twice as many groups as there are. With as many, it chooses on 63 % of the
-# images and so a little worse than the search did; with twice as many, on 86 %, and the rest is
-# still enough to score the choice on (measured: docs/explanation/honest-numbers.md).
-DRAWS_PER_GROUP = 2
-# The chosen trial's own bootstrap does not know that another might have been chosen; intervals
-# widened by this cover as they should in simulated searches (benchmarks/selection_bias.py).
-WIDENING = 1.06
+# Each resample leaves out one of so many parts of the groups. With fewer parts it would choose on
+# fewer images, and so a little worse than the search did; with more, the estimate is noisier
+# (measured: docs/explanation/honest-numbers.md).
+NUM_PARTS = 5
+# The chosen trial's own error knows neither that another might have been chosen nor that the luck
+# of the choice is itself an estimate; intervals widened by this cover as they should in simulated
+# searches (benchmarks/selection_bias.py).
+WIDENING = 1.08
+# A lucky loss is small, and so is its standard error.
+WIDENING_OF_LOSSES = 1.2
+NORMAL_97_5 = 1.96
+SMALLEST_LOSS = 1e-6
 
 
 @dataclass(frozen=True)
@@ -28,7 +41,8 @@ class Estimate:
     """A figure of the best of many trials, corrected for having been chosen.
 
     Attributes:
-        value: what to expect on new patients from the same source.
+        value: what to expect on new images from the same source, and on new patients where the
+            groups are patients.
         low, high: 95 % interval.
         naive: the best trial's own figure, which flatters itself.
     """
@@ -88,15 +102,19 @@ def bias_corrected_estimates(
 ) -> dict[str, Estimate]:
     """Estimate several figures of the trial that is chosen by one of them.
 
-    Bootstrap bias-corrected cross-validation (Tsamardinos et al. 2018,
-    10.1007/s10994-018-5714-4): each resample chooses its best trial on the images it drew and
-    scores it on those it left out. Whole groups are drawn, since twins are not independent. A
-    left-out score counts by its distance from that trial's mean left-out score, so that figures
-    which depend on the number of images (calibration error, F1) are not changed by it.
+    As in bootstrap bias-corrected cross-validation (Tsamardinos et al. 2018,
+    10.1007/s10994-018-5714-4), each resample chooses its best trial on a part of the images and
+    scores it on the others. Here it leaves out one of ``NUM_PARTS`` random parts of the groups
+    (whole groups, since twins are not independent; each class of each fold spread evenly). What
+    is left out is scored by the jackknife's pseudo-value (Tukey 1958): with K parts, K times the
+    figure of all images minus K - 1 times the figure of those that were kept. For a mean over
+    images that is the mean over those left out; figures that depend on the number of images (F1,
+    calibration error) stay comparable, and lose most of the bias that few images give them. One
+    trial leaves no choice and is not corrected.
 
-    The interval is that of the chosen trial's own bootstrap, moved to the corrected value on the
-    logit scale (the log scale for losses), where such figures vary evenly, and ``WIDENING`` times
-    as wide where there was a choice.
+    The interval has the chosen trial's jackknife standard error, on the logit scale (the log scale
+    for losses), where such figures vary evenly, widened by ``WIDENING`` where there was a choice.
+    It never reaches 0 or 1, except where the figure itself does.
 
     Args:
         labels: (N,) integers.
@@ -111,7 +129,7 @@ def bias_corrected_estimates(
         costs: (T,) another property of the trials; among those within ``tolerance`` of the best,
             the cheapest is chosen. None: the best is.
         tolerance: how much worse the chosen trial may be.
-        num_bootstraps: number of resamples.
+        num_bootstraps: number of resamples (rounded up to whole partitions).
         seed: of the resampling.
 
     Raises:
@@ -133,45 +151,52 @@ def bias_corrected_estimates(
         )
     rng = np.random.default_rng(seed)
     own_group = np.arange(num_images) if groups is None else groups
+    own_fold = np.zeros(num_images, dtype=int) if folds is None else folds
+    num_groups = len(np.unique(own_group))
+    num_parts = min(NUM_PARTS, num_groups)
     # The first row is the data as it is: its best trial is the one the search reports.
     as_it_is = np.ones((1, num_images))
-    drawn = group_weights(
-        own_group, num_bootstraps=num_bootstraps, rng=rng, draws_per_group=DRAWS_PER_GROUP
-    )
-    resampled = group_weights(own_group, num_bootstraps=num_bootstraps, rng=rng)
+
+    def partitions(*strata: npt.NDArray[np.integer]) -> Array:
+        return leave_part_out_weights(
+            own_group, strata=strata, num_parts=num_parts, num_resamples=num_bootstraps, rng=rng
+        )
+
+    # For the choice, each class is spread evenly; for the error, its share varies as it may.
+    kept, kept_for_error = partitions(labels, own_fold), partitions(own_fold)
 
     def scores(metric: str, weights: Array, trials: Sequence[int]) -> Array:
-        rows = [
-            fold_mean_metric(
-                metric,
-                probabilities[trial].astype(np.float64),
-                labels,
-                weights,
-                folds,
-                positive=positive,
-            )
-            for trial in trials
-        ]
-        return np.stack(rows)
+        figure = partial(
+            fold_mean_metric, metric, labels=labels, weights=weights, folds=folds, positive=positive
+        )
+        return np.stack([figure(probabilities[trial].astype(np.float64)) for trial in trials])
 
     every = range(num_trials)
-    inside = scores(select_by, np.concatenate([as_it_is, drawn]), every)
+    weights = np.concatenate([as_it_is, kept])
     sign = -1.0 if select_by in MINIMISED_METRICS else 1.0
-    inside *= sign
-    inside[~complete, 0] = -np.inf
-    chosen = choose_trial(inside, costs, tolerance)
-    winner, left_out = int(chosen[0]), (drawn == 0).astype(np.float64)
+    objective = scores(select_by, weights, every)
+    ranked = sign * objective
+    ranked[~complete, 0] = -np.inf
+    chosen = choose_trial(ranked, costs, tolerance)
+    winner, resample = int(chosen[0]), np.arange(1, len(weights))
     estimates = {}
     for metric in metrics:
-        whole = scores(metric, as_it_is, every)[:, 0]
-        outside = scores(metric, left_out, every)
-        usual = np.array([np.mean(row[np.isfinite(row)]) for row in outside])
-        taken = outside[chosen[1:], np.arange(num_bootstraps)] + (whole - usual)[chosen[1:]]
-        value = float(np.mean(taken[np.isfinite(taken)]))
-        own = scores(metric, resampled, [winner])[0]
-        width = WIDENING if num_trials > 1 else 1.0
-        low, high = _interval(value, own[np.isfinite(own)], metric, width)
-        estimates[metric] = Estimate(value=value, low=low, high=high, naive=float(whole[winner]))
+        figures = objective if metric == select_by else scores(metric, weights, every)
+        whole = figures[:, 0]
+        naive = value = float(scores(metric, as_it_is, [winner])[0, 0])
+        if num_trials > 1:
+            inside = figures[chosen[1:], resample]
+            left_out = num_parts * whole[chosen[1:]] - (num_parts - 1) * inside
+            value = float(np.mean(left_out[np.isfinite(left_out)]))
+            # A mean of pseudo-values may pass the end of the scale; half a pair of groups is left.
+            half = 0.5 / num_groups**2
+            value = max(half, value if metric in MINIMISED_METRICS else min(value, 1 - half))
+        own = scores(metric, kept_for_error, [winner])[0]
+        error = math.sqrt((num_parts - 1) * np.var(own[np.isfinite(own)]))
+        width = WIDENING_OF_LOSSES if metric in MINIMISED_METRICS else WIDENING
+        width = width if num_trials > 1 else 1.0
+        low, high = _interval(value, naive, width * error, metric, num_groups)
+        estimates[metric] = Estimate(value=value, low=low, high=high, naive=naive)
     return estimates
 
 
@@ -196,22 +221,22 @@ def choice_rule(
 ) -> tuple[npt.NDArray[np.float64] | None, float]:
     """Return the costs of the trials and how much worse than the best the choice may be.
 
-    Pruned trials have costs, too; at least one trial is complete.
+    Pruned trials have costs, too: a metric is the mean over the folds that they finished, at least
+    one each. At least one trial is complete.
     """
     if section.winner == "best":
         return None, 0.0
     index = 1 if section.further_objectives else None
     sign = 1.0 if index is None or section.directions[index] == "minimize" else -1.0
     name = section.objectives[index] if index else COSTS[0]
-    costs = [
-        sign * (stored_costs(trial)[name] if name in COSTS else trial.values[1]) for trial in trials
-    ]
+    costs = [sign * objective_value(trial, known_folds(trial), name) for trial in trials]
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     better = max if section.direction == "maximize" else min
     best = better(complete, key=lambda trial: trial.values[0])
     tolerance = standard_error(best)
     assert tolerance is not None, "every complete trial has one"
-    return np.array(costs, dtype=np.float64), tolerance
+    # What has no finite cost (a class is absent from a fold) is never the cheapest.
+    return np.nan_to_num(np.array(costs, dtype=np.float64), nan=np.inf), tolerance
 
 
 def pareto_front(trials: Sequence[FrozenTrial], section: StudySection) -> list[FrozenTrial]:
@@ -248,32 +273,22 @@ def choose_trial(
     return result
 
 
-def _interval(value: float, own: Array, metric: str, width: float) -> tuple[float, float]:
-    """Return the interval around ``value`` with ``width`` times the spread of ``own``."""
-    loss = metric in MINIMISED_METRICS
-    scale, back = (_log, _exp) if loss else (_logit, _expit)
-    spread = scale(own)
-    shifts = width * np.quantile(spread - spread.mean(), [0.025, 0.975])
-    low, high = back(scale(np.array([value])) + shifts)
-    return float(low), float(high)
-
-
-def _log(values: Array) -> Array:
-    result: Array = np.log(np.maximum(values, 1e-6))
-    return result
-
-
-def _exp(values: Array) -> Array:
-    result: Array = np.exp(values)
-    return result
-
-
-def _logit(values: Array) -> Array:
-    inside = np.clip(values, 1e-6, 1 - 1e-6)
-    result: Array = np.log(inside / (1 - inside))
-    return result
-
-
-def _expit(values: Array) -> Array:
-    result: Array = 1 / (1 + np.exp(-values))
-    return result
+def _interval(
+    value: float, naive: float, error: float, metric: str, num_groups: int
+) -> tuple[float, float]:
+    """Return the 95 % interval around ``value``; ``error`` is the standard error of ``naive``."""
+    if metric in MINIMISED_METRICS:
+        factor = math.exp(NORMAL_97_5 * error / max(naive, SMALLEST_LOSS))
+        return value / factor, max(value, SMALLEST_LOSS) * factor
+    if naive in (0.0, 1.0):
+        # No mistake in any group: the exact binomial bound (Clopper and Pearson 1934), mirrored.
+        bound = 0.025 ** (1 / num_groups)
+        end = value * bound if naive == 1.0 else 1 - bound * (1 - value)
+        other = float(expit(2 * logit(value) - logit(end)))
+        return min(end, other), max(end, other)
+    # Near 0 or 1 the slope of the logit is taken half a group away: there it has no end.
+    half = 0.5 / num_groups
+    steep = min(max(naive, half), 1 - half)
+    shift = NORMAL_97_5 * error / (steep * (1 - steep))
+    low, high = expit(logit(value) + np.array([-shift, shift]))
+    return float(min(low, value)), float(max(high, value))

@@ -13,8 +13,11 @@ from busi_search.release.calibration import (
     Calibration,
     apply_temperature,
     choose_operating_point,
+    cross_fitted_probabilities,
     fit_temperature,
 )
+from busi_search.release.calibration_figures import calibration_figures
+from busi_search.release.intervals import Figure
 from busi_search.release.selection import (
     Estimate,
     bias_corrected_estimates,
@@ -26,6 +29,16 @@ from busi_search.search.fold_result import FoldResult, OutOfFoldPredictions, gat
 from busi_search.search.store.records import cv_metrics, stored_folds, trial_hyperparameters
 from busi_search.spec import METRICS, Hyperparameters
 from busi_search.training.metrics import softmax
+
+# Figures of probabilities that a temperature changes; "calibrated_" stands before their names where
+# they are of predictions that were divided by one.
+CALIBRATED_METRICS = ("log_loss", "brier")
+CALIBRATED = "calibrated_"
+# Objectives by which a temperature may change the choice among trials.
+_CHANGED_BY_TEMPERATURE = frozenset({*CALIBRATED_METRICS, "ece"})
+
+
+Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -84,12 +97,31 @@ class Winner:
 
     @cached_property
     def calibrated(self) -> npt.NDArray[np.float64]:
-        """(N, C) out-of-fold probabilities, divided by the temperature."""
+        """(N, C) out-of-fold probabilities, divided by the temperature fitted on all of them."""
         return apply_temperature(self.predictions.log_probabilities, self.calibration.temperature)
 
     @cached_property
+    def cross_fitted(self) -> npt.NDArray[np.float64]:
+        """(N, C) out-of-fold probabilities, each fold's divided by the others' temperature."""
+        found = self.predictions
+        return cross_fitted_probabilities(
+            found.log_probabilities, self.context.development.labels, found.fold_of
+        )
+
+    @cached_property
+    def calibration_figures(self) -> dict[str, Figure]:
+        """Intercept, slope, observed/expected and error of ``cross_fitted``, by name."""
+        labels, positive = self.context.development.labels, self.context.development.positive
+        scores = self.cross_fitted[:, positive]
+        return calibration_figures(scores, labels == positive, self.context.groups)
+
+    @cached_property
     def estimates(self) -> dict[str, Estimate]:
-        """Its figures, corrected for the choice among all trials, by name of the metric."""
+        """Its figures, corrected for the choice among all trials, by name of the metric.
+
+        Those of ``METRICS`` are of the fold models as they were trained; ``calibrated_log_loss``
+        and ``calibrated_brier`` of the same predictions with the temperature of the other folds.
+        """
         return estimate_scores(self.context, self.trials)
 
     @property
@@ -119,22 +151,45 @@ def find_winner(context: StudyContext, trials: Sequence[FrozenTrial]) -> Winner 
 
 
 def estimate_scores(context: StudyContext, trials: Sequence[FrozenTrial]) -> dict[str, Estimate]:
-    """Return the winner's figures, corrected for the choice among all trials, pruned ones too."""
-    folds = context.partition.folds
+    """Return the winner's figures, corrected for the choice among all trials, pruned ones too.
+
+    The calibrated ones are not corrected where the search chose by a figure that a temperature
+    changes: the choice among calibrated trials could be another. Then ``value`` is ``naive``.
+    """
+    folds, section = context.partition.folds, context.spec.study
     order = [t for t in trials if t.state == TrialState.COMPLETE]
     finished = {t.number: list(stored_folds(t, len(folds)).values()) for t in trials}
     order += [t for t in trials if t.state == TrialState.PRUNED and finished[t.number]]
     gathered = [gather_out_of_fold(finished[trial.number], folds) for trial in order]
-    costs, tolerance = choice_rule(order, context.spec.study)
-    return bias_corrected_estimates(
-        context.development.labels,
-        np.stack([softmax(rows.log_probabilities) for rows in gathered]),
-        groups=context.groups,
-        folds=gathered[0].fold_of,
-        metrics=METRICS,
-        select_by=context.spec.study.metric,
-        costs=costs,
-        tolerance=tolerance,
-        positive=context.development.positive,
-        seed=context.spec.study.seed,
-    )
+
+    def estimates(
+        chosen: Sequence[int], probabilities: Sequence[Array], names: Sequence[str]
+    ) -> dict[str, Estimate]:
+        costs, tolerance = choice_rule([order[index] for index in chosen], section)
+        return bias_corrected_estimates(
+            context.development.labels,
+            np.stack(probabilities),
+            groups=context.groups,
+            folds=gathered[0].fold_of,
+            metrics=names,
+            select_by=section.metric,
+            costs=costs,
+            tolerance=tolerance,
+            positive=context.development.positive,
+            seed=section.seed,
+        )
+
+    everyone = range(len(order))
+    as_trained = [softmax(rows.log_probabilities) for rows in gathered]
+    found = estimates(everyone, as_trained, METRICS)
+    chosen: Sequence[int] = everyone
+    if section.metric in _CHANGED_BY_TEMPERATURE:
+        best = select_trial(order, section)
+        chosen = [index for index, trial in enumerate(order) if trial is best]
+    labels = context.development.labels
+    calibrated = [
+        cross_fitted_probabilities(gathered[i].log_probabilities, labels, gathered[i].fold_of)
+        for i in chosen
+    ]
+    more = estimates(chosen, calibrated, CALIBRATED_METRICS)
+    return found | {f"{CALIBRATED}{name}": estimate for name, estimate in more.items()}

@@ -1,6 +1,6 @@
 """Plotly charts of predictions and of training; they need no network."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +9,6 @@ from plotly.subplots import make_subplots
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
 from busi_search.release.calibration import OperatingPoint
-from busi_search.release.figures import reliability_bins
 from busi_search.search.fold_result import FoldResult
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
@@ -109,40 +108,38 @@ def learning_curves_chart(results: Sequence[FoldResult]) -> go.Figure:
 
 
 def reliability_chart(
-    before: npt.NDArray[np.floating],
-    after: npt.NDArray[np.floating],
-    labels: npt.NDArray[np.integer],
+    curves: Mapping[str, Sequence[Mapping[str, float]]], class_name: str
 ) -> go.Figure:
-    """Return how often the most probable class is right, over how sure the model says it is.
+    """Return the share of images that are of a class, over the probability a model gives it.
 
     Args:
-        before: (N, C) out-of-fold probabilities.
-        after: (N, C), divided by the temperature.
-        labels: (N,) integers.
+        curves: by name, :func:`busi_search.release.calibration_figures.calibration_curve`.
+        class_name: of the positive class.
     """
     chart = go.Figure()
     diagonal = {"color": "#999999", "dash": "dot"}
-    chart.add_scatter(x=[0, 1], y=[0, 1], name="as sure as right", line=diagonal, hoverinfo="skip")
-    for name, rows, colour in (
-        ("as trained", before, COLOURS[4]),
-        ("with temperature", after, COLOURS[0]),
+    chart.add_scatter(x=[0, 1], y=[0, 1], name="as predicted", line=diagonal, hoverinfo="skip")
+    for (name, curve), colour in zip(
+        curves.items(), (COLOURS[4], COLOURS[0], COLOURS[1]), strict=False
     ):
-        bins = reliability_bins(np.asarray(rows, dtype=np.float64), labels)
-        counts = [found["num_images"] for found in bins]
+        observed = np.array([found["observed"] for found in curve])
         chart.add_scatter(
-            x=[found["confidence"] for found in bins],
-            y=[found["accuracy"] for found in bins],
-            text=[f"{count} images" for count in counts],
+            x=[found["predicted"] for found in curve],
+            y=observed,
+            error_y={
+                "array": np.array([found["high"] for found in curve]) - observed,
+                "arrayminus": observed - np.array([found["low"] for found in curve]),
+                "thickness": 1,
+            },
+            text=[f"{found['num_images']} images" for found in curve],
             mode="lines+markers",
             name=name,
             line={"color": colour},
-            marker={"size": [6 + 20 * (count / len(labels)) ** 0.5 for count in counts]},
         )
     chart.update_yaxes(range=[-0.03, 1.03])
-    chance = 1 / before.shape[1]
-    chart.update_xaxes(range=[chance - 0.05, 1.03])
-    words = ("confidence (probability of the class named)", "share that is right")
-    return layout(chart, "Reliability, out-of-fold predictions", *words)
+    chart.update_xaxes(range=[-0.03, 1.03])
+    words = (f"predicted probability of {class_name}", f"share that is {class_name}")
+    return layout(chart, f"Calibration of the probability of {class_name}", *words)
 
 
 def operating_chart(

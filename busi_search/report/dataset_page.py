@@ -13,8 +13,8 @@ from PIL import Image
 from busi_search.data.dataset import ImageDataset
 from busi_search.data.describe import open_dataset
 from busi_search.data.duplicates import conflicting_groups
+from busi_search.data.groups import find_groups
 from busi_search.data.images import GreyImage, resize_image
-from busi_search.data.partition import find_groups
 from busi_search.report.burned_in_marks import count_mark_pixels, have_marks
 from busi_search.report.charts import COLOURS, layout
 from busi_search.report.gallery import Picture
@@ -70,7 +70,7 @@ def describe_dataset(path: str, *, cache: Path) -> str:
         InputError: an image cannot be read.
     """
     dataset = open_dataset(path)
-    groups = find_groups(dataset, "auto", cache)
+    groups = find_groups(dataset, "auto", cache).twins
     look = _look(dataset)
     clashing = set(conflicting_groups(groups, dataset.labels).tolist())
     members = {int(g): np.flatnonzero(groups == g) for g in np.unique(groups)}

@@ -7,9 +7,13 @@ from typing import Any
 import numpy as np
 from optuna.trial import TrialState
 
+from busi_search.data.known_images import KnownImages
+from busi_search.data.ledger import mendings
+from busi_search.release.calibration_figures import CALIBRATION_FIGURES, calibration_curve
+from busi_search.release.descriptions import describe_calibration, shown_estimates
 from busi_search.release.winner import Winner
 from busi_search.search.context import StudyContext
-from busi_search.training.metrics import compute_metrics
+from busi_search.search.seal_register import num_openings_of
 
 Card = list[tuple[str, str]]
 
@@ -35,7 +39,7 @@ def make_model_card(winner: Winner, ledger: Sequence[Mapping[str, Any]]) -> Card
         ("Model", _model(winner)),
         ("Tuning procedure", _tuning(winner)),
         ("Cross-validated performance", _performance(winner)),
-        ("Sealed test", _sealed_test(ledger)),
+        ("Sealed test", _sealed_test(context, ledger)),
         ("Calibration", _calibration(winner)),
         ("Operating point", _operating_point(winner)),
         ("Failures", _failures(winner)),
@@ -70,21 +74,20 @@ def _data(context: StudyContext) -> str:
     return (
         f"{development.name}, {counts['num_images']} images (fingerprint "
         f"`{context.partition.fingerprint}`); development part: {shares}. Left out: "
-        f"{counts['num_quarantined']} images whose near-duplicates are labelled otherwise. Grey, "
+        f"{counts['num_quarantined']} images whose near-duplicates are labelled otherwise, "
+        f"{counts['num_test_quarantined']} of them from an official test. Grey, "
         f"{context.spec.dataset.image_size_pixels} px square."
     )
 
 
 def _partition(context: StudyContext) -> str:
-    rule = context.spec.dataset.groups
-    unit = {
-        "auto": "groups of near-duplicate images, found in the pixels (no patient identifiers)",
-        "none": "single images; only byte-identical files are kept together",
-    }.get(rule, f"the groups of {rule}")
+    earlier = context.partition.earlier
+    kept = f" An earlier version made this division: {earlier}." if earlier else ""
     return (
-        f"The unit is {unit}: {context.counts['num_groups']} groups. No group crosses a fold; "
+        f"The unit is the group: {context.partition.grouping}. No group crosses a fold; "
         f"{len(context.partition.folds)} stratified folds over {context.counts['num_development']} "
-        f"images; sealed test: {context.spec.dataset.test} ({context.counts['num_test']} images)."
+        f"images; sealed test: {context.spec.dataset.test} ({context.counts['num_test']} images). "
+        f"{context.partition.grouping.scope}{kept}"
     )
 
 
@@ -110,40 +113,70 @@ def _tuning(winner: Winner) -> str:
 
 
 def _performance(winner: Winner) -> str:
-    main, estimates = winner.context.spec.study.metric, winner.estimates
-    names = [main, *(name for name in estimates if name != main)]
+    main = winner.context.spec.study.metric
     listed = "; ".join(
-        f"cv_{name} {found.naive:.3f} as found, {found.value:.3f} corrected for the choice "
+        f"{name} {found.naive:.3f} as found, {found.value:.3f} corrected for the choice "
         f"(95 % interval {found.low:.3f} to {found.high:.3f})"
-        for name, found in ((name, estimates[name]) for name in names)
+        for name, found in shown_estimates(winner.estimates, main).items()
     )
     return f"Chosen by cv_{main}. {listed}."
 
 
-def _sealed_test(ledger: Sequence[Mapping[str, Any]]) -> str:
-    openings = sum(entry["kind"] == "opened" for entry in ledger)
+def _sealed_test(context: StudyContext, ledger: Sequence[Mapping[str, Any]]) -> str:
+    openings = num_openings_of(KnownImages(context.home), context.membership, context.home)
+    opened = f"Opened {openings} times"
+    remarks = "".join(f" The ledger was mended, {found}." for found in mendings(ledger))
+    if context.developed_by:
+        remarks += (
+            f" Not independent: {context.test_not_independent} images show scans that other "
+            f"studies of this home developed on ({', '.join(context.developed_by)})."
+        )
     figures = [entry for entry in ledger if entry["kind"] == "figures"]
     if not figures:
-        return f"Opened {openings} times; no figures yet."
+        return f"{opened}; no figures yet.{remarks}"
     last = figures[-1]
     low, high = last["auc_ci95"]
     return (
-        f"Opened {openings} times. Version {last['version']}: AUC {last['auc']:.3f} (95 % interval "
+        f"{opened}. Version {last['version']}: AUC {last['auc']:.3f} (95 % interval "
         f"{low:.3f} to {high:.3f}), accuracy {last['accuracy']:.3f}, sensitivity "
         f"{last['sensitivity']:.3f} and specificity {last['specificity']:.3f} at the operating "
-        f"point, {last['num_images']} images."
+        f"point, {last['num_images']} images.{_test_calibration(last)}{remarks}"
     )
+
+
+def _test_calibration(entry: Mapping[str, Any]) -> str:
+    """What the sealed test says of calibration; nothing where it was opened earlier."""
+    if "calibration_curve" not in entry:
+        return ""
+    names = {name: name.replace("calibration_", "") for name in CALIBRATION_FIGURES}
+    listed = ", ".join(
+        f"{short.replace('_', '/')} {entry[name]:.2f} ({low:.2f} to {high:.2f})"
+        for name, short in names.items()
+        if entry[name] is not None
+        for low, high in [entry[f"{name}_ci95"]]
+    )
+    curve = _drawn(entry["calibration_curve"])
+    return f" Calibration: {listed}; share of positives: {curve}."
 
 
 def _calibration(winner: Winner) -> str:
     development = winner.context.development
-    before, after = (
-        compute_metrics(rows, development.labels, positive=development.positive)["ece"]
-        for rows in (winner.probabilities, winner.calibrated)
-    )
+    truth = development.labels == development.positive
+    scores = winner.cross_fitted[:, development.positive]
+    curve = calibration_curve(scores, truth, winner.context.groups)
+    sentence = describe_calibration(winner)
     return (
-        f"Temperature {winner.calibration.temperature:.2f}, fitted on out-of-fold predictions; "
-        f"expected calibration error there {before:.3f} before, {after:.3f} after."
+        f"{sentence[0].upper()}{sentence[1:]}. At best intercept 0, slope 1, observed/expected 1, "
+        f"error 0. Share of positives: {_drawn(curve)}. The registered model averages "
+        "the fold models, which makes it a little less sure than each of them."
+    )
+
+
+def _drawn(curve: Sequence[Mapping[str, float]]) -> str:
+    return "; ".join(
+        f"{found['predicted']:.2f} predicted, {found['observed']:.2f} observed "
+        f"({found['low']:.2f} to {found['high']:.2f})"
+        for found in curve
     )
 
 

@@ -4,15 +4,15 @@ import json
 
 import numpy as np
 
-from busi_search.data.ledger import ledger_path, read_ledger
 from busi_search.models.registry import RegisteredVersion
-from busi_search.release.descriptions import corrected_figures, describe_study
+from busi_search.release.descriptions import calibration_rows, corrected_figures, describe_study
 from busi_search.release.selection import pareto_front
 from busi_search.release.winner import Winner
 from busi_search.report.grad_cam import maps_of
 from busi_search.report.model_card import card_markdown, make_model_card
 from busi_search.report.study_page import render_report
 from busi_search.search.mlflow.tracking import Tracker
+from busi_search.search.seal_ledger import SealLedger
 from busi_search.search.store.study_record import StudyRecord
 
 
@@ -37,11 +37,12 @@ def publish_winner(
         "busi.model_version": version.version,
         "mlflow.note.content": describe_study(winner, version),
     }
-    tracker.log_result(finite | corrected_figures(winner.estimates), tags)
+    corrected = corrected_figures(winner.estimates)
+    tracker.log_result(finite | corrected | calibration_rows(winner.calibration_figures), tags)
     if context.spec.study.further_objectives:
         front = {trial.number for trial in pareto_front(winner.trials, context.spec.study)}
         tracker.tag_trials(front, "busi.pareto")
-    card = make_model_card(winner, read_ledger(ledger_path(context.home, context.name)))
+    card = make_model_card(winner, SealLedger(context.home, context.name).entries())
     page = render_report(
         winner,
         card,

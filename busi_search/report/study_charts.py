@@ -1,7 +1,10 @@
 """The charts of a study's page, by name and in their order."""
 
+from collections.abc import Mapping, Sequence
+
 import plotly.graph_objects as go
 
+from busi_search.release.calibration_figures import calibration_curve
 from busi_search.release.selection import pareto_front
 from busi_search.release.winner import Winner
 from busi_search.report import charts, search_charts
@@ -11,6 +14,7 @@ from busi_search.report.importance import (
     slice_chart,
 )
 from busi_search.search.sampler_view import with_expected_values
+from busi_search.search.seal_ledger import SealLedger
 from busi_search.search.store.records import folds_begun, is_finished
 
 # What each chart shows and in which unit, by its name; wide ones are scrolled on a phone.
@@ -36,8 +40,10 @@ CAPTIONS = {
     "Every image is judged by a model that saw neither it nor a near-duplicate.",
     "precision_recall": "Of the images called positive, which share is (precision), over the share "
     "of positives found (recall), all folds pooled. Chance is the share of the class.",
-    "reliability": "Where the line lies below the diagonal, the model is surer than it is right. "
-    "The larger a point, the more images. The temperature was fitted on these predictions.",
+    "reliability": "Share of positives over the predicted probability, by fifths of the images, "
+    "with 95 % intervals. Below the diagonal probabilities are too high, above it too low. "
+    "Out-of-fold predictions as trained, and each fold's with the temperature of the other folds; "
+    "the sealed test of the registered model once it was opened.",
     "operating": "How many positives are found (sensitivity) and how many others are spared "
     "(specificity), over the threshold. The operating point was chosen on these images, so expect "
     "a little less.",
@@ -86,7 +92,7 @@ def _winner_charts(winner: Winner) -> dict[str, go.Figure]:
         "learning_curves": charts.learning_curves_chart(winner.folds),
         "roc": charts.roc_chart(rows, labels, names, positive),
         "precision_recall": charts.precision_recall_chart(rows, labels, names, positive),
-        "reliability": charts.reliability_chart(rows, winner.calibrated, labels),
+        "reliability": charts.reliability_chart(_calibration_curves(winner), names[positive]),
         "operating": charts.operating_chart(
             winner.calibrated[:, positive],
             labels == positive,
@@ -95,3 +101,20 @@ def _winner_charts(winner: Winner) -> dict[str, go.Figure]:
         ),
         "confusion": charts.confusion_chart(rows, labels, names),
     }
+
+
+def _calibration_curves(winner: Winner) -> dict[str, Sequence[Mapping[str, float]]]:
+    """Return what the calibration chart shows, by name; of the test what the ledger has last."""
+    context = winner.context
+    positive = context.development.positive
+    truth = context.development.labels == positive
+    curves: dict[str, Sequence[Mapping[str, float]]] = {
+        name: calibration_curve(rows[:, positive], truth, context.groups)
+        for name, rows in (
+            ("as trained", winner.probabilities),
+            ("with temperature", winner.cross_fitted),
+        )
+    }
+    entries = SealLedger(context.home, context.name).entries()
+    latest = [entry for entry in entries if "calibration_curve" in entry][-1:]
+    return curves | {f"sealed test, version {e['version']}": e["calibration_curve"] for e in latest}

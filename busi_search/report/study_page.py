@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 from optuna.trial import TrialState
 
-from busi_search.release.descriptions import PHANTOM_WARNING
+from busi_search.release.descriptions import PHANTOM_WARNING, shown_estimates
 from busi_search.release.winner import Winner
 from busi_search.report.gallery import find_twins, make_gallery
 from busi_search.report.importance import NO_IMPORTANCES
@@ -79,6 +79,7 @@ def render_report(
         phantom_warning=PHANTOM_WARNING,
         winner=winner,
         objective=context.spec.study.objective,
+        estimates=shown_estimates(winner.estimates, context.spec.study.metric),
         num_finished=len(finished),
         num_pruned=sum(trial.state == TrialState.PRUNED for trial in trials),
         num_failed=sum(trial.state == TrialState.FAIL for trial in trials),
@@ -86,6 +87,8 @@ def render_report(
         num_folds_saved=max(0, possible - trained),
         dataset_name=context.development.name,
         counts=context.counts,
+        grouping=context.partition.grouping,
+        developed_by=context.developed_by,
         fingerprint=context.partition.fingerprint,
         partition=context.partition.digest(),
         leaderboard_header=header,
@@ -95,7 +98,7 @@ def render_report(
         gallery=make_gallery(context.development, winner.probabilities, maps),
         twins=find_twins(
             context.development,
-            context.groups,
+            context.partition.grouping.twins[context.partition.development],
             num_quarantined=context.counts["num_quarantined"],
         ),
         card=card,

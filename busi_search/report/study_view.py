@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from optuna.trial import FrozenTrial, TrialState
 
-from busi_search.data.ledger import ledger_path, read_ledger
+from busi_search.data.known_images import KnownImages
 from busi_search.errors import InputError
 from busi_search.files import user_path, write_file
 from busi_search.home import Home, open_home
@@ -25,6 +25,7 @@ from busi_search.report.model_card import make_model_card
 from busi_search.report.study_charts import report_charts
 from busi_search.report.study_page import render_report
 from busi_search.search.context import reopen_study
+from busi_search.search.seal_ledger import SealLedger
 from busi_search.search.status import StudyStatus, study_status
 from busi_search.search.store.open import find_study
 from busi_search.search.store.records import (
@@ -80,7 +81,7 @@ class Study:
     @property
     def status(self) -> StudyStatus:
         """Trials by state and the best so far; cheap, also while the search runs."""
-        return study_status(self.optuna_study)
+        return study_status(self.optuna_study, KnownImages(self.home))
 
     @property
     def best(self) -> BestTrial:
@@ -218,9 +219,10 @@ def study_page(home: Home, name: str) -> str:
 
     Raises:
         InputError: as :func:`reopen_winner`.
+        BusiSearchError: the ledger of the sealed test was changed.
     """
     winner, record = reopen_winner(home, name), StudyRecord(find_study(home, name))
-    ledger = read_ledger(ledger_path(home, name))
+    ledger = SealLedger(home, name).entries()
     return render_report(
         winner,
         make_model_card(winner, ledger),

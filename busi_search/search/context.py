@@ -9,12 +9,17 @@ import numpy.typing as npt
 import optuna
 
 from busi_search.data.dataset import ImageDataset
+from busi_search.data.folds import large_group_warning, uneven_folds_warning
 from busi_search.data.image_cache import load_images, load_masks
+from busi_search.data.known_images import KnownImages, Membership
 from busi_search.data.partition import Partition, make_partition
+from busi_search.data.shortcuts import check_files
 from busi_search.data.sources import load_dataset
-from busi_search.errors import InputError
+from busi_search.errors import BusiSearchError, InputError
 from busi_search.home import Home
-from busi_search.search.store.study_record import StudyRecord
+from busi_search.search.store.errors import storage_errors
+from busi_search.search.store.open import find_study
+from busi_search.search.store.study_record import CHANGED_DIVISION, StudyRecord
 from busi_search.spec import Hyperparameters, Range, StudySpec
 
 Images = npt.NDArray[np.uint8]
@@ -32,8 +37,11 @@ class StudyContext:
         device: PyTorch's name of the device trials run on.
         partition: who belongs where.
         development: the images the search may see.
-        counts: number of images, groups, conflicts and test images of the whole dataset.
+        counts: of images and groups of the whole dataset, see :meth:`~.Partition.counts`, and of
+            test images that other studies of this home developed on.
         origin: name of the study file.
+        developed_by: names of these studies.
+        remarks: sentences on how the images were read, and on what tells the classes apart.
         sent: images, and masks, by size, for workers that cannot read the files; (N, S, S) uint8.
     """
 
@@ -46,12 +54,30 @@ class StudyContext:
     development: ImageDataset
     counts: dict[str, int]
     origin: str
+    developed_by: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
     sent: Mapping[int, tuple[Images, Images | None]] = field(default_factory=dict, repr=False)
 
     @cached_property
     def groups(self) -> npt.NDArray[np.int64]:
         """(N,) group of each development image."""
         return self.partition.development_groups
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences about what is unusual in the images or in how they are divided."""
+        found = large_group_warning(self.groups), uneven_folds_warning(self.partition.folds)
+        return [*self.remarks, *(sentence for sentence in found if sentence is not None)]
+
+    @property
+    def membership(self) -> Membership:
+        """Who belongs where, as the home's register of known images keeps it."""
+        return membership_of(self.name, self.partition)
+
+    @property
+    def test_not_independent(self) -> str:
+        """How many sealed images other studies developed on, such as ``12 of 120``."""
+        return f"{self.counts['num_test_not_independent']} of {self.counts['num_test']}"
 
     def images(self, size_pixels: int) -> npt.NDArray[np.uint8]:
         """Return the (N, S, S) uint8 development images at one size."""
@@ -73,6 +99,17 @@ class StudyContext:
             # A plain array travels as one piece of memory; a memory map would name its file.
             sent[size] = (np.array(self.images(size)), None if masks is None else np.array(masks))
         return replace(self, sent=sent)
+
+
+def membership_of(name: str, partition: Partition) -> Membership:
+    """Return who belongs where in a study, as the home's register of known images keeps it."""
+    return Membership(
+        study=name,
+        partition=partition.digest(),
+        fingerprint=partition.fingerprint,
+        development=tuple(partition.development.tolist()),
+        sealed=tuple(partition.test.tolist()),
+    )
 
 
 def image_sizes(spec: StudySpec) -> list[int]:
@@ -115,35 +152,55 @@ def make_context(
         InputError: the data is not usable.
     """
     dataset = load_dataset(spec.dataset)
-    partition = make_partition(dataset, spec.dataset, seed=spec.study.seed, cache=home.cache)
+    remarks = check_files(dataset, home.cache)
     stem = origin.removesuffix(".toml").rsplit("/", 1)[-1]
-    default = stem if stem == dataset.name else f"{stem}-{dataset.name}"
+    name = name or (stem if stem == dataset.name else f"{stem}-{dataset.name}")
+    partition = make_partition(
+        dataset,
+        spec.dataset,
+        seed=spec.study.seed,
+        cache=home.cache,
+        began_with=_division_of(home, name),
+    )
+    known = KnownImages(home)
+    known.add_images(dataset)
+    developed = known.developed_elsewhere(membership_of(name, partition))
     context = StudyContext(
-        name=name or default,
+        name=name,
         spec=spec,
         spec_text=spec_text,
         home=home,
         device=device,
         partition=partition,
         development=dataset.subset(partition.development),
-        counts={
-            "num_images": len(dataset),
-            "num_groups": len(np.unique(partition.groups)),
-            "num_conflicts": len(partition.conflicts),
-            "num_quarantined": len(partition.quarantined),
-            "num_development": len(partition.development),
-            "num_test": len(partition.test),
-        },
+        counts=partition.counts() | {"num_test_not_independent": len(developed)},
         origin=origin,
+        developed_by=tuple(sorted({study for studies in developed.values() for study in studies})),
+        remarks=tuple(remarks),
     )
     # Decoding here names a damaged image before any trial starts.
     context.images(spec.dataset.image_size_pixels)
     if _wants_masks(spec) and context.development.masks_digest is None:
         raise InputError(
             f"mask_weight needs lesion masks, and {dataset.name} has none (BUSI's stand beside the "
-            "images as NAME_mask.png); set mask_weight = 0."
+            "images as NAME_mask.png, a table names them in its column mask); set mask_weight = 0."
         )
     return context
+
+
+def _division_of(home: Home, name: str) -> str | None:
+    """Return the digest of the division that a study began with; None if it has not begun.
+
+    A storage that is away or damaged is none of this question: whoever searches says so.
+    """
+    if home.has_local_storage and not (home.root / "optuna.db").exists():
+        return None
+    try:
+        with storage_errors(home):
+            identity = StudyRecord(find_study(home, name)).identity
+    except BusiSearchError:
+        return None
+    return None if identity is None else identity.partition
 
 
 def _wants_masks(spec: StudySpec) -> bool:
@@ -162,7 +219,8 @@ def reopen_study(
         data: where its images are on this machine, if not where the study file says.
 
     Raises:
-        InputError: it was named but never begun, or its images are gone, unusable or changed.
+        InputError: it was named but never begun, its images are gone, unusable or changed, or they
+            are not divided any more as they were.
     """
     record = StudyRecord(study)
     identity = record.identity
@@ -181,4 +239,12 @@ def reopen_study(
     )
     if (changed := identity.change_of_images(context.partition.fingerprint)) is not None:
         raise InputError(f"The images of study '{study.study_name}' {changed}; restore them.")
+    if context.partition.digest() != identity.partition:
+        made_by = record.versions.get("busi-search", "an earlier version")
+        raise InputError(
+            f"Study '{study.study_name}' {CHANGED_DIVISION}; restore the file of groups that it "
+            f"began with, or open it with what it was made by, busi-search {made_by}."
+        )
+    # Studies that began before there was a register, or on another machine.
+    KnownImages(home).add(context.membership)
     return context

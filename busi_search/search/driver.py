@@ -18,6 +18,7 @@ from busi_search.search.executors import Executor
 from busi_search.search.mlflow.tracking import Tracker
 from busi_search.search.progress import ProgressMeter, SearchProgress
 from busi_search.search.samplers import num_possible_trials
+from busi_search.search.seal_register import register_study
 from busi_search.search.store.errors import check_storage, storage_errors
 from busi_search.search.store.failures import MAX_FAILURES_IN_A_ROW, failing, forgive_failures
 from busi_search.search.store.identity import check_versions, create_study
@@ -71,6 +72,7 @@ def run_search(
         check_storage(context.home)
         storage = open_storage(context.home)
         study = create_study(context, storage)
+        register_study(context, study)
         lock = claim_lock(context.home, context.name)
         put_back_lost(study, storage, lock, blame=False, own=True)
         forgive_failures(study)

@@ -7,10 +7,11 @@ from pathlib import Path
 import joblib
 import psutil
 
-from busi_search.data.sources import guess_study
+from busi_search.data.sources import guess_source, guess_study
 from busi_search.errors import InputError
 from busi_search.home import Home, open_home
 from busi_search.search.context import StudyContext, make_context
+from busi_search.search.seal_register import register_old_studies
 from busi_search.spec import Hyperparameters, StudySpec
 from busi_search.study_files import load_spec
 from busi_search.training.pretraining import phantom_weights_file
@@ -61,16 +62,22 @@ def prepare_study(
             written = json.dumps(value, ensure_ascii=False)
             options.append(f"{key}={written}")
     spec, text = load_spec(study, tuple(options))
+    if data is not None and spec.dataset.source not in ("phantom", "medmnist"):
+        # Whatever kind of folder or table the study was written for, this one is read as it lies.
+        options.append(f'dataset.source="{guess_source(data)}"')
+        spec, text = load_spec(study, tuple(options))
     if data is not None and spec.dataset.source == "phantom":
         raise InputError(
             f"Study '{study}' simulates its own images and takes no --data; "
             "name the study breastmnist or busi, or leave the name out."
         )
     _check_weights(spec)
+    home = home or open_home()
+    register_old_studies(home)
     return make_context(
         spec,
         text,
-        home=home or open_home(),
+        home=home,
         name=_checked_name(name),
         device=resolve_device(device),
         origin=study,

@@ -8,6 +8,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from busi_search.data.known_images import KnownImages
 from busi_search.home import Home
 from busi_search.search.progress import TrialCounts
 from busi_search.search.store.open import open_storage
@@ -30,7 +31,8 @@ def list_studies(home: Home) -> list["StudyStatus"]:
     """Return the studies that were run on a home, in alphabetical order."""
     storage = open_storage(home)
     names = sorted(optuna.get_all_study_names(storage))
-    return [study_status(optuna.load_study(study_name=name, storage=storage)) for name in names]
+    known = KnownImages(home)
+    return [study_status(optuna.load_study(study_name=n, storage=storage), known) for n in names]
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,9 @@ class StudyStatus:
         remaining_seconds: estimate of the time until then; None where nobody works on it or
             nothing is to be estimated from.
         last_failure: number and error of the latest failed trial, or None.
+        num_test: images of the sealed test; None where the study does not say.
+        num_test_not_independent: of these, how many other studies of the home developed on; None
+            where this is not known.
     """
 
     name: str
@@ -63,14 +68,21 @@ class StudyStatus:
     target: int | None
     remaining_seconds: float | None
     last_failure: str | None
+    num_test: int | None
+    num_test_not_independent: int | None
 
     def to_json(self) -> dict[str, Any]:
         """Return the line as ``busi-search status --json`` prints it."""
         return asdict(self)
 
 
-def study_status(study: optuna.Study) -> StudyStatus:
-    """Summarise a study."""
+def study_status(study: optuna.Study, known: KnownImages | None = None) -> StudyStatus:
+    """Summarise a study.
+
+    Args:
+        study: the study.
+        known: the home's register of images; None takes what the study noted itself.
+    """
     trials = study.get_trials(deepcopy=False)
     record = StudyRecord(study)
     identity, target, workers = record.identity, record.target, workers_of(trials)
@@ -93,7 +105,18 @@ def study_status(study: optuna.Study) -> StudyStatus:
         target=target,
         remaining_seconds=remaining,
         last_failure=last_failure(trials),
+        num_test=record.counts.get("num_test"),
+        num_test_not_independent=_num_not_independent(record, study.study_name, known),
     )
+
+
+def _num_not_independent(record: StudyRecord, name: str, known: KnownImages | None) -> int | None:
+    """Return how many sealed images others developed on, as of now where the home knows them."""
+    partition = record.identity.partition if record.identity is not None else None
+    for member in known.memberships if known is not None else ():
+        if (member.study, member.partition) == (name, partition) and known is not None:
+            return len(known.developed_elsewhere(member))
+    return record.counts.get("num_test_not_independent")
 
 
 def _seconds_a_fold(trials: Sequence[FrozenTrial], num_folds: int) -> float | None:

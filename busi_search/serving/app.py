@@ -20,7 +20,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from busi_search.data.phantom import simulate_phantom
-from busi_search.errors import InputError
+from busi_search.errors import BusiSearchError, InputError
 from busi_search.models.predict import Classifier
 from busi_search.serving.verdict import describe_model, judge_image
 
@@ -58,6 +58,7 @@ class _Refused(Exception):
 def make_app(
     classifier: Classifier,
     *,
+    keep_sealed: bool = False,
     max_body_bytes: int = MAX_BODY_BYTES,
     body_seconds: float = BODY_SECONDS,
     wait_seconds: float = WAIT_SECONDS,
@@ -69,6 +70,7 @@ def make_app(
 
     Args:
         classifier: the model that answers.
+        keep_sealed: refuse sealed images rather than count the opening.
         max_body_bytes: largest file.
         body_seconds: within which it must have arrived.
         wait_seconds: for the answers of others.
@@ -83,9 +85,13 @@ def make_app(
         except TimeoutError:
             raise _Refused(503, "Others are being answered; try again in a minute.") from None
         try:
-            answer = await run_in_threadpool(judge_image, classifier, content, explain=explain)
+            answer = await run_in_threadpool(
+                judge_image, classifier, content, explain=explain, keep_sealed=keep_sealed
+            )
         except InputError as error:
             raise _Refused(422, str(error)) from None
+        except BusiSearchError as error:
+            raise _Refused(500, str(error)) from None
         finally:
             turn.release()
         return JSONResponse(answer)
@@ -179,13 +185,16 @@ def _examples() -> tuple[tuple[bytes, ...], tuple[str, ...]]:
     return tuple(contents), tuple(names)
 
 
-def serve_page(classifier: Classifier, *, port: int, open_browser: bool) -> None:
+def serve_page(
+    classifier: Classifier, *, port: int, open_browser: bool, keep_sealed: bool = False
+) -> None:
     """Serve the page on 127.0.0.1 until interrupted.
 
     Args:
         classifier: the model that answers.
         port: TCP port.
         open_browser: open the page, rather than only print its address.
+        keep_sealed: refuse sealed images rather than count the opening.
 
     Raises:
         InputError: the port is taken.
@@ -203,7 +212,7 @@ def serve_page(classifier: Classifier, *, port: int, open_browser: bool) -> None
         if open_browser:
             webbrowser.open(url)
         config = uvicorn.Config(
-            make_app(classifier),
+            make_app(classifier, keep_sealed=keep_sealed),
             log_level="warning",
             access_log=False,
             limit_concurrency=32,

@@ -3,6 +3,7 @@
 import base64
 import io
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from PIL import Image
 
 from busi_search.data.images import GreyImage, decode_image, resize_image
 from busi_search.models.evaluations import TEST_FIGURES
-from busi_search.models.predict import Classifier
+from busi_search.models.predict import Classifier, ask_module
 from busi_search.serving.occlusion import occlusion_map
 
 SHOWN_PIXELS = 512
@@ -40,25 +41,35 @@ def describe_model(classifier: Classifier) -> dict[str, Any]:
     }
 
 
-def judge_image(classifier: Classifier, content: bytes, *, explain: bool) -> dict[str, Any]:
+def judge_image(
+    classifier: Classifier, content: bytes, *, explain: bool, keep_sealed: bool = False
+) -> dict[str, Any]:
     """Return the answer about one image file, ready for JSON.
+
+    An image that a study of the home has sealed opens that study's test, which is counted.
 
     Args:
         classifier: a registered model.
         content: bytes of an image file.
         explain: whether to look for what the answer hangs on (fifty more predictions).
+        keep_sealed: refuse a sealed image rather than count the opening.
 
     Returns:
         ``model`` (``name``, ``version``, ``run_id``), ``label``, ``probabilities`` by class,
         ``verdict``, ``familiarity`` (``unlike`` is null for models without the check),
+        ``sealed`` (``studies`` that sealed the image, ``text`` or null),
         ``image`` (PNG as a data address) and, if asked for, ``occlusion``.
 
     Raises:
-        InputError: not a readable image.
+        InputError: not a readable image, or a sealed one that is to be kept so.
+        BusiSearchError: the ledger of a study concerned was tampered with.
     """
     original = _decode(content)
+    (studies,) = classifier.settle_sealed(
+        classifier.find_sealed([original]), ["The image"], keep_sealed=keep_sealed, how="serve"
+    )
     pixels = resize_image(original, classifier.size_pixels)
-    row = classifier.predict_pixels(pixels[None])[0]
+    row = ask_module(classifier.module, pixels[None])[0]
     answer: dict[str, Any] = {
         "model": {
             "name": classifier.name,
@@ -69,6 +80,7 @@ def judge_image(classifier: Classifier, content: bytes, *, explain: bool) -> dic
         "probabilities": dict(zip(classifier.class_names, map(float, row), strict=True)),
         "verdict": _verdict(classifier, row),
         "familiarity": _familiarity(classifier, pixels),
+        "sealed": _sealed(studies),
         "image": _png_address(_shown(original)),
         "research_use_only": True,
     }
@@ -148,11 +160,21 @@ def _familiarity(classifier: Classifier, pixels: GreyImage) -> dict[str, Any]:
     return {"unlike": unlike, "distance": distance, "limit": known.limit, "text": text}
 
 
+def _sealed(studies: tuple[str, ...]) -> dict[str, Any]:
+    text = None
+    if studies:
+        text = (
+            f"This image belongs to the sealed test of study {', '.join(studies)}: this opening "
+            "was counted."
+        )
+    return {"studies": list(studies), "text": text}
+
+
 def _occlusion(classifier: Classifier, pixels: GreyImage) -> dict[str, Any]:
     """A transparent overlay: orange where covering lowers the probability, blue where it raises."""
     name = classifier.positive_class
     index = classifier.class_names.index(name)
-    falls = occlusion_map(pixels, classifier.predict_pixels, index)
+    falls = occlusion_map(pixels, partial(ask_module, classifier.module), index)
     if falls is None:
         text = "The model is too slow on this machine for a map of what the answer hangs on."
         return {"overlay": None, "largest_fall": None, "text": text}

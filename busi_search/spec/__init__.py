@@ -1,12 +1,12 @@
 """What a study file may say: its sections, its hyperparameters and its search space."""
 
+from busi_search.spec.gate import Gate
 from busi_search.spec.hyperparameters import NAMED_WEIGHTS, Hyperparameters
 from busi_search.spec.sections import (
     COSTS,
     METRICS,
     MINIMISED_METRICS,
     DatasetSection,
-    Gate,
     StudySection,
     direction_of,
 )

@@ -9,9 +9,10 @@ from pydantic.fields import FieldInfo
 
 from busi_search.errors import InputError
 from busi_search.spec.documentation import read_documentation, values_in_words, written
+from busi_search.spec.gate import Gate
 from busi_search.spec.hyperparameters import Hyperparameters
 from busi_search.spec.schema import field_schemas
-from busi_search.spec.sections import DatasetSection, Gate, StudySection
+from busi_search.spec.sections import DatasetSection, StudySection
 from busi_search.spec.space import Choice, Condition, Range
 from busi_search.spec.strict import nearest
 from busi_search.spec.study import RecipeLabels, StudySpec

@@ -5,8 +5,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from busi_search.spec.documentation import read_documentation
+from busi_search.spec.gate import Gate
 from busi_search.spec.hyperparameters import Hyperparameters
-from busi_search.spec.sections import DatasetSection, Gate, StudySection
+from busi_search.spec.sections import DatasetSection, StudySection
 from busi_search.spec.space import Choice, Range
 from busi_search.spec.study import RecipeLabels, StudySpec
 

@@ -7,8 +7,9 @@ from typing import Any, Self
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from busi_search.architectures import ARCHITECTURES
+from busi_search.spec.gate import Gate
 from busi_search.spec.hyperparameters import Hyperparameters
-from busi_search.spec.sections import DatasetSection, Gate, StudySection
+from busi_search.spec.sections import DatasetSection, StudySection
 from busi_search.spec.space import Choice, Range, SearchSpace
 from busi_search.spec.strict import Scalar, Strict, nearest
 
@@ -93,7 +94,7 @@ class StudySpec(Strict):
 
     The options of `busi-search promote` override it.
 
-    Default: only a clearly lower AUC than the champion's is refused.
+    Default: better than chance, and shown to be not much worse than the best champion so far.
     Example: max_auc_drop = 0.02
     min_sensitivity = 0.9
     """

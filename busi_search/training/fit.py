@@ -94,8 +94,8 @@ def fit_fold(
         seed: of the order of the images and of the augmentation.
         weight_averaging: decay of an exponential moving average of the weights, step by step; the
             average is what is yielded and kept. 0: the weights as they are.
-        precise_batch_norm: in the end take batch norm's statistics from ``train`` as it is; those
-            of training are of augmented images, and what is predicted is not augmented.
+        precise_batch_norm: in the end take batch norm's statistics from ``train`` as it is, in
+            shuffled batches: those of training are of augmented images, what is predicted is not.
     """
     generator = torch.Generator().manual_seed(seed)
     truth = F.one_hot(labels).to(torch.float32)
@@ -133,7 +133,8 @@ def fit_fold(
         if last and patience > 0:
             best.restore(model)
         if last and precise_batch_norm:
-            _estimate_batch_norm(model, inputs, train, batch_size, freeze_depth)
+            shuffled = _epoch_order(train, labels, False, generator)
+            _estimate_batch_norm(model, inputs, shuffled, batch_size, freeze_depth)
         yield EpochResult(epoch, train_loss, monitor_loss, rate.now, stopped=stopped)
         if last:
             return
@@ -191,10 +192,12 @@ class _BestEpoch:
 
 @torch.no_grad()
 def _estimate_batch_norm(
-    model: ImageClassifier, inputs: Inputs, train: Indices, batch_size: int, freeze_depth: int
+    model: ImageClassifier, inputs: Inputs, order: Tensor, batch_size: int, freeze_depth: int
 ) -> None:
-    """Replace batch norm's running statistics, of what is not frozen, by those of ``train``.
+    """Replace batch norm's running statistics, of what is not frozen, by those of the images.
 
+    ``order``: their indices, shuffled. The variance is a mean over batches: those of one class, as
+    files are sorted, would leave out how far the classes lie apart.
     Source: Wu and Johnson 2021, "Rethinking 'Batch' in BatchNorm" (PreciseBN).
     """
     set_training_mode(model, freeze_depth)
@@ -205,7 +208,7 @@ def _estimate_batch_norm(
         norm.reset_running_stats()
         norm.momentum = None  # PyTorch's sign for the mean over all batches
         norm.train()
-    for batch in _batches(torch.from_numpy(train), batch_size) if norms else ():
+    for batch in _batches(order, batch_size) if norms else ():
         inputs.evaluate(model, batch, views=False)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

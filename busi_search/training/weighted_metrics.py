@@ -31,6 +31,37 @@ def group_weights(
     return weights
 
 
+def leave_part_out_weights(
+    groups: Labels,
+    *,
+    strata: tuple[Labels, ...],
+    num_parts: int,
+    num_resamples: int,
+    rng: np.random.Generator,
+) -> Array:
+    """Return (B, N) weights: 0 for the part of the groups that a resample leaves out, 1 elsewhere.
+
+    Each random partition gives ``num_parts`` resamples, one for each part, so that every image is
+    left out once in each partition.
+
+    Args:
+        groups: (N,) group of each image.
+        strata: (N,) properties of the images, the last one first, such as label and fold; groups
+            that agree in all of them are spread evenly over the parts.
+        num_parts: no more than there are groups.
+        num_resamples: B, rounded up to whole partitions.
+        rng: source of randomness.
+    """
+    _, first, member = np.unique(groups, return_index=True, return_inverse=True)
+    part_of = np.empty(len(first), dtype=int)
+    rows = []
+    for _ in range(-(-num_resamples // num_parts)):
+        order = np.lexsort((rng.random(len(first)), *(stratum[first] for stratum in strata)))
+        part_of[order] = np.arange(len(first)) % num_parts
+        rows.append(part_of[member] != np.arange(num_parts)[:, None])
+    return np.concatenate(rows).astype(np.float64)
+
+
 def _ratio(above: Array, below: Array) -> Array:
     with np.errstate(invalid="ignore", divide="ignore"):
         result: Array = np.where(below > 0, above / below, np.nan)

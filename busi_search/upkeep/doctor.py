@@ -15,12 +15,13 @@ import optuna
 import torch
 from optuna.trial import TrialState
 
-from busi_search.data.ledger import ledger_path, read_ledger
+from busi_search.data.ledger import mendings
 from busi_search.data.sources import load_dataset
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.home import Home, damage_of, quiet_mlflow, without_password
 from busi_search.search.mlflow.retry import brief_calls, tracking_errors
 from busi_search.search.mlflow.study import LOGGED, search_all
+from busi_search.search.seal_ledger import SealLedger
 from busi_search.search.store.errors import storage_errors
 from busi_search.search.store.identity import check_versions
 from busi_search.search.store.locks import only_driver
@@ -155,6 +156,7 @@ def _study(home: Home, study: optuna.Study, *, tracked: bool, fix: bool) -> Iter
         sound = True
         for finding in (
             *_running_trials(home, study, about, fix=fix),
+            *_ledger(home, study, about, tracked=tracked),
             *_inputs(home, study, about),
         ):
             sound = False
@@ -187,12 +189,19 @@ def _running_trials(home: Home, study: optuna.Study, about: str, *, fix: bool) -
     yield Finding(about, "problem", text, mend)
 
 
-def _inputs(home: Home, study: optuna.Study, about: str) -> Iterator[Finding]:
-    """Say which images, weights, versions and ledger are not what the study began with."""
+def _ledger(home: Home, study: optuna.Study, about: str, *, tracked: bool) -> Iterator[Finding]:
+    """Say whether the ledger of the sealed test was changed, or had to be mended."""
     try:
-        read_ledger(ledger_path(home, study.study_name))
+        entries = SealLedger(home, study.study_name, ask_mlflow=tracked).entries()
     except BusiSearchError as error:
         yield Finding(about, "problem", str(error))
+        return
+    for found in mendings(entries):
+        yield Finding(about, "note", f"the ledger of its sealed test was mended, {found}")
+
+
+def _inputs(home: Home, study: optuna.Study, about: str) -> Iterator[Finding]:
+    """Say which images, weights and versions are not what the study began with."""
     identity = StudyRecord(study).identity
     if identity is None:
         yield Finding(about, "note", "was named but never begun", "busi-search run")

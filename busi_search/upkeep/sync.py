@@ -11,6 +11,7 @@ from busi_search.errors import BusiSearchError, TrackingAway
 from busi_search.home import Home
 from busi_search.search.context import reopen_study
 from busi_search.search.mlflow.tracking import Tracker
+from busi_search.search.seal_ledger import SealLedger
 from busi_search.search.store.errors import storage_errors
 from busi_search.search.store.locks import claim_lock, only_driver, wait_for_old_workers
 from busi_search.search.store.open import find_study, open_storage
@@ -82,6 +83,8 @@ def _bring_up_to_date(home: Home, study: optuna.Study) -> tuple[int, int]:
         tracker.mark(state_of(study))
         if tracker.problem is not None:
             raise TrackingAway(tracker.problem)
+        # The run may be new: it is told of the ledger, too.
+        SealLedger(home, study.study_name).entries()
         return before, before - tracker.num_unsent(trials)
 
 

@@ -16,6 +16,7 @@ from busi_search.data.duplicates import (
     conflicting_groups,
     find_duplicate_pairs,
     find_duplicates,
+    find_twins,
     group_images,
 )
 
@@ -52,6 +53,26 @@ def write(image: Grey) -> Grey:
     return np.asarray(canvas)
 
 
+def cover(image: Grey) -> Grey:
+    canvas = Image.fromarray(image)
+    draw = ImageDraw.Draw(canvas)
+    for x, y, grey in ((10, 20, 0), (80, 60, 255), (30, 115, 90)):
+        draw.rectangle((x, y, x + 58, y + 21), fill=grey)
+        draw.text((x + 4, y + 4), "MASS 1 cm", fill=128, font_size=10)
+    return np.asarray(canvas)
+
+
+def show_on_screen(image: Grey) -> Grey:
+    """A screen of 320 x 240 pixels with writing and a scale; the picture is a third of it."""
+    screen = Image.new("L", (320, 240), 40)
+    draw = ImageDraw.Draw(screen)
+    for row, text in enumerate(("GAIN 45", "DEPTH 4 cm", "L12-5", "MI 1.1", "BREAST")):
+        draw.text((4, 8 + 44 * row), text, fill=255 - 20 * row, font_size=16)
+        draw.rectangle((250, 6 + 44 * row, 300, 30 + 44 * row), fill=90 + 30 * row)
+    screen.paste(Image.fromarray(resize(image, 160, 160)), (80, 40))
+    return np.asarray(screen)
+
+
 ALTERATIONS: dict[str, Callable[[Grey], Grey]] = {
     "exact copy": np.copy,
     "jpeg 90": lambda image: jpeg(image, 90),
@@ -66,6 +87,16 @@ ALTERATIONS: dict[str, Callable[[Grey], Grey]] = {
     "brighter": lambda image: (40 + image * 0.8).astype(np.uint8),
     "gamma": lambda image: (255 * (image / 255) ** 1.4).astype(np.uint8),
     "text and calipers": write,
+    "turned by 3 degrees": lambda image: np.asarray(
+        Image.fromarray(image).rotate(3, Image.Resampling.BICUBIC)
+    ),
+    "mirrored": lambda image: image[:, ::-1],
+    "bottom cut by 30 %": lambda image: image[: round(0.7 * len(image))],
+    "left cut by 30 %": lambda image: image[:, round(0.3 * image.shape[1]) :],
+    "black borders of 30 %": lambda image: np.pad(image, 48),
+    "boxes over 15 %": cover,
+    "gamma 4": lambda image: np.rint(255 * (image / 255) ** 4).astype(np.uint8),
+    "a tenth as bright": lambda image: np.rint(image / 10).astype(np.uint8),
     "several": lambda image: jpeg(write((30 + image[5:-9, 8:-4] * 0.8).astype(np.uint8)), 60),
 }
 
@@ -82,6 +113,20 @@ def test_altered_copy_is_joined_with_its_source_and_nothing_else(
     sources = [3, 11, 17]
     images = scans + [ALTERATIONS[name](scans[source]) for source in sources]
     assert find_duplicates(images).tolist() == [*range(len(scans)), *sources]
+
+
+def test_only_mirrored_twins_are_called_so(scans: list[Grey]) -> None:
+    pairs = find_duplicate_pairs([scans[0], scans[1], scans[0][:, ::-1], jpeg(scans[1], 80)])
+    assert [(pair.first, pair.second, pair.mirrored) for pair in pairs] == [
+        (0, 2, True),
+        (1, 3, False),
+    ]
+
+
+def test_strangers_on_one_screen_are_no_twins(scans: list[Grey]) -> None:
+    screens = [show_on_screen(scan) for scan in scans[:12]]
+    twins = [jpeg(show_on_screen(scans[4]), 70), show_on_screen(jpeg(scans[7], 60)), scans[9]]
+    assert find_duplicates(screens + twins).tolist() == [*range(12), 4, 7, 9]
 
 
 def test_distinct_images_are_not_joined(scans: list[Grey]) -> None:
@@ -145,6 +190,28 @@ def test_blank_images_join_only_if_equal(scans: list[Grey]) -> None:
 def test_colour_images_are_refused() -> None:
     with pytest.raises(ValueError, match="convert it first"):
         find_duplicate_pairs([np.zeros((8, 8, 3), np.uint8)])
+
+
+def test_twins_between_two_sets_of_images(scans: list[Grey]) -> None:
+    known = scans[:12]
+    # As BreastMNIST was made from BUSI: the middle square, much reduced.
+    reduced = resize(make_scan(3, (160, 200))[:, 20:180], 28, 28)
+    queries = [scans[20], jpeg(scans[4], 80), scans[7][10:, :-20], scans[9], scans[9], reduced]
+    known.append(make_scan(3, (160, 200)))
+    pairs = find_twins(queries, known)
+    assert [(pair.first, pair.second) for pair in pairs] == [
+        (1, 4),
+        (2, 7),
+        (3, 9),
+        (4, 9),
+        (5, 12),
+    ]
+    assert [pair.similarity for pair in pairs[2:4]] == [1, 1]
+    assert find_twins([], known) == find_twins(queries, []) == []
+
+
+def test_queries_are_not_twins_of_one_another(scans: list[Grey]) -> None:
+    assert find_twins([scans[0], jpeg(scans[0], 90)], [scans[1]]) == []
 
 
 def test_groups_are_transitive_and_named_by_their_smallest_index() -> None:

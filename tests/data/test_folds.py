@@ -3,7 +3,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from busi_search.data.folds import make_folds, split_sealed_test
+from busi_search.data.folds import (
+    large_group_warning,
+    make_folds,
+    split_sealed_test,
+    uneven_folds_warning,
+)
 from busi_search.errors import InputError
 
 
@@ -82,3 +87,14 @@ def test_too_few_groups_are_refused() -> None:
     groups = np.array([*range(20), *([50] * 18), 51, 52])
     with pytest.raises(InputError, match="Class 1 has 3"):
         make_folds(labels, groups, num_folds=5, seed=0)
+
+
+def test_a_large_group_and_the_uneven_folds_it_makes_are_named() -> None:
+    labels = np.arange(200) % 2
+    groups = np.where(np.arange(200) < 10, 0, np.arange(200))
+    assert large_group_warning(groups) is None
+    assert uneven_folds_warning(make_folds(labels, groups, num_folds=5, seed=0)) is None
+    groups = np.where(np.arange(200) < 80, 0, np.arange(200))
+    assert "80 of 200 images (40%)" in (large_group_warning(groups) or "")
+    folds = make_folds(labels, groups, num_folds=5, seed=0)
+    assert "folds uneven" in (uneven_folds_warning(folds) or "")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from busi_search.data.classes import infer_positive, is_no_class
-from busi_search.data.layouts.table import write_table
+from busi_search.data.layouts.table import table_of_folder
 from busi_search.data.sources import guess_source
 from busi_search.errors import InputError
 from tests.data import layouts
@@ -165,7 +165,7 @@ def test_a_first_table_is_written_from_folders_of_patients(tmp_path: Path) -> No
     for k, place in enumerate(("benign/p1", "benign/p1", "malignant/p2")):
         picture(tmp_path / place / f"{k}.png", k)
     layouts.mask(tmp_path / "benign/p1/0_mask.png")
-    assert write_table(tmp_path, tmp_path / "labels.csv") == 3
+    assert table_of_folder(tmp_path, tmp_path / "labels.csv") == 3
     assert (tmp_path / "labels.csv").read_text().splitlines() == [
         "file,label,patient,mask",
         "benign/p1/0.png,benign,p1,benign/p1/0_mask.png",
@@ -176,7 +176,7 @@ def test_a_first_table_is_written_from_folders_of_patients(tmp_path: Path) -> No
     assert written.patients == folders.patients == ("p1", "p1", "p2")
     assert written.fingerprint == folders.fingerprint
     with pytest.raises(InputError, match="there already"):
-        write_table(tmp_path, tmp_path / "labels.csv")
+        table_of_folder(tmp_path, tmp_path / "labels.csv")
 
 
 def test_the_real_busbra() -> None:

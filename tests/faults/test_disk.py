@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from busi_search.data.groups import find_groups
 from busi_search.data.image_cache import load_images
-from busi_search.data.partition import find_groups
 from busi_search.errors import BusiSearchError
 from busi_search.files import write_atomically
 from busi_search.home import Home, damage_of, open_home
@@ -167,8 +167,8 @@ def test_truncated_caches_are_made_anew(tmp_path: Path) -> None:
     np.testing.assert_array_equal(whole, load_images(again.development, 28, home.cache))
     groups.write_text('{"not": "a list"}')
     np.testing.assert_array_equal(
-        find_groups(context.development, "auto", home.cache),
-        find_groups(context.development, "auto", tmp_path / "fresh"),
+        find_groups(context.development, "auto", home.cache).twins,
+        find_groups(context.development, "auto", tmp_path / "fresh").twins,
     )
 
 

@@ -26,9 +26,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from busi_search.data.dataset import ImageDataset
+from busi_search.data.groups import find_groups
 from busi_search.data.images import decode_image
 from busi_search.data.medmnist import load_medmnist
-from busi_search.data.partition import find_groups, make_partition
+from busi_search.data.partition import make_partition
 from busi_search.data.sources import guess_study, load_dataset
 from busi_search.errors import InputError
 from busi_search.models.predict import find_images

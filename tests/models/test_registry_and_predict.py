@@ -25,6 +25,15 @@ from busi_search.search.store.open import find_study
 from busi_search.upkeep.ui import leaderboard_url
 from tests.conftest import TINY
 
+# Test figures of a good model, as they are kept with its version.
+GOOD = {
+    **dict.fromkeys(evaluations.TEST_TAGS, 0.9),
+    "auc_low": 0.84,
+    "auc_high": 0.95,
+    "num_images": 120,
+    "num_positive": 33,
+}
+
 
 @pytest.fixture
 def own_home(tiny_result: StudyResult, tmp_path: Path) -> Home:
@@ -95,9 +104,9 @@ def _add_two_that_may_pass(own_home: Home) -> None:
     mlflow.set_tracking_uri(own_home.tracking_uri)  # where MLflow looks for the source
     first = registry.find_version(own_home, "1")
     source = client.get_model_version(registry.MODEL_NAME, "1").source
-    figures = {evaluations.TEST_FIGURES: json.dumps(dict.fromkeys(evaluations.TEST_TAGS, 0.9))}
-    same = {"champion": "2", "comparable": True, "auc_difference": 0.0, "ci95": [-0.1, 0.1],
-            "probability_worse": 0.5}  # fmt: skip
+    figures = {evaluations.TEST_FIGURES: json.dumps(GOOD)}
+    same = {"champion": "2", "comparable": True, "auc_difference": 0.0, "ci95": [-0.01, 0.01],
+            "probability_worse": 0.5, "standard_error": 0.005}  # fmt: skip
     real = {**first.tags, **figures, "busi.simulated": "false"}
     real["busi.against_champion"] = json.dumps(same)
     for _ in range(2):
@@ -148,10 +157,10 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(own_home: Home
     mlflow.set_tracking_uri(own_home.tracking_uri)
     first = registry.find_version(own_home, "1")
     source = client.get_model_version(registry.MODEL_NAME, "1").source
-    figures = {evaluations.TEST_FIGURES: json.dumps(dict.fromkeys(evaluations.TEST_TAGS, 0.9))}
+    figures = {evaluations.TEST_FIGURES: json.dumps(GOOD)}
     gate.promote(own_home, version="1", force=True, reason="the champion of before")
-    same = {"champion": "1", "comparable": True, "auc_difference": 0.01, "ci95": [-0.1, 0.1],
-            "probability_worse": 0.5}  # fmt: skip
+    same = {"champion": "1", "comparable": True, "auc_difference": 0.01, "ci95": [-0.01, 0.03],
+            "probability_worse": 0.2, "standard_error": 0.01}  # fmt: skip
     tags = {**first.tags, **figures, "busi.simulated": "false"}
     tags["busi.against_champion"] = json.dumps(same)
     made = [

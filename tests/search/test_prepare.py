@@ -5,11 +5,14 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
+from busi_search.data import partition
 from busi_search.errors import InputError
-from busi_search.home import open_home
+from busi_search.home import Home, open_home
 from busi_search.search import prepare
+from busi_search.search.context import StudyContext, reopen_study
 from busi_search.search.prepare import WORKER_MEMORY_BYTES, default_workers, prepare_study
-from busi_search.search.store.identity import environment
+from busi_search.search.store.identity import create_study, environment
+from busi_search.search.store.open import open_storage
 from busi_search.upkeep.doctor import examine
 
 
@@ -64,3 +67,36 @@ def test_a_path_reaches_the_study_as_it_was_written(name: str, tmp_path: Path) -
     with pytest.raises(InputError, match="no such folder") as caught:
         prepare_study("busi", data=wanted, home=open_home(tmp_path), weights="none", device="cpu")
     assert str(caught.value).startswith(f"{wanted}: ")
+
+
+def test_a_study_keeps_the_division_that_it_began_with(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "groups.csv"
+
+    def write_groups(size: int) -> None:
+        rows = [f"phantom/{index},p{index // size}" for index in range(60)]
+        file.write_text("\n".join(["file,group", *rows]))
+
+    def prepared() -> StudyContext:
+        overrides = (f"groups='{file}'", "phantom_num_images=60", "num_folds=3")
+        return prepare_study("quickstart", home=home, overrides=overrides, device="cpu", name="q")
+
+    write_groups(2)
+    with monkeypatch.context() as before:
+        before.setattr(partition, "RULES_VERSION", 1)
+        began = prepared()
+        study = create_study(began, open_storage(home))
+    # What begins now is divided otherwise; the old study goes on as it began, and says it.
+    assert prepared().partition.digest() == began.partition.digest()
+    assert "not looked for" in prepared().partition.earlier
+    assert create_study(prepared(), open_storage(home)).study_name == "q"
+    assert reopen_study(study, home=home).partition.digest() == began.partition.digest()
+    # A file of groups that changed is another division, which no rules make again.
+    write_groups(3)
+    with pytest.raises(InputError, match=r"'q' began with another division .* restore the file"):
+        reopen_study(study, home=home)
+    with pytest.raises(InputError, match="'q' exists and began with another division"):
+        create_study(prepared(), open_storage(home))
+    write_groups(2)
+    assert reopen_study(study, home=home).partition.digest() == began.partition.digest()

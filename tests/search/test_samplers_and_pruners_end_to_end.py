@@ -1,6 +1,7 @@
 """Every sampler and pruner of the contract through a whole study on phantoms."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -209,6 +210,7 @@ def test_recipes_stand_beside_the_winner(home: Home) -> None:
     section = page[page.index("Known systems against the winner") :]
     assert section.index("winner (trial") < section.index("003a-custom-cnn (trial 0)")
     assert "test accuracy .924" in section
+    assert re.search(r"[+-]0\.\d{3} \([+-]0\.\d{3} to [+-]0\.\d{3}\)", section)
 
 
 def test_a_configuration_whose_loss_explodes_is_given_up_with_its_reason(home: Home) -> None:

@@ -12,8 +12,17 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, scoped_session
 
+from busi_search.data.ledger import (
+    ledger_path,
+    make_entry,
+    mendings,
+    num_openings,
+    read_ledger,
+    write_entries,
+)
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.home import Home, open_home
+from busi_search.search.seal_ledger import SealLedger
 from busi_search.search.store import heartbeat as heartbeats
 from busi_search.search.store.heartbeat import heartbeat
 from busi_search.search.store.locks import claim_lock, only_driver
@@ -57,6 +66,31 @@ def test_claims_are_exact_over_the_network(shared: Home) -> None:
     with ThreadPoolExecutor(4) as pool:
         numbers = sorted(number for part in pool.map(work, range(4)) for number in part)
     assert numbers == list(range(25))
+
+
+def test_two_machines_at_once_count_openings_in_one_ledger(
+    shared: Home, database: str, tmp_path: Path
+) -> None:
+    optuna.create_study(storage=open_storage(shared), study_name="s")
+    other = open_home(tmp_path / "other", storage=database)
+
+    def open_test(index: int) -> int:
+        home = (shared, other)[index % 2]
+        return int(SealLedger(home, "s").append("opened", {"version": str(index)})["index"])
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sorted(pool.map(open_test, range(8))) == list(range(8))
+    # The file of either machine lacks what the other added last, and that is no damage.
+    ledger_path(other, "s").unlink()
+    entries = SealLedger(other, "s").entries()
+    assert [num_openings(entries), mendings(entries)] == [8, []]
+    for home in (shared, other):
+        assert SealLedger(home, "s").entries() == entries == read_ledger(ledger_path(home, "s"))
+    forged = [make_entry([], "opened", {})]
+    ledger_path(other, "s").unlink()
+    write_entries(ledger_path(other, "s"), forged)
+    with pytest.raises(BusiSearchError, match="contradict each other"):
+        SealLedger(other, "s").append("opened", {})
 
 
 def test_a_search_outlives_a_restart_of_its_database(shared: Home, postgres: Postgres) -> None:

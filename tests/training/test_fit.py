@@ -158,6 +158,39 @@ def test_batch_norm_can_be_fitted_to_images_as_they_are(freeze_depth: int) -> No
     assert not any(module.training for module in precise.modules())
 
 
+def test_batch_norm_is_fitted_to_batches_that_hold_every_class() -> None:
+    """The files of a class follow each other; a batch of one class knows nothing of the other."""
+    seed_everything(0)
+    labels = torch.arange(64) // 32
+    grey = labels[:, None, None, None] * 120 + torch.randint(0, 60, (64, 1, 16, 16))
+    images = grey.to(torch.uint8)
+    model = build_model("small_cnn", num_classes=2)
+    train = np.arange(64)
+    for _ in fit_fold(
+        model,
+        PixelInputs(images, lambda pixels, targets, _: (pixels, targets), "cpu"),
+        labels,
+        train=train,
+        monitor=None,
+        optimizer=make_optimizer(model, "sgd", learning_rate=0.0, weight_decay=0),
+        loss_function=LossFunction("cross_entropy"),
+        schedule=Schedule("none"),
+        epochs=1,
+        batch_size=16,
+        freeze_depth=0,
+        balanced_sampling=False,
+        seed=1,
+        precise_batch_norm=True,
+    ):
+        pass
+    with torch.no_grad():
+        rows = model.stages[0][:2](model.normalise(images.float()))
+    together, of_one_class = rows.var(dim=(0, 2, 3)), rows[:32].var(dim=(0, 2, 3))
+    found = model.stages[0][2].running_var
+    assert (of_one_class / together).mean() < 0.4
+    assert (found / together).mean() > 0.8
+
+
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
 def test_optimizers_are_the_named_ones_and_decay_as_they_should(name: str) -> None:
     """Without a gradient, Adam takes decay for one, AdamW and SGD shrink the weights by it."""

@@ -9,7 +9,7 @@ from busi_search.training.metrics import (
     expected_calibration_error,
     softmax,
 )
-from busi_search.training.weighted_metrics import weighted_metric
+from busi_search.training.weighted_metrics import leave_part_out_weights, weighted_metric
 
 
 def _draw(num_classes: int, num_images: int = 80, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -102,3 +102,21 @@ def test_weights_mean_repeated_images(num_classes: int, seed: int) -> None:
             for row in weights
         ]
         np.testing.assert_allclose(computed, expected, err_msg=name)
+
+
+def test_every_partition_leaves_each_image_out_once() -> None:
+    rng = np.random.default_rng(0)
+    groups = rng.permutation(np.repeat(np.arange(40), 3))
+    labels, folds = groups % 4 // 3, groups % 2
+    weights = leave_part_out_weights(
+        groups, strata=(labels, folds), num_parts=5, num_resamples=12, rng=rng
+    )
+    # Rounded up to three whole partitions.
+    assert weights.shape == (15, 120)
+    for partition in np.split(1 - weights, 3):
+        np.testing.assert_array_equal(partition.sum(axis=0), 1)
+    for group in range(40):
+        assert (np.ptp(weights[:, groups == group], axis=1) == 0).all()
+    # Ten groups have label 1: two of them are left out each time.
+    np.testing.assert_array_equal((1 - weights)[:, labels == 1].sum(axis=1), 6)
+    assert not np.array_equal(weights[:5], weights[5:10])

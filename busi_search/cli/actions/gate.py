@@ -14,6 +14,9 @@ def promote(
     version: str | None,
     model: str | None,
     max_auc_drop: float | None,
+    confidence: float | None,
+    max_openings: int | None,
+    min_auc: float | None,
     min_sensitivity: float | None,
     max_ece: float | None,
     force: bool,
@@ -27,6 +30,9 @@ def promote(
     chosen = registry.find_version(home, version or registry.CANDIDATE, name=name)
     flags = {
         "max_auc_drop": max_auc_drop,
+        "confidence": confidence,
+        "max_openings": max_openings,
+        "min_auc": min_auc,
         "min_sensitivity": min_sensitivity,
         "max_ece": max_ece,
     }
@@ -51,6 +57,8 @@ def promote(
                     "reasons": list(error.reasons),
                     "champion": shown,
                     "previous_champion": None,
+                    "notes": list(error.notes),
+                    "evidence": error.evidence,
                 }
             )
         raise
@@ -72,6 +80,8 @@ def _show_decision(decision: gate.Decision, as_json: bool) -> None:
                 "reasons": list(decision.reasons),
                 "champion": {"name": decision.champion.name, "version": decision.champion.version},
                 "previous_champion": before and {"name": before.name, "version": before.version},
+                "notes": list(decision.notes),
+                "evidence": decision.evidence,
             }
         )
         return
@@ -81,5 +91,5 @@ def _show_decision(decision: gate.Decision, as_json: bool) -> None:
         f"is the champion{was}",
         err=True,
     )
-    for reason in decision.reasons:
-        click.echo(f"  {reason}", err=True)
+    for line in (*decision.reasons, *decision.notes):
+        click.echo(f"  {line}", err=True)

@@ -6,6 +6,7 @@ from busi_search.cli.actions.shared import home_of, print_json
 from busi_search.errors import InputError
 from busi_search.files import write_file
 from busi_search.models.predict import find_images, load_champion, predictions_csv
+from busi_search.models.seal_watch import sealed_sentence
 
 
 def predict(
@@ -13,6 +14,7 @@ def predict(
     paths: tuple[str, ...],
     model_uri: str | None,
     target: str | None,
+    keep_sealed: bool,
     as_json: bool,
 ) -> None:
     """What ``busi-search predict`` does."""
@@ -21,7 +23,10 @@ def predict(
 
     files = find_images(paths)
     classifier = load_champion(home_of(ctx), model_uri)
-    predictions = classifier.predict(files)
+    predictions = classifier.predict(files, keep_sealed=keep_sealed, how="predict")
+    sealed_by = [item.sealed_by for item in predictions]
+    if any(sealed_by):
+        click.echo(f"{sealed_sentence(sealed_by)}: this opening was counted.", err=True)
     if classifier.simulated:
         click.echo(
             "SIMULATED: this model was trained on phantoms; its answers mean nothing for patients.",
@@ -36,7 +41,13 @@ def predict(
             "version": classifier.version,
             "run_id": classifier.run_id,
         }
-        print_json({"model": model, "predictions": [item.to_json() for item in predictions]})
+        print_json(
+            {
+                "model": model,
+                "num_sealed": sum(map(bool, sealed_by)),
+                "predictions": [item.to_json() for item in predictions],
+            }
+        )
         return
     click.echo(f"{classifier.uri}, research use only", err=True)
     for item in predictions if target is None else ():

@@ -27,17 +27,23 @@ def replay(ctx: click.Context, name: str, trial: int, device: str, as_json: bool
         raise BusiSearchError(f"Trial {trial} does not come out as it was stored.")
 
 
-def leak_gap(ctx: click.Context, name: str, trial: int | None, device: str, as_json: bool) -> None:
+def leak_gap(
+    ctx: click.Context, name: str, trial: int | None, seeds: int, device: str, as_json: bool
+) -> None:
     """What ``busi-search leak-gap`` does."""
-    gap = measure_leak_gap(home_of(ctx), name, trial, device=resolve_device(device))
+    gap = measure_leak_gap(
+        home_of(ctx), name, trial, num_seeds=seeds, device=resolve_device(device)
+    )
     if as_json:
         print_json(gap.to_json())
         return
     click.echo(
-        f"trial {gap.trial}; random folds tear {gap.num_split_groups} groups apart", err=True
+        f"trial {gap.trial}, trained with {gap.num_seeds} fresh seeds; random folds tear "
+        f"{gap.num_split_groups} groups apart; ± is the standard deviation between seeds",
+        err=True,
     )
     for key in ("cv_auc", "cv_accuracy", "cv_f1"):
-        random, grouped = gap.random[key], gap.grouped[key]
         click.echo(
-            f"{key}: random {random:.4f}, grouped {grouped:.4f}, gap {random - grouped:+.4f}"
+            f"{key}: random {gap.random[key]:.4f}, grouped {gap.grouped[key]:.4f}, "
+            f"gap {gap.gap[key]:+.4f} ± {gap.gap_std[key]:.4f}"
         )

@@ -8,6 +8,7 @@ import click
 from busi_search import terminal
 from busi_search.cli.actions.shared import home_of, print_json
 from busi_search.cli.base import on_stop_resume
+from busi_search.release.descriptions import warn_of_objective
 from busi_search.run import StudyResult, help_study, search_and_release
 from busi_search.search.places import RaySettings
 from busi_search.search.prepare import (
@@ -56,6 +57,7 @@ def run(
             trials=trials,
             learns_first=learns_from_phantoms(context),
             ray=ray,
+            warning=warn_of_objective(context),
         )
     result: StudyResult | None = None
     search = search_and_release(

@@ -5,6 +5,8 @@ import json
 import click
 
 from busi_search.cli.actions.shared import home_of, print_json
+from busi_search.data.known_images import KnownImages
+from busi_search.search.seal_register import num_openings_of_study
 from busi_search.search.status import StudyStatus, list_studies, study_status
 from busi_search.search.store.open import find_study
 from busi_search.spec.schema import study_schema
@@ -43,14 +45,24 @@ def _status_line(status: StudyStatus) -> str:
 
 def status(ctx: click.Context, name: str, as_json: bool) -> None:
     """What ``busi-search status`` does."""
-    found = study_status(find_study(home_of(ctx), name))
+    home = home_of(ctx)
+    found = study_status(find_study(home, name), KnownImages(home))
+    # MLflow takes seconds to import: evaluate, promote, report and doctor ask it.
+    openings = num_openings_of_study(home, name, ask_mlflow=False)
     if as_json:
-        print_json(found.to_json())
+        print_json(found.to_json() | {"test_openings": openings})
         return
     click.echo(_status_line(found))
+    if openings:
+        click.echo(f"  its sealed test was opened {openings} time(s)")
     for worker, trial in found.workers.items():
         click.echo(f"  {worker} works on trial {trial}")
     if found.last_failure is not None:
         click.echo(f"  failed last: {found.last_failure}; its traceback is in its MLflow run")
+    if found.num_test_not_independent:
+        click.echo(
+            f"  not independent: {found.num_test_not_independent} of {found.num_test} sealed "
+            "images; other studies of this home developed on them"
+        )
     for key, value in found.best_params.items():
         click.echo(f"  {key} = {value}")

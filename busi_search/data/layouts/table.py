@@ -166,7 +166,7 @@ def _left_out(table: Path, root: Path, images: Sequence[ListedImage]) -> list[st
     ]
 
 
-def write_table(folder: Path, table: Path) -> int:
+def table_of_folder(folder: Path, table: Path) -> int:
     """Write a first table of the images in a folder and all folders in it.
 
     The label is the name of the folder that an image lies in, to be corrected by hand; in a folder

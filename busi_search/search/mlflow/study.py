@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 # MLflow's tag of a run that holds all it shall hold.
 LOGGED = "busi.logged"
+# How many sealed images other studies of the home developed on: "12 of 120".
+NOT_INDEPENDENT = "busi.test_not_independent"
 # MLflow takes 1,000 metrics, parameters and tags at once.
 _METRICS_PER_CALL = 800
 
@@ -99,7 +101,10 @@ class MlflowStudy:
         found.sort(key=lambda run: (LOGGED in run.data.tags, len(run.data.tags)))
         for run in found[:-1]:
             self._delete(run.info.run_id)
+        independence = {NOT_INDEPENDENT: context.test_not_independent}
         if found:
+            if found[-1].data.tags.get(NOT_INDEPENDENT) != context.test_not_independent:
+                self._log_batch(found[-1].info.run_id, tags=independence)
             self.run_id = found[-1].info.run_id
             self._best = found[-1].data.metrics.get(f"best_{context.spec.study.objective}")
             if LOGGED in found[-1].data.tags:
@@ -111,6 +116,7 @@ class MlflowStudy:
                 "busi.study": context.name,
                 "busi.fingerprint": context.partition.fingerprint,
                 "busi.partition": context.partition.digest(),
+                **independence,
                 **git_commit(),
             }
             run = self._client.create_run(self.experiment_id, tags=tags)

@@ -1,4 +1,4 @@
-"""What some folds say about a trial's chance against the best one, from paired images."""
+"""What some folds say of a trial against the best one, from paired images."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -80,16 +80,17 @@ class Evidence:
         difference: mean over folds of the trial's score minus the best trial's, positive = better.
         standard_error: of that mean, from paired images.
         p_value: probability of a difference this low if the two were equal (one-sided).
-        chance: probability that the trial's mean over all folds will be above the best trial's, if
-            the folds to come differ as those so far do (predictive probability, as in clinical
-            trials stopped for futility; Spiegelhalter et al. 1986). Forgiving after one fold,
-            decisive when one is left.
+        overtaking_index: from 0 (hopeless) to 1, whether the trial's mean over all folds will be
+            above the best trial's. The formula is that of a predictive probability, if the folds to
+            come differ as those so far do (clinical trials stopped for futility; Spiegelhalter et
+            al. 1986), but it is not a calibrated one: the best trial was lucky, and fewer trials
+            overtake it than the index says. Forgiving after one fold, decisive when one is left.
     """
 
     difference: float
     standard_error: float
     p_value: float
-    chance: float
+    overtaking_index: float
 
 
 def paired_difference(
@@ -174,8 +175,8 @@ def weigh(
     return Evidence(
         difference,
         error,
-        p_value=_chance_above_zero(difference, error),
-        chance=_chance_above_zero(difference, to_come),
+        p_value=_normal_share_above_zero(difference, error),
+        overtaking_index=_normal_share_above_zero(difference, to_come),
     )
 
 
@@ -205,7 +206,7 @@ def paired_differences(
     return differences
 
 
-def _chance_above_zero(mean: float, error: float) -> float:
+def _normal_share_above_zero(mean: float, error: float) -> float:
     if error == 0.0:
         return 0.0 if mean < 0 else 1.0
     return float(norm.cdf(mean / error))

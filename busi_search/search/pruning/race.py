@@ -24,12 +24,12 @@ from busi_search.search.store.records import (
 )
 from busi_search.spec import COSTS
 
-# A trial is given up when its chance of ending above the best one is smaller. Chosen on replays of
-# unpruned searches (benchmarks/pruning.py).
-LEAST_CHANCE = 0.2
+# A trial is given up when its overtaking index is smaller. Chosen on replays of unpruned searches
+# (benchmarks/pruning.py).
+LEAST_INDEX = 0.2
 # Within a fold, the fold is taken to end as well as it may, and the trial is given up when its
-# chance is then smaller than this.
-LEAST_LOOK_CHANCE = 0.15
+# index is then smaller than this.
+LEAST_LOOK_INDEX = 0.15
 
 
 @dataclass(frozen=True)
@@ -131,13 +131,14 @@ class Race:
         if hoped is None:
             return None
         evidence = weigh(self._standing.differences, len(folds), hoped=hoped)
-        if evidence.chance >= LEAST_LOOK_CHANCE:
+        if evidence.overtaking_index >= LEAST_LOOK_INDEX:
             return None
         return (
             f"in epoch {look.epoch} of {look.epochs} of fold {look.fold}, "
             f"its number {len(self._folds) + 1}, AUC {max(look.val_auc):.3f} at best: "
             f"at most {evidence.difference:+.3f} ± {evidence.standard_error:.3f} "
-            f"against trial {rival.number}, a chance of {evidence.chance:.1g} to end above it"
+            f"against trial {rival.number}, overtaking index {evidence.overtaking_index:.2g} "
+            f"(at least {LEAST_LOOK_INDEX} is needed)"
         )
 
     def fold(self, result: FoldResult) -> str | None:
@@ -151,12 +152,12 @@ class Race:
         if standing.rival is None:
             return None
         evidence = weigh(standing.differences, num_folds)
-        if evidence.chance >= LEAST_CHANCE:
+        if evidence.overtaking_index >= LEAST_INDEX:
             return None
         return (
             f"after {len(self._folds)} fold(s) {evidence.difference:+.3f} ± "
             f"{evidence.standard_error:.3f} against trial {standing.rival.number}, "
-            f"a chance of {evidence.chance:.1g} to end above it"
+            f"overtaking index {evidence.overtaking_index:.2g} (at least {LEAST_INDEX} is needed)"
         )
 
     def _stand(self) -> _Standing:

@@ -49,7 +49,7 @@ def create_study(context: StudyContext, storage: BaseStorage) -> optuna.Study:
         elif (difference := known.difference(identity)) is not None:
             raise InputError(
                 f"Study '{context.name}' exists and {difference}; restore what it began with, "
-                "or begin another with --name NEW."
+                "or begin another with --name NEW (openings of its sealed images go on counting)."
             )
     return study
 

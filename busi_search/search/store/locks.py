@@ -29,10 +29,19 @@ def _folder(home: Home, name: str) -> Path:
 
 def claim_lock(home: Home, name: str) -> AbstractContextManager[Any]:
     """Return the lock under which a study's trials are claimed, for all who reach its storage."""
+    return _lock(home, name, "claim")
+
+
+def ledger_lock(home: Home, name: str) -> AbstractContextManager[Any]:
+    """Return the lock under which a study's test ledger is compared and written."""
+    return _lock(home, name, "ledger")
+
+
+def _lock(home: Home, name: str, purpose: str) -> AbstractContextManager[Any]:
     if not home.has_local_storage:
-        return ServerLock(home.storage_url, f"claim {name}")
+        return ServerLock(home.storage_url, f"{purpose} {name}")
     # SQLite has no row locks of its own.
-    return FileLock(_folder(home, name) / "claim.lock")
+    return FileLock(_folder(home, name) / f"{purpose}.lock")
 
 
 @contextmanager

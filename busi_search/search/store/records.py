@@ -111,6 +111,12 @@ def stored_folds(trial: FrozenTrial, num_folds: int) -> dict[int, FoldResult]:
     }
 
 
+def known_folds(trial: FrozenTrial) -> list[FoldResult]:
+    """Return the folds of a trial that were finished, in their order, however many there are."""
+    indices = sorted(int(key[len(_FOLD) :]) for key in trial.user_attrs if key.startswith(_FOLD))
+    return [decode_fold(fold, trial.user_attrs[fold_key(fold)]) for fold in indices]
+
+
 @dataclass(frozen=True)
 class UnfinishedFold:
     """The fold within which a trial was given up.

@@ -24,6 +24,12 @@ _TRACKED = "tracked"
 _COST = "cost"
 _RELEASED = "released"
 _EXPLANATIONS = "explanations"
+_TEST_LEDGER = "test_ledger"
+# In a sentence about a study whose images and file are those it began with.
+CHANGED_DIVISION = (
+    "began with another division into folds and test: its file of groups changed, or an earlier "
+    "version found other near-duplicates"
+)
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,7 @@ class Identity:
             keys = ", ".join(_changed_keys(json.loads(self.spec), json.loads(now.spec)))
             return f"the study file differs from the one it began with ({keys or 'recipes'})"
         if now.partition != self.partition:
-            return "the division into folds and test differs from the one it began with"
+            return CHANGED_DIVISION
         return None
 
 
@@ -188,10 +194,19 @@ class StudyRecord:
         """
         self._study.set_user_attr(_SPEC_TEXT, spec_text)
         self._study.set_user_attr(_ORIGIN, origin)
-        self._study.set_user_attr(_COUNTS, dict(counts))
+        self.set_counts(counts)
         self._study.set_user_attr(_CLASS_NAMES, list(class_names))
         self._study.set_user_attr(_SIMULATED, simulated)
         self._study.set_user_attr(_VERSIONS, dict(versions))
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of images, groups and the like when the study was last driven, by name."""
+        return dict(self._get(_COUNTS, {}))
+
+    def set_counts(self, counts: Mapping[str, int]) -> None:
+        """Keep how many images, groups and the like there are."""
+        self._study.set_user_attr(_COUNTS, dict(counts))
 
     @property
     def spec_text(self) -> str:
@@ -274,3 +289,13 @@ class StudyRecord:
     def set_explanations(self, explanations: Explanations) -> None:
         """Keep where the winner looked."""
         self._study.set_user_attr(_EXPLANATIONS, asdict(explanations))
+
+    @property
+    def test_ledger(self) -> list[dict[str, Any]] | None:
+        """The entries of the sealed test's ledger; None in a study that has none or is older."""
+        found = self._get(_TEST_LEDGER)
+        return None if found is None else list(found)
+
+    def set_test_ledger(self, entries: Iterable[Mapping[str, Any]]) -> None:
+        """Keep all entries of the sealed test's ledger."""
+        self._study.set_user_attr(_TEST_LEDGER, [dict(entry) for entry in entries])

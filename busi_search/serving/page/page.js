@@ -42,6 +42,8 @@ async function ask(file) {
 function show(answer) {
   part("unlike").hidden = !answer.familiarity.unlike;
   part("unlike").textContent = answer.familiarity.text;
+  part("sealed").hidden = !answer.sealed.text;
+  part("sealed").textContent = answer.sealed.text || "";
   part("familiar").textContent = answer.familiarity.unlike
     ? "No: see the warning above." : answer.familiarity.text;
   part("verdict").textContent = answer.verdict.text;

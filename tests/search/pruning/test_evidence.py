@@ -88,10 +88,10 @@ def test_identical_predictions_are_no_evidence() -> None:
     fold = _fold(np.random.default_rng(0).normal(size=(30, 3)), truth)
     same = paired_difference(fold, fold, truth, np.arange(30), metric="auc", positive=1)
     evidence = weigh([same], 5)
-    assert evidence.p_value == evidence.chance == 1.0
+    assert evidence.p_value == evidence.overtaking_index == 1.0
 
 
-def test_a_chance_is_forgiving_after_one_fold_and_decisive_when_one_is_left() -> None:
+def test_the_index_is_forgiving_after_one_fold_and_decisive_when_one_is_left() -> None:
     """The same shortfall, in standard errors, weighs more the fewer folds can make up for it."""
     rng = np.random.default_rng(0)
     truth = rng.permutation(np.arange(80) % 2)
@@ -106,8 +106,8 @@ def test_a_chance_is_forgiving_after_one_fold_and_decisive_when_one_is_left() ->
         assert evidence.difference < 0
         z = evidence.difference / evidence.standard_error
         assert evidence.p_value == pytest.approx(norm.cdf(z))
-        assert evidence.chance == pytest.approx(norm.cdf(z / np.sqrt(1 - done / 5)))
-    assert found[1].chance < found[0].chance < 0.5
+        assert evidence.overtaking_index == pytest.approx(norm.cdf(z / np.sqrt(1 - done / 5)))
+    assert found[1].overtaking_index < found[0].overtaking_index < 0.5
 
 
 def test_a_fold_under_way_is_hoped_to_end_above_the_worst_the_best_trial_still_had_before_it() -> (
@@ -136,7 +136,9 @@ def test_a_fold_under_way_counts_in_the_mean_but_is_still_to_come() -> None:
     error = np.hypot(0.02, 0.04) / 2
     assert evidence.difference == pytest.approx(-0.04)
     assert evidence.standard_error == pytest.approx(error)
-    assert evidence.chance == pytest.approx(norm.cdf(-0.04 / (error * np.sqrt(1 - 1 / 5))))
+    assert evidence.overtaking_index == pytest.approx(
+        norm.cdf(-0.04 / (error * np.sqrt(1 - 1 / 5)))
+    )
     # Hope for the last fold leaves room for doubt; the finished last fold does not.
-    assert 0 < weigh([done] * 4, 5, hoped=hoped).chance < 0.2
-    assert weigh([done] * 5, 5).chance == 0.0
+    assert 0 < weigh([done] * 4, 5, hoped=hoped).overtaking_index < 0.2
+    assert weigh([done] * 5, 5).overtaking_index == 0.0

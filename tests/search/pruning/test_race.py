@@ -75,7 +75,7 @@ def test_a_fold_is_given_up_at_the_first_look_that_may_end_it(home: Home) -> Non
     assert race.look(_look(4, 0.2, 0.85)) is None
     assert race.look(_look(4, 0.2, 0.77)) == (
         "in epoch 4 of 8 of fold 0, its number 1, AUC 0.770 at best: at most -0.030 ± 0.021 "
-        "against trial 0, a chance of 0.08 to end above it"
+        "against trial 0, overtaking index 0.078 (at least 0.15 is needed)"
     )
 
 

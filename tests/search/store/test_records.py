@@ -122,7 +122,7 @@ def test_a_study_keeps_what_it_is_under_the_names_of_old_studies() -> None:
     [
         (IDENTITY, None),
         (Identity(IDENTITY.spec, "others", "division"), r"images changed .*\(images → others\)"),
-        (Identity(IDENTITY.spec, "images", "another"), "the division into folds"),
+        (Identity(IDENTITY.spec, "images", "another"), "another division into folds and test"),
         (
             Identity(spec_json(OTHER), "images", "division"),
             r"\(study.seed\)",

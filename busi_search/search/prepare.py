@@ -9,6 +9,7 @@ import psutil
 
 from busi_search.data.sources import guess_source, guess_study
 from busi_search.errors import InputError
+from busi_search.files import user_path
 from busi_search.home import Home, open_home
 from busi_search.search.context import StudyContext, make_context
 from busi_search.search.seal_register import register_old_studies
@@ -62,7 +63,8 @@ def prepare_study(
             written = json.dumps(value, ensure_ascii=False)
             options.append(f"{key}={written}")
     spec, text = load_spec(study, tuple(options))
-    if data is not None and spec.dataset.source not in ("phantom", "medmnist"):
+    by_layout = spec.dataset.source not in ("phantom", "medmnist")
+    if data is not None and by_layout and user_path(data).exists():
         # Whatever kind of folder or table the study was written for, this one is read as it lies.
         options.append(f'dataset.source="{guess_source(data)}"')
         spec, text = load_spec(study, tuple(options))

@@ -317,7 +317,7 @@ class DatasetSection(Strict):
     Example: positive = "cancer"
     """
 
-    columns: dict[str, str] = Field(default_factory=dict)
+    columns: dict[str, str] = Field(default={})
     """Which column of a `table` has which meaning: file, label, patient, mask, fold, split.
 
     Any other word on the left names a property such as site, device, age or birads.

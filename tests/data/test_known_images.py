@@ -38,7 +38,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> ImageDataset:
     path = tmp_path_factory.mktemp("small") / "copies.npz"
     arrays = {f"{name}_images": small[part] for name, part in parts.items()}
     np.savez(path, **arrays, **{f"{name}_labels": labels[part] for name, part in parts.items()})
-    return load_medmnist(path)
+    return load_medmnist(path, ("benign", "malignant"))
 
 
 @pytest.fixture

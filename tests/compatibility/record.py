@@ -173,7 +173,7 @@ def record_layout(home: Path) -> dict[str, Any]:
         path.as_posix(): PRESENT
         for path in kept
         if path.parts[0] not in ("artifacts", "cache")
-        and path.suffix not in (".lock", ".db-wal", ".db-shm")
+        and path.suffix not in (".lock", ".db-wal", ".db-shm", ".db-journal")
     }
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -169,8 +170,9 @@ def _left_out(table: Path, root: Path, images: Sequence[ListedImage]) -> list[st
 def table_of_folder(folder: Path, table: Path) -> int:
     """Write a first table of the images in a folder and all folders in it.
 
-    The label is the name of the folder that an image lies in, to be corrected by hand; in a folder
-    of folders of folders (``benign/patient 7/1.png``) the inner one is taken for the patient.
+    The label is the name of the folder that an image lies in, to be corrected by hand, and empty
+    where all lie in one; in a folder of folders of folders (``benign/patient 7/1.png``) the inner
+    one is taken for the patient.
 
     Args:
         folder: where the images lie; masks are listed with their images.
@@ -196,8 +198,10 @@ def table_of_folder(folder: Path, table: Path) -> int:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["file", "label", "patient", "mask"])
+    # Folders that hold all images say nothing of one.
+    common = Path(os.path.commonpath([path.parent for path in images]))
     for path in images:
-        inner = path.relative_to(folder).parts[:-1]
+        inner = path.relative_to(common).parts[:-1]
         label = inner[0] if inner else ""
         patient = inner[-1] if len(inner) > 1 else ""
         of = "&".join(p.resolve().relative_to(root).as_posix() for p in masks.get(path, ()))

@@ -66,8 +66,9 @@ def prepare_study(
     by_layout = spec.dataset.source not in ("phantom", "medmnist")
     if data is not None and by_layout and user_path(data).exists():
         # Whatever kind of folder or table the study was written for, this one is read as it lies.
-        options.append(f'dataset.source="{guess_source(data)}"')
-        spec, text = load_spec(study, tuple(options))
+        source = guess_source(data)
+        if source != spec.dataset.source:
+            spec, text = load_spec(study, (*options, f'dataset.source="{source}"'))
     if data is not None and spec.dataset.source == "phantom":
         raise InputError(
             f"Study '{study}' simulates its own images and takes no --data; "

@@ -62,6 +62,7 @@ PERMITTED = {
     "table > started > *": "a clock",
     "table > finished > *": "a clock",
     "answers > doctor > findings > disk > text": "what else is on the disk",
+    "answers > doctor > findings > caches > text": "what the image files are like is kept, too",
     "*corrected > *": "the choice among trials is corrected in another way",
     "*corrected_cv_*": "the choice among trials is corrected in another way",
     "* > estimates > *": "the choice among trials is corrected in another way",

@@ -7,7 +7,7 @@ from typing import Any
 
 import optuna
 
-from busi_search.spec import StudySpec
+from busi_search.spec import StudySpec, spec_json
 
 # Names under which old studies hold these, too.
 _IDENTITY = "identity"
@@ -74,8 +74,13 @@ class Identity:
         """Return in what a study differs from the one that it was, or None if it is the same."""
         if (changed := self.change_of_images(now.fingerprint)) is not None:
             return f"the images {changed}"
-        if now.spec != self.spec:
-            keys = ", ".join(_changed_keys(json.loads(self.spec), json.loads(now.spec)))
+        # Read again, for an earlier version may not have had every key there is now.
+        try:
+            spec = spec_json(self.load_spec())
+        except ValueError:
+            spec = self.spec
+        if now.spec != spec:
+            keys = ", ".join(_changed_keys(json.loads(spec), json.loads(now.spec)))
             return f"the study file differs from the one it began with ({keys or 'recipes'})"
         if now.partition != self.partition:
             return CHANGED_DIVISION

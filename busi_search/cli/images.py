@@ -21,7 +21,7 @@ def data_check() -> None:
     """Read every image and find near-duplicates and contradictory labels.
 
     \b
-    Examples:
+    Example:
       busi-search data check Dataset_BUSI_with_GT
       busi-search data check EXPORT --write-table EXPORT/labels.csv
     """

@@ -146,10 +146,10 @@ def test_what_a_recipe_needs_is_checked_before_the_search(
         for part in ("train", "val", "test")
     }
     labels = {f"{part}_labels": (np.arange(30) % 2)[:, None] for part in ("train", "val", "test")}
-    np.savez(tmp_path / "images.npz", **arrays, **labels)
+    np.savez(tmp_path / "breastmnist.npz", **arrays, **labels)
     path = tmp_path / "study.toml"
     path.write_text(
-        f'[dataset]\nsource = "medmnist"\npath = "{tmp_path / "images.npz"}"\n'
+        f'[dataset]\nsource = "medmnist"\npath = "{tmp_path / "breastmnist.npz"}"\n'
         '[hyperparameters]\narchitecture = "small_cnn"\nimage_size_pixels = 28\n'
         f'[[recipe]]\nname = "known"\n{setting}\n'
     )

@@ -193,6 +193,7 @@ def _metadata(winner: Winner) -> dict[str, Any]:
         "operating_sensitivity": point.sensitivity,
         "operating_specificity": point.specificity,
         "familiarity": check.to_json(),
+        "white_level": development.white_level,
         "simulated": development.simulated,
         "study": context.name,
         "trial": winner.number,

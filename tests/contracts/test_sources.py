@@ -10,6 +10,10 @@ import pytest
 from busi_search.data.sources import guess_source
 from busi_search.home import Home
 from busi_search.run import StudyResult, run_study
+from busi_search.search.places import RaySettings
+from busi_search.search.store.open import find_study
+from busi_search.search.store.records import is_finished
+from busi_search.search.store.study_record import StudyRecord
 from tests.command import call_here
 from tests.data.dicoms import dicom
 from tests.data.layouts import LAYOUTS, picture
@@ -72,11 +76,11 @@ def _written(title: str, root: Path) -> Path:
     return sheet if sheet.is_file() else root
 
 
-def _run(data: Path, home: Home, trials: int, *overrides: str) -> StudyResult:
+def _run(data: Path, home: Home, trials: int, ray: RaySettings | None = None) -> StudyResult:
     return run_study(
         "busi", trials=trials, data=str(data), home=home.root, name="source", weights="none",
-        overrides=(*SMALL, f"dataset.source={guess_source(str(data))!r}", *overrides),
-        device="cpu", inline=True,
+        overrides=(*SMALL, f"dataset.source={guess_source(str(data))!r}"),
+        device="cpu", inline=ray is None, ray=ray, workers=1,
     )  # fmt: skip
 
 
@@ -125,3 +129,21 @@ def test_every_source_goes_all_the_way(title: str, home: Home, tmp_path: Path) -
     # What is asked about a file is what was trained on: the same pixels, however they are stored.
     with_clip = [row["path"] for row in predicted]
     assert len(with_clip) == (5 if "#" in development.paths[0] else 1)
+
+
+@pytest.mark.slow
+def test_a_worker_that_joins_reads_the_source_too(home: Home, tmp_path: Path) -> None:
+    data = _written("DICOM table", tmp_path / "set")
+    _run(data, home, 1)
+    study = find_study(home, "source")
+    StudyRecord(study).set_target(2)
+    answer = call_here("--home", home.root, "worker", "source", "--workers", "1")
+    assert answer.returncode == 0, answer.stderr
+    assert sum(map(is_finished, find_study(home, "source").get_trials())) == 2
+
+
+@pytest.mark.slow
+def test_workers_on_ray_are_sent_the_images(home: Home, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    data = _written("DICOM table", tmp_path / "set")
+    assert _run(data, home, 2, RaySettings("local")).progress.complete == 2

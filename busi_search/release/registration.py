@@ -193,11 +193,12 @@ def _metadata(winner: Winner) -> dict[str, Any]:
         "operating_sensitivity": point.sensitivity,
         "operating_specificity": point.specificity,
         "familiarity": check.to_json(),
-        "white_level": development.white_level,
         "simulated": development.simulated,
         "study": context.name,
         "trial": winner.number,
         "dataset_fingerprint": context.partition.fingerprint,
+        # Said only where files have more than 8 bits.
+        **({} if development.white_level is None else {"white_level": development.white_level}),
     }
 
 

@@ -90,7 +90,8 @@ def _may_lack_suffix(suffix: str) -> bool:
 
 def begins_as_dicom(path: Path) -> bool:
     """Return whether a file's first bytes are those of DICOM, and it is no DICOMDIR."""
-    if path.name.upper() == "DICOMDIR":
+    # A pipe would be waited for.
+    if path.name.upper() == "DICOMDIR" or not path.is_file():
         return False
     try:
         with path.open("rb") as stream:
@@ -122,6 +123,8 @@ def read_header(
         InputError: the file is no DICOM file, or its packages are not installed.
     """
     name = shown or str(path)
+    if not path.is_file():
+        raise InputError(f"{name}: not a file; name image files, or folders of them.")
     tags = [*HEADER_TAGS, *(() if salt is None else ("PatientID",))]
     with reading_dicom(name):
         found = read_tags(path, tags, pixels=False)

@@ -108,6 +108,8 @@ def may_be_deep(path: Path) -> bool:
     """Return whether pixels may have more than 8 bits, told quickly from the first bytes."""
     if is_dicom(path):
         return True
+    if not path.is_file():
+        return False
     try:
         with path.open("rb") as stream:
             head = stream.read(26)

@@ -351,6 +351,16 @@ def test_without_the_extra_the_line_that_installs_it_is_named(
         decode_image(path)
 
 
+@pytest.mark.parametrize("name", ["pipe", "pipe.dcm", "pipe.png"])
+def test_a_pipe_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(InputError, match="not a file"):
+        decode_image(tmp_path / name)
+    if name != "pipe.png":
+        with pytest.raises(InputError, match="not a file"):
+            read_header(tmp_path / name)
+
+
 def test_the_salt_is_made_once(tmp_path: Path) -> None:
     file = tmp_path / "new" / SALT_FILE
     assert load_patient_salt(file) == load_patient_salt(file)

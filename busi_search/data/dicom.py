@@ -90,10 +90,11 @@ def _may_lack_suffix(suffix: str) -> bool:
 
 def begins_as_dicom(path: Path) -> bool:
     """Return whether a file's first bytes are those of DICOM, and it is no DICOMDIR."""
-    # A pipe would be waited for.
-    if path.name.upper() == "DICOMDIR" or not path.is_file():
+    if path.name.upper() == "DICOMDIR":
         return False
     try:
+        if not path.is_file():
+            return False  # a pipe would be waited for
         with path.open("rb") as stream:
             return stream.read(132)[128:] == b"DICM"
     except OSError:

@@ -253,9 +253,7 @@ def find_images(paths: Sequence[str | Path]) -> list[Path]:
         path = user_path(named)
         if path.is_dir():
             inside = sorted(
-                file
-                for file in path.rglob("*")
-                if file.is_file() and is_image_file(file) and not is_mask(file.name)
+                file for file in path.rglob("*") if is_image_file(file) and not is_mask(file.name)
             )
             if not inside:
                 raise InputError(f"{path}: no image in this folder.")

@@ -15,7 +15,7 @@ _IMAGE = re.compile(r"[\s_-]*image$", re.IGNORECASE)
 
 def is_image_file(path: Path) -> bool:
     """Return whether a file is an image that is read, by its suffix or, for DICOM, by its start."""
-    return path.suffix.lower() in IMAGE_SUFFIXES or is_dicom(path)
+    return path.suffix.lower() in IMAGE_SUFFIXES or (is_dicom(path) and not path.is_dir())
 
 
 def is_mask(name: str) -> bool:

@@ -66,8 +66,8 @@ class Hyperparameters(Strict):
 
     `scratch` uses mean 0.25 and deviation 0.25, near those of breast ultrasound; `half` maps to -1
     to 1, as RadImageNet's weights expect; `imagenet` uses ImageNet's means and deviations;
-    `efficientnet_lite` is (grey level - 127) / 128. `auto` chooses by the weights: `scratch` for none
-    and for those from phantoms, else what the architecture's ImageNet weights expect.
+    `efficientnet_lite` is (grey level - 127) / 128. `auto` chooses by the weights: `scratch` for
+    none and for those from phantoms, else what the architecture's ImageNet weights expect.
 
     Default: the scaling then fits the weights, whichever a trial starts from.
     """

@@ -64,7 +64,7 @@ def make_model(
 
 
 def _normalisation(hyperparameters: Hyperparameters) -> str:
-    """Grey levels as the weights expect them: those from files as the network's own ImageNet ones."""
+    """Grey levels as the weights expect them: a file's like the network's own ImageNet weights."""
     if hyperparameters.normalisation != "auto":
         return hyperparameters.normalisation
     if hyperparameters.weights in ("none", "phantom"):

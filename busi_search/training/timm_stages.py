@@ -92,7 +92,9 @@ def _chain(net: Any, x: Tensor) -> tuple[list[_Unit], bool]:
     called: list[_Unit] = []
 
     def note(path: str, module: nn.Module, given: Any, extra: Any, made: Any) -> None:
-        if len(given) == 1 and not extra and all(isinstance(t, Tensor) for t in (*given, made)):
+        # Some are called with settings; those that are None are no tensors of another part.
+        alone = all(value is None for value in extra.values())
+        if len(given) == 1 and alone and all(isinstance(t, Tensor) for t in (*given, made)):
             called.append(_Unit(path, module, given[0], made))
 
     with _hooks() as hooks:

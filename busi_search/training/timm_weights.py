@@ -62,7 +62,8 @@ class HubWeights:
     @property
     def is_non_commercial(self) -> bool:
         """Whether the stated licence forbids commercial use."""
-        return self.license is not None and "-nc" in self.license.lower()
+        stated = (self.license or "").lower()
+        return "-nc" in stated or "noncommercial" in stated.replace("-", "")
 
     def find(self) -> Path | None:
         """Return the file where it was put or fetched before, or None."""

@@ -1,5 +1,6 @@
 """What a study file may say: its sections, its hyperparameters and its search space."""
 
+from busi_search.spec.about import About
 from busi_search.spec.gate import Gate
 from busi_search.spec.hyperparameters import NAMED_WEIGHTS, Hyperparameters
 from busi_search.spec.sections import (
@@ -20,6 +21,7 @@ __all__ = [
     "MINIMISED_METRICS",
     "NAMED_WEIGHTS",
     "RECIPE_LABELS",
+    "About",
     "Choice",
     "Condition",
     "DatasetSection",

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from busi_search.errors import InputError
+from busi_search.spec.about import About
 from busi_search.spec.documentation import read_documentation, values_in_words, written
 from busi_search.spec.gate import Gate
 from busi_search.spec.hyperparameters import Hyperparameters
@@ -23,6 +24,7 @@ _MODELS: dict[str, tuple[type[BaseModel], ...]] = {
     "study": (StudySection,),
     "dataset": (DatasetSection,),
     "gate": (Gate,),
+    "about": (About,),
     "space": (Range, Choice, Condition),
     "recipe": (RecipeLabels,),
 }
@@ -31,6 +33,7 @@ _WHERE = {
     "study": "in [study]",
     "dataset": "in [dataset]",
     "gate": "in [gate]",
+    "about": "in [about]",
     "space": "behind the name of a hyperparameter in [space]",
     "recipe": "in a [[recipe]]",
 }

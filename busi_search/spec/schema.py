@@ -4,6 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from busi_search.spec.about import About
 from busi_search.spec.documentation import read_documentation
 from busi_search.spec.gate import Gate
 from busi_search.spec.hyperparameters import Hyperparameters
@@ -35,6 +36,7 @@ def study_schema() -> Schema:
             "items": _table({**field_schemas(RecipeLabels), **references}),
         },
         "gate": _table(field_schemas(Gate)),
+        "about": _table(field_schemas(About)),
     }
     described = {
         name: {"description": read_documentation(field.description).summary, **sections[name]}

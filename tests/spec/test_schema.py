@@ -118,7 +118,7 @@ def test_what_the_program_refuses_is_invalid(raw: dict[str, Any]) -> None:
 
 def test_every_key_has_a_description_and_a_default_that_is_valid() -> None:
     sections = SCHEMA["properties"]
-    for name in ("study", "dataset", "gate"):
+    for name in ("study", "dataset", "gate", "about"):
         for key, schema in sections[name]["properties"].items():
             assert schema["description"], key
             assert "default" not in schema or Draft202012Validator(schema).is_valid(

@@ -139,7 +139,7 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
         section = _section_of(name)
     if section == "hyperparameters" and isinstance(value, dict | list):
         section = "space"
-    if section not in ("study", "dataset", "hyperparameters", "space", "gate", "about"):
+    if section not in StudySpec.model_fields or section == "recipe":
         raise InputError(f"--set {override}: unknown section '{section}' in '{key}'.")
     if section in ("hyperparameters", "space"):
         if name not in Hyperparameters.model_fields:

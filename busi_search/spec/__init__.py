@@ -3,6 +3,7 @@
 from busi_search.spec.about import About
 from busi_search.spec.gate import Gate
 from busi_search.spec.hyperparameters import NAMED_WEIGHTS, Hyperparameters
+from busi_search.spec.operating_point import EARLIER_RULE, OperatingRule
 from busi_search.spec.sections import (
     COSTS,
     METRICS,
@@ -17,6 +18,7 @@ from busi_search.spec.study import RECIPE_LABELS, StudySpec, first_problem, spec
 
 __all__ = [
     "COSTS",
+    "EARLIER_RULE",
     "METRICS",
     "MINIMISED_METRICS",
     "NAMED_WEIGHTS",
@@ -27,6 +29,7 @@ __all__ = [
     "DatasetSection",
     "Gate",
     "Hyperparameters",
+    "OperatingRule",
     "Range",
     "SearchSpace",
     "StudySection",

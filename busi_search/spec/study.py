@@ -10,6 +10,7 @@ from busi_search.architectures import ARCHITECTURES
 from busi_search.spec.about import About
 from busi_search.spec.gate import Gate
 from busi_search.spec.hyperparameters import Hyperparameters
+from busi_search.spec.operating_point import OperatingRule
 from busi_search.spec.sections import DatasetSection, StudySection
 from busi_search.spec.space import Choice, Range, SearchSpace
 from busi_search.spec.strict import Scalar, Strict, nearest
@@ -100,6 +101,17 @@ class StudySpec(Strict):
     min_sensitivity = 0.9
     """
 
+    operating_point: OperatingRule = OperatingRule()
+    """From which probability on an image is called positive (malignant).
+
+    It is fixed as the study begins; whoever wants another begins another study.
+
+    Default: at least 95 % of the malignant images are found, out of fold. Studies that began before
+    there was this section keep their rule, a specificity of at least 0.9.
+    Example: rule = "sensitivity"
+    at_least = 0.95
+    """
+
     about: About = About()
     """What only the researcher knows of the study; reports and checklists quote it.
 
@@ -167,6 +179,7 @@ def _known_keys(location: tuple[int | str, ...], model: type[BaseModel]) -> list
         "study": StudySection,
         "dataset": DatasetSection,
         "gate": Gate,
+        "operating_point": OperatingRule,
         "about": About,
         "Range": Range,
         "Choice": Choice,

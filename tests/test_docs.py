@@ -12,7 +12,7 @@ import pytest
 from nbclient import NotebookClient
 
 import busi_search
-from busi_search.spec import Gate, Hyperparameters, StudySection
+from busi_search.spec import Gate, Hyperparameters, StudySection, StudySpec
 from busi_search.study_files import list_bundled
 from docs import hooks
 from tests.test_cli import _commands

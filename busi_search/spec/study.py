@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from busi_search.architectures import ARCHITECTURES
 from busi_search.spec.gate import Gate
-from busi_search.spec.hyperparameters import Hyperparameters
+from busi_search.spec.hyperparameters import FROM_DATASET, Hyperparameters
 from busi_search.spec.sections import DatasetSection, StudySection
 from busi_search.spec.space import Choice, Range, SearchSpace
 from busi_search.spec.strict import Scalar, Strict, nearest
@@ -135,7 +135,7 @@ class StudySpec(Strict):
 
     def resolve(self, sampled: dict[str, Any]) -> Hyperparameters:
         """Return the full configuration: defaults, the file's fixed values, then ``sampled``."""
-        fixed: dict[str, Any] = {"image_size_pixels": self.dataset.image_size_pixels}
+        fixed: dict[str, Any] = {name: getattr(self.dataset, name) for name in FROM_DATASET}
         fixed.update(self.hyperparameters)
         resolved = _check_hyperparameters({**fixed, **sampled}, "hyperparameters")
         if resolved.weights == "imagenet" and not ARCHITECTURES[resolved.architecture].imagenet:

@@ -200,28 +200,28 @@ def _whole(image: GreyImage, size: int, aspect: str) -> GreyImage:
 
 
 def _around(image: GreyImage, size: int, geometry: Geometry, lesion: Box) -> GreyImage:
-    """The lesion with its margin; where its proportions are kept, a square around its middle."""
+    """The lesion with its margin; where its proportions are kept, in a square around the two."""
     height, width = image.shape
-    x0, x1 = lesion.left * width, lesion.right * width
-    y0, y1 = lesion.top * height, lesion.bottom * height
-    grown = 1 + 2 * geometry.margin
-    across, down = grown * (x1 - x0), grown * (y1 - y0)
+    beside = geometry.margin * (lesion.right - lesion.left)
+    above = geometry.margin * (lesion.bottom - lesion.top)
+    left, right = _ends((lesion.left - beside) * width, (lesion.right + beside) * width, width)
+    top, bottom = _ends((lesion.top - above) * height, (lesion.bottom + above) * height, height)
     if geometry.aspect != "squash":
-        across = down = max(across, down)
-    if geometry.aspect == "crop":
-        # Nothing black: the square moves, and shrinks, until it lies inside of the image.
-        across = down = min(across, height, width)
-    centre_x, centre_y = (x0 + x1) / 2, (y0 + y1) / 2
-    if geometry.aspect == "crop":
-        centre_x = min(max(centre_x, across / 2), width - across / 2)
-        centre_y = min(max(centre_y, down / 2), height - down / 2)
-    left, right = round(centre_x - across / 2), round(centre_x + across / 2)
-    top, bottom = round(centre_y - down / 2), round(centre_y + down / 2)
-    if geometry.aspect == "squash":
-        left, right = _ends(left, right, width)
-        top, bottom = _ends(top, bottom, height)
-    window = (left, top, max(right, left + 1), max(bottom, top + 1))
-    return _resize(image, window, (size, size))
+        side = max(right - left, bottom - top)
+        limits = None
+        if geometry.aspect == "crop":
+            # Nothing black: the square shrinks and moves until it lies inside of the image.
+            side, limits = min(side, height, width), (width, height)
+        left = _centred((left + right) // 2, side, limits and limits[0])
+        top = _centred((top + bottom) // 2, side, limits and limits[1])
+        right, bottom = left + side, top + side
+    return _resize(image, (left, top, right, bottom), (size, size))
+
+
+def _centred(centre: int, side: int, limit: int | None) -> int:
+    """Where an interval around a centre begins; moved into ``range(limit)`` where that is given."""
+    first = centre - side // 2
+    return first if limit is None else min(max(first, 0), limit - side)
 
 
 def _resize(

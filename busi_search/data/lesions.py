@@ -69,9 +69,9 @@ def check_lesions(dataset: ImageDataset, lesions: Sequence[Box | None]) -> list[
     said = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
     if max(shares.values()) - min(shares.values()) > MAX_DIFFERENCE:
         raise InputError(
-            f"{dataset.name}: which images have a lesion mask or box tells their class ({said}), so "
-            "a region cut out by it would give the class away, in training and in every score; set "
-            'region = "image", or list the images of the classes that have lesions in a table '
+            f"{dataset.name}: which images have a lesion mask or box tells their class ({said}), "
+            "so a region cut out by it would give the class away, in training and in every score; "
+            'set region = "image", or list the images of the classes that have lesions in a table '
             "(busi-search data check FOLDER --write-table labels.csv)."
         )
     if known.all():

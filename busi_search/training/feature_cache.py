@@ -51,8 +51,8 @@ def load_features(
         folder: of the cache; None: nothing is kept.
 
     Returns:
-        (num_views + V, N, …) float16, with regions (num_views + V, N, K, …): the augmented views, then the model's V test-time views, of
-        which the first is the image as it is.
+        (num_views + V, N, …) float16, of K regions (num_views + V, N, K, …): the augmented views,
+        then the model's V test-time views, of which the first is the image as it is.
 
     Raises:
         BusiSearchError: the disk has no room for it.

@@ -139,9 +139,7 @@ def make_inputs(
     """Pixels augmented anew each time, or, where stages are frozen, views computed once."""
     depth = min(hyperparameters.freeze_depth, len(model.stages))
     if depth == 0 or hyperparameters.augmentation_views == 0 or hyperparameters.weights == "none":
-        return PixelInputs(
-            pixels, _make_augmentation(hyperparameters, model.num_regions), device
-        )
+        return PixelInputs(pixels, _make_augmentation(hyperparameters, model.num_regions), device)
     # Trials share what was computed only where they augment alike.
     coarse = round(hyperparameters.augmentation_strength * VIEW_STRENGTHS) / VIEW_STRENGTHS
     ranges = augmentation_ranges(hyperparameters)
@@ -202,9 +200,11 @@ def _alter(
     if regions == 1:
         return augment_batch(pixels, strength, generator, ranges)
     # (B, J·K, …), J = 2 with masks, becomes (B·K, J, …).
-    apart = pixels.unflatten(1, (-1, regions)).transpose(1, 2).flatten(0, 1)
+    num_images, channels, height, width = pixels.shape
+    apart = pixels.reshape(num_images, -1, regions, height, width).transpose(1, 2).flatten(0, 1)
     altered = augment_batch(apart, strength, generator, ranges)
-    return altered.unflatten(0, (-1, regions)).transpose(1, 2).flatten(1, 2)
+    by_region = altered.reshape(num_images, regions, -1, height, width)
+    return by_region.transpose(1, 2).reshape(num_images, channels, height, width)
 
 
 def augmentation_ranges(hyperparameters: Hyperparameters) -> AugmentationRanges:

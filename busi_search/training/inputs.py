@@ -127,7 +127,8 @@ class MaskedInputs(PixelInputs):
         truth = inputs[:, regions:].flatten(0, 1).unsqueeze(1)
         share = F.adaptive_avg_pool2d(truth / 255, (mask.shape[-2], mask.shape[-1]))
         losses = F.binary_cross_entropy_with_logits(mask.float(), share, reduction="none")
-        return logits, self._weight * losses.mean(dim=(1, 2, 3)).unflatten(0, (-1, regions)).mean(1)
+        of_region = losses.mean(dim=(1, 2, 3)).view(-1, regions)
+        return logits, self._weight * of_region.mean(dim=1)
 
 
 class FeatureInputs:

@@ -96,7 +96,7 @@ class ImageClassifier(nn.Module):
     def classify_features(self, features: Tensor) -> Tensor:
         """Map the (N·K, num_features) features of N images to (N, C) logits."""
         if self.num_regions > 1:
-            features = features.unflatten(0, (-1, self.num_regions)).flatten(1)
+            features = features.reshape(-1, self.num_regions * features.shape[1])
         logits: Tensor = self.head(features)
         return logits
 

@@ -102,8 +102,8 @@ def _busbra_box(row: Row, where: str) -> Box | None:
         box = Box(x / across, y / down, (x + width) / across, (y + height) / down)
     except (KeyError, ValueError, ZeroDivisionError):
         raise InputError(
-            f"{where} has the BBOX '{cell}'; expected [x,y,width,height] in pixels, and the columns "
-            "Width and Height."
+            f"{where} has the BBOX '{cell}'; expected [x,y,width,height] in pixels, and the "
+            "columns Width and Height."
         ) from None
     return box
 

@@ -1,11 +1,12 @@
 """What a network should see of an image: aspect, region, and masks as an additional task.
 
-    uv run python -m benchmarks.geometry busbra /work/BUSBRA --arms image lesion both --seeds 0 1 2 3
+    uv run python -m benchmarks.geometry busbra BUSBRA --arms image lesion both --seeds 0 1 2 3 > found
 
 Every arm trains the same configuration on the same folds with the same seeds. Images are divided as
 a study would divide them (patients, near-duplicates), by the authors' folds where there are any. No
-image is sealed: only for data whose test is not needed any more. Prints the mean of the folds' AUC
-by arm and seed, and each arm's paired difference from the first.
+image is sealed: only for data whose test is not needed any more. Prints the means over the folds of every
+arm and seed; `--summarise found` then prints each arm's mean and its paired difference from the
+first arm, with the standard error over the seeds.
 """
 
 import argparse
@@ -120,8 +121,9 @@ def without_place(result: FoldResult, data: DevelopmentSet, whole, hyperparamete
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("source", help="such as busbra, busi, or auto")
-    parser.add_argument("path")
+    parser.add_argument("source", nargs="?", help="such as busbra, busi, or auto")
+    parser.add_argument("path", nargs="?")
+    parser.add_argument("--summarise", type=Path, help="a file that the rows were printed to")
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=["image", "both"])
     parser.add_argument("--classes", nargs="*", default=[])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3])
@@ -129,6 +131,9 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], dest="settings", help="key=value")
     parser.add_argument("--blind", action="store_true", help="score without the lesion's place too")
     options = parser.parse_args()
+    if options.summarise is not None:
+        summarise(options.summarise.read_text().splitlines())
+        return
     torch.set_num_threads(1)
     source = guess_source(options.path) if options.source == "auto" else options.source
     base = {"epochs": 20, "learning_rate": 3e-3, "image_size_pixels": 64}
@@ -137,7 +142,6 @@ def main() -> None:
     }
     dataset, groups = divided(source, options.path, options.cache, options.classes)
     print(f"{dataset.name}: {len(dataset)} images, {len(np.unique(groups))} groups", flush=True)
-    first: Array | None = None
     for seed in options.seeds:
         for name in options.arms:
             started = time.perf_counter()

@@ -148,7 +148,7 @@ def make_inputs(
         pixels,
         depth=depth,
         num_views=hyperparameters.augmentation_views,
-        augment=partial(_alter, strength=coarse, ranges=ranges, regions=model.num_regions),
+        augment=partial(augment_regions, strength=coarse, ranges=ranges, regions=model.num_regions),
         settings={"strength": coarse, **asdict(ranges)},
         folder=None if cache is None else cache / "features",
     )
@@ -182,13 +182,13 @@ def _make_augmentation(hyperparameters: Hyperparameters, regions: int) -> Augmen
     def augment(
         pixels: Tensor, targets: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        altered = _alter(pixels, generator, strength=strength, ranges=ranges, regions=regions)
+        altered = augment_regions(pixels, generator, strength=strength, ranges=ranges, regions=regions)
         return mixup(altered, targets, generator, alpha=alpha)
 
     return augment
 
 
-def _alter(
+def augment_regions(
     pixels: Tensor,
     generator: torch.Generator,
     *,
@@ -196,7 +196,18 @@ def _alter(
     ranges: AugmentationRanges,
     regions: int,
 ) -> Tensor:
-    """Alter a batch; every region of an image has draws of its own, and its mask goes with it."""
+    """Alter a batch; every region of an image has draws of its own, and its mask goes with it.
+
+    Args:
+        pixels: (B, K, S, S) grey levels of K regions, or (B, 2·K, S, S): then their masks.
+        generator: source of randomness, on the CPU.
+        strength: in [0, 1].
+        ranges: what strength 1 means.
+        regions: K.
+
+    Returns:
+        The same, altered as by :func:`~.augment.augment_batch`.
+    """
     if regions == 1:
         return augment_batch(pixels, strength, generator, ranges)
     # (B, J·K, …), J = 2 with masks, becomes (B·K, J, …).

@@ -8,8 +8,11 @@ from busi_search.data.folds import make_folds
 from busi_search.search.cross_validation import DevelopmentSet, cross_validate
 from busi_search.search.fold_result import fold_results
 from busi_search.spec import Hyperparameters
-from busi_search.training.from_hyperparameters import augmentation_ranges, make_model
-from busi_search.training.from_hyperparameters import _alter as alter
+from busi_search.training.from_hyperparameters import (
+    augment_regions,
+    augmentation_ranges,
+    make_model,
+)
 from busi_search.training.zoo import build_model
 
 
@@ -42,12 +45,16 @@ def test_masks_go_with_their_region() -> None:
     stacked = torch.cat([pixels, pixels], dim=1)
     settings = Hyperparameters(contrast=0.0, brightness=0.0, gain_slope=0.0, erasing=0.0)
     ranges = augmentation_ranges(settings)
-    moved = alter(stacked, torch.Generator().manual_seed(1), strength=1.0, ranges=ranges, regions=2)
+
+    def alter(some: torch.Tensor) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(1)
+        return augment_regions(some, generator, strength=1.0, ranges=ranges, regions=2)
+
+    moved = alter(stacked)
     assert moved.shape == stacked.shape
     torch.testing.assert_close(moved[:, :2], moved[:, 2:])
     # The two regions have draws of their own.
-    twice = pixels[:, :1].expand(-1, 2, -1, -1)
-    apart = alter(twice, torch.Generator().manual_seed(1), strength=1.0, ranges=ranges, regions=2)
+    apart = alter(pixels[:, :1].expand(-1, 2, -1, -1))
     assert not torch.allclose(apart[:, 0], apart[:, 1])
 
 

@@ -1,12 +1,14 @@
 """What a network should see of an image: aspect, region, and masks as an additional task.
 
-    uv run python -m benchmarks.geometry busbra BUSBRA --arms image lesion both --seeds 0 1 2 3 > found
+    uv run python -m benchmarks.geometry busbra BUSBRA --arms image lesion both --blind > found
+    uv run python -m benchmarks.geometry --summarise found
 
 Every arm trains the same configuration on the same folds with the same seeds. Images are divided as
 a study would divide them (patients, near-duplicates), by the authors' folds where there are any. No
-image is sealed: only for data whose test is not needed any more. Prints the means over the folds of every
-arm and seed; `--summarise found` then prints each arm's mean and its paired difference from the
-first arm, with the standard error over the seeds.
+image is sealed: only for data whose test is not needed any more. The first line prints the means
+over the folds of every arm and seed; the second each arm's mean and its paired difference from the
+first arm, with the standard error over the seeds. ``--blind`` also scores images whole in the place
+of the lesion, as if nobody knew where it is.
 """
 
 import argparse

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from busi_search.data.geometry import Box, Geometry
+from busi_search.data.geometry import geometry_of
 from busi_search.spec import Hyperparameters
 from busi_search.training.augment import AugmentationRanges, augment_batch, mixup
 from busi_search.training.feature_cache import load_features
@@ -62,21 +62,6 @@ def make_model(
     # A searched depth may exceed the stages of a small architecture: only its head learns then.
     freeze_backbone(model, min(hyperparameters.freeze_depth, len(model.stages)))
     return model
-
-
-def geometry_of(hyperparameters: Hyperparameters, screen: Box | None = None) -> Geometry:
-    """Return how a configuration sees images.
-
-    Args:
-        hyperparameters: the configuration.
-        screen: what of the dataset's images is no screen furniture, for ``crop = "auto"``.
-    """
-    return Geometry(
-        aspect=hyperparameters.aspect,
-        region=hyperparameters.region,
-        margin=hyperparameters.region_margin,
-        crop=screen if hyperparameters.crop == "auto" else None,
-    )
 
 
 def _normalisation(hyperparameters: Hyperparameters) -> str:
@@ -182,7 +167,9 @@ def _make_augmentation(hyperparameters: Hyperparameters, regions: int) -> Augmen
     def augment(
         pixels: Tensor, targets: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        altered = augment_regions(pixels, generator, strength=strength, ranges=ranges, regions=regions)
+        altered = augment_regions(
+            pixels, generator, strength=strength, ranges=ranges, regions=regions
+        )
         return mixup(altered, targets, generator, alpha=alpha)
 
     return augment

@@ -78,8 +78,8 @@ def score(
     seed: int,
     cache: Path,
     blind: bool,
-) -> tuple[dict[str, float], float | None]:
-    """Cross-validated figures, and the AUC where no lesion's place is known at prediction."""
+) -> tuple[list[dict[str, float]], list[float]]:
+    """The folds' figures, and their AUC where no lesion's place is known at prediction."""
     hyperparameters = Hyperparameters(**{**base, **arm})
     size = hyperparameters.image_size_pixels
     geometry = Geometry(
@@ -108,8 +108,7 @@ def score(
         figures.append(result.metrics)
         if blind and geometry.needs_lesion:
             unaware.append(without_place(result, data, whole, hyperparameters))
-    means = {key: float(np.mean([row[key] for row in figures])) for key in figures[0]}
-    return means, float(np.mean(unaware)) if unaware else None
+    return figures, unaware
 
 
 def without_place(result: FoldResult, data: DevelopmentSet, whole, hyperparameters) -> float:
@@ -150,15 +149,14 @@ def main() -> None:
             figures, unaware = score(
                 dataset, groups, ARMS[name], base, seed, options.cache, options.blind
             )
-            row = {
-                "arm": name,
-                "seed": seed,
-                "auc": round(figures["auc"], 5),
-                "accuracy": round(figures["accuracy"], 5),
-                "balanced_accuracy": round(figures["balanced_accuracy"], 5),
-                "auc_without_place": unaware if unaware is None else round(unaware, 5),
-                "seconds": round(time.perf_counter() - started),
+            row: dict[str, object] = {
+                key: round(float(np.mean([fold[key] for fold in figures])), 5)
+                for key in ("auc", "accuracy", "balanced_accuracy")
             }
+            row |= {"arm": name, "seed": seed, "epochs": base["epochs"]}
+            row["fold_auc"] = [round(fold["auc"], 5) for fold in figures]
+            row["auc_without_place"] = round(float(np.mean(unaware)), 5) if unaware else None
+            row["seconds"] = round(time.perf_counter() - started)
             print(json.dumps(row), flush=True)
 
 

@@ -18,7 +18,7 @@ class FoldEnsemble(nn.Module):
         self.temperature = temperature
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Map (N, 1, S, S) float32 grey levels in [0, 255] to (N, C) probabilities."""
+        """Map (N, K, S, S) float32 grey levels in [0, 255] to (N, C) probabilities."""
         rows = [torch.softmax(model(pixels), dim=1) for model in self.models]
         average = torch.stack(rows).mean(dim=0)
         return torch.softmax(average.clamp_min(1e-20).log() / self.temperature, dim=1)

@@ -2,7 +2,7 @@
 
 from busi_search.spec.about import About
 from busi_search.spec.gate import Gate
-from busi_search.spec.hyperparameters import NAMED_WEIGHTS, Hyperparameters
+from busi_search.spec.hyperparameters import FROM_DATASET, NAMED_WEIGHTS, Hyperparameters
 from busi_search.spec.operating_point import EARLIER_RULE, OperatingRule
 from busi_search.spec.sections import (
     COSTS,
@@ -19,6 +19,7 @@ from busi_search.spec.study import RECIPE_LABELS, StudySpec, first_problem, spec
 __all__ = [
     "COSTS",
     "EARLIER_RULE",
+    "FROM_DATASET",
     "METRICS",
     "MINIMISED_METRICS",
     "NAMED_WEIGHTS",

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from busi_search.architectures import has_imagenet_weights
 from busi_search.spec.about import About
 from busi_search.spec.gate import Gate
-from busi_search.spec.hyperparameters import Hyperparameters
+from busi_search.spec.hyperparameters import FROM_DATASET, Hyperparameters
 from busi_search.spec.operating_point import OperatingRule
 from busi_search.spec.sections import DatasetSection, StudySection
 from busi_search.spec.space import Choice, Range, SearchSpace
@@ -156,7 +156,7 @@ class StudySpec(Strict):
 
     def resolve(self, sampled: dict[str, Any]) -> Hyperparameters:
         """Return the full configuration: defaults, the file's fixed values, then ``sampled``."""
-        fixed: dict[str, Any] = {"image_size_pixels": self.dataset.image_size_pixels}
+        fixed: dict[str, Any] = {name: getattr(self.dataset, name) for name in FROM_DATASET}
         fixed.update(self.hyperparameters)
         resolved = _check_hyperparameters({**fixed, **sampled}, "hyperparameters")
         if resolved.weights == "imagenet" and not has_imagenet_weights(resolved.architecture):

@@ -43,16 +43,16 @@ def load_features(
 
     Args:
         model: the network; its first ``depth`` stages are frozen.
-        images: (N, 1, S, S) uint8 grey pixels of all development images.
+        images: (N, K, S, S) uint8 grey pixels of all development images, in K regions.
         depth: number of frozen stages, at least 1.
         num_views: augmented views of every image.
-        augment: of (B, 1, S, S) float pixels and a generator.
+        augment: of (B, K, S, S) float pixels and a generator.
         settings: everything else that the result depends on, by name.
         folder: of the cache; None: nothing is kept.
 
     Returns:
-        (num_views + V, N, …) float16: the augmented views, then the model's V test-time views, of
-        which the first is the image as it is.
+        (num_views + V, N, …) float16, of K regions (num_views + V, N, K, …): the augmented views,
+        then the model's V test-time views, of which the first is the image as it is.
 
     Raises:
         BusiSearchError: the disk has no room for it.
@@ -103,7 +103,8 @@ def _frozen(model: ImageClassifier, pixels: Tensor, depth: int) -> Tensor:
 def _shape(model: ImageClassifier, images: Tensor, depth: int, num_views: int) -> tuple[int, ...]:
     model.eval()
     one = _frozen(model, images[:1].to(model.mean.device).to(torch.float32), depth)
-    return (num_views + model.num_test_views, len(images), *one.shape[1:])
+    regions = (model.num_regions,) if model.num_regions > 1 else ()
+    return (num_views + model.num_test_views, len(images), *regions, *one.shape[1:])
 
 
 def _compute(

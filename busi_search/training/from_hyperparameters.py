@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from busi_search.data.geometry import geometry_of
 from busi_search.spec import Hyperparameters
 from busi_search.training.augment import AugmentationRanges, augment_batch, mixup
 from busi_search.training.feature_cache import load_features
@@ -47,6 +48,7 @@ def make_model(
         image_size_pixels=hyperparameters.image_size_pixels,
         test_time_flip=hyperparameters.test_time_flip,
         test_time_shift=hyperparameters.test_time_shift,
+        num_regions=geometry_of(hyperparameters).num_regions,
     )
     if hyperparameters.weights == "phantom":
         learned = phantom_weights(
@@ -130,7 +132,7 @@ def make_inputs(
     """Pixels augmented anew each time, or, where stages are frozen, views computed once."""
     depth = min(hyperparameters.freeze_depth, len(model.stages))
     if depth == 0 or hyperparameters.augmentation_views == 0 or hyperparameters.weights == "none":
-        return PixelInputs(pixels, _make_augmentation(hyperparameters), device)
+        return PixelInputs(pixels, _make_augmentation(hyperparameters, model.num_regions), device)
     # Trials share what was computed only where they augment alike.
     coarse = round(hyperparameters.augmentation_strength * VIEW_STRENGTHS) / VIEW_STRENGTHS
     ranges = augmentation_ranges(hyperparameters)
@@ -139,7 +141,7 @@ def make_inputs(
         pixels,
         depth=depth,
         num_views=hyperparameters.augmentation_views,
-        augment=lambda images, generator: augment_batch(images, coarse, generator, ranges),
+        augment=partial(augment_regions, strength=coarse, ranges=ranges, regions=model.num_regions),
         settings={"strength": coarse, **asdict(ranges)},
         folder=None if cache is None else cache / "features",
     )
@@ -161,11 +163,11 @@ def make_masked_inputs(
 ) -> Inputs:
     """Pixels with masks; the model gets the head that predicts them."""
     model.add_mask_head(hyperparameters.image_size_pixels)
-    augmentation = _make_augmentation(hyperparameters)
+    augmentation = _make_augmentation(hyperparameters, model.num_regions)
     return MaskedInputs(pixels, masks, augmentation, hyperparameters.mask_weight, device)
 
 
-def _make_augmentation(hyperparameters: Hyperparameters) -> Augmentation:
+def _make_augmentation(hyperparameters: Hyperparameters, regions: int) -> Augmentation:
     """Return a function that alters a batch of pixels and then blends its images."""
     strength, ranges = hyperparameters.augmentation_strength, augmentation_ranges(hyperparameters)
     alpha = hyperparameters.mixup_alpha
@@ -173,10 +175,42 @@ def _make_augmentation(hyperparameters: Hyperparameters) -> Augmentation:
     def augment(
         pixels: Tensor, targets: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        altered = augment_batch(pixels, strength, generator, ranges)
+        altered = augment_regions(
+            pixels, generator, strength=strength, ranges=ranges, regions=regions
+        )
         return mixup(altered, targets, generator, alpha=alpha)
 
     return augment
+
+
+def augment_regions(
+    pixels: Tensor,
+    generator: torch.Generator,
+    *,
+    strength: float,
+    ranges: AugmentationRanges,
+    regions: int,
+) -> Tensor:
+    """Alter a batch; every region of an image has draws of its own, and its mask goes with it.
+
+    Args:
+        pixels: (B, K, S, S) grey levels of K regions, or (B, 2·K, S, S): then their masks.
+        generator: source of randomness, on the CPU.
+        strength: in [0, 1].
+        ranges: what strength 1 means.
+        regions: K.
+
+    Returns:
+        The same, altered as by :func:`~.augment.augment_batch`.
+    """
+    if regions == 1:
+        return augment_batch(pixels, strength, generator, ranges)
+    # (B, J·K, …), J = 2 with masks, becomes (B·K, J, …).
+    num_images, channels, height, width = pixels.shape
+    apart = pixels.reshape(num_images, -1, regions, height, width).transpose(1, 2).flatten(0, 1)
+    altered = augment_batch(apart, strength, generator, ranges)
+    by_region = altered.reshape(num_images, regions, -1, height, width)
+    return by_region.transpose(1, 2).reshape(num_images, channels, height, width)
 
 
 def augmentation_ranges(hyperparameters: Hyperparameters) -> AugmentationRanges:

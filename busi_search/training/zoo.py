@@ -29,7 +29,11 @@ def average_views(logits: Tensor) -> Tensor:
 
 
 class ImageClassifier(nn.Module):
-    """Normalisation, a backbone in stages, and a head; grey pixels in, logits out."""
+    """Normalisation, a backbone in stages, and a head; grey pixels in, logits out.
+
+    Of K regions of an image (the whole, the lesion) the same backbone gives features, which are put
+    side by side before the head.
+    """
 
     mean: Tensor
     std: Tensor
@@ -45,8 +49,10 @@ class ImageClassifier(nn.Module):
         std: tuple[float, ...],
         test_time_flip: bool = False,
         test_time_shift: int = 0,
+        num_regions: int = 1,
     ) -> None:
         super().__init__()
+        self.num_regions = num_regions
         self.test_time_flip = test_time_flip
         self.test_time_shift = test_time_shift
         self.mask_head: nn.Module | None = None
@@ -58,7 +64,7 @@ class ImageClassifier(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Map (N, 1, S, S) grey levels in [0, 255] to (N, C) logits.
+        """Map (N, K, S, S) grey levels in [0, 255] to (N, C) logits.
 
         Evaluation averages the probabilities of the :meth:`test_views`.
         """
@@ -73,7 +79,7 @@ class ImageClassifier(nn.Module):
         return (9 if self.test_time_shift else 1) * (2 if self.test_time_flip else 1)
 
     def test_views(self, pixels: Tensor) -> list[Tensor]:
-        """Return V times (N, 1, S, S): the images, moved by some pixels, and all mirrored.
+        """Return V times (N, K, S, S): the images, moved by some pixels, and all mirrored.
 
         With ``test_time_shift`` they are moved by as many pixels in each of eight directions; what
         comes in at the border is reflected.
@@ -89,8 +95,14 @@ class ImageClassifier(nn.Module):
         return views
 
     def classify(self, pixels: Tensor) -> Tensor:
-        """Map (N, 1, S, S) grey levels in [0, 255] to the (N, C) logits of one view."""
-        logits: Tensor = self.head(self.features(self.normalise(pixels)))
+        """Map (N, K, S, S) grey levels in [0, 255] to the (N, C) logits of one view."""
+        return self.classify_features(self.features(self.normalise(pixels)))
+
+    def classify_features(self, features: Tensor) -> Tensor:
+        """Map the (N·K, num_features) features of N images to (N, C) logits."""
+        if self.num_regions > 1:
+            features = features.reshape(-1, self.num_regions * features.shape[1])
+        logits: Tensor = self.head(features)
         return logits
 
     def add_mask_head(self, size_pixels: int) -> None:
@@ -104,23 +116,25 @@ class ImageClassifier(nn.Module):
         self.eval()
         device = self.mean.device
         with torch.no_grad():
-            x = self.normalise(torch.zeros(1, 1, size_pixels, size_pixels, device=device))
+            shape = (1, self.num_regions, size_pixels, size_pixels)
+            x = self.normalise(torch.zeros(shape, device=device))
             x = self.features(x, stop=-1)
         if x.ndim != 4 or x.shape[-1] > x.shape[1]:
             raise InputError("mask_weight needs a convolutional architecture; set it to 0.")
         self.mask_head = nn.Conv2d(x.shape[1], 1, kernel_size=1).to(device)
 
     def classify_and_segment(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Map (N, 1, S, S) grey levels to (N, C) logits and (N, 1, H, W) logits of the lesion."""
+        """Map (N, K, S, S) grey levels to (N, C) logits and (N·K, 1, H, W) logits of the lesion."""
         assert self.mask_head is not None, "add_mask_head comes first"
         x = self.features(self.normalise(pixels), stop=-1)
         mask: Tensor = self.mask_head(x)
-        logits: Tensor = self.head(self.stages[-1](x))
-        return logits, mask
+        return self.classify_features(self.stages[-1](x)), mask
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """Map (N, 1, S, S) grey levels in [0, 255] to what the first stage expects."""
+        """Map (N, K, S, S) grey levels in [0, 255] to what the first stage expects, (N·K, …)."""
         x = pixels / 255.0
+        if self.num_regions > 1:
+            x = x.flatten(0, 1).unsqueeze(1)
         if x.shape[-1] < self.min_size_pixels:
             size = (self.min_size_pixels, self.min_size_pixels)
             x = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
@@ -193,6 +207,7 @@ def build_model(
     image_size_pixels: int | None = None,
     test_time_flip: bool = False,
     test_time_shift: int = 0,
+    num_regions: int = 1,
 ) -> ImageClassifier:
     """Build a classifier with random weights, drawn from PyTorch's global generator.
 
@@ -210,6 +225,7 @@ def build_model(
         test_time_flip: predict with the average over an image and its mirror image.
         test_time_shift: predict with the average over an image and the same moved by this many
             pixels in eight directions; 0: not.
+        num_regions: K, how many regions of an image the network sees.
 
     Raises:
         InputError: no such architecture, or it does not take images of that size.
@@ -222,13 +238,20 @@ def build_model(
         mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
     model = ImageClassifier(
         backbone.stages,
-        _make_head(head, backbone.num_features, num_classes, width=head_width, dropout=dropout),
+        _make_head(
+            head,
+            num_regions * backbone.num_features,
+            num_classes,
+            width=head_width,
+            dropout=dropout,
+        ),
         channels=backbone.channels,
         min_size_pixels=backbone.min_size_pixels,
         mean=mean,
         std=std,
         test_time_flip=test_time_flip,
         test_time_shift=test_time_shift,
+        num_regions=num_regions,
     )
     # Twice as fast on a CPU for small networks, and what tensor cores want on a GPU.
     return model.to(memory_format=torch.channels_last)

@@ -91,12 +91,29 @@ def _digest(
         "std": model.std.flatten().tolist(),
         "size": list(images.shape),
     }
+    if model.readout is not None:
+        values |= {"pooling": model.readout.pooling, "layers": model.readout.num_layers}
     seen.update(json.dumps(values, sort_keys=True).encode())
     return seen.hexdigest()
 
 
 def _frozen(model: ImageClassifier, pixels: Tensor, depth: int) -> Tensor:
-    return model.features(model.normalise(pixels), stop=depth)
+    return pack(model.advance([model.normalise(pixels)], stop=depth))
+
+
+def pack(state: list[Tensor]) -> Tensor:
+    """Return what frozen stages give as one tensor: the only one, or (N, numbers) of all."""
+    return state[0] if len(state) == 1 else torch.cat([x.flatten(1) for x in state], dim=1)
+
+
+@torch.inference_mode()
+def state_shapes(
+    model: ImageClassifier, size_pixels: int, *, depth: int
+) -> tuple[tuple[int, ...], ...]:
+    """Return the shapes, without N, of the tensors that ``depth`` frozen stages give."""
+    model.eval()
+    pixels = torch.zeros(1, 1, size_pixels, size_pixels, device=model.mean.device)
+    return tuple(tuple(x.shape[1:]) for x in model.advance([model.normalise(pixels)], stop=depth))
 
 
 @torch.inference_mode()

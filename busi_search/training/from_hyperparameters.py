@@ -12,7 +12,7 @@ from torch import Tensor
 
 from busi_search.spec import Hyperparameters
 from busi_search.training.augment import AugmentationRanges, augment_batch, mixup
-from busi_search.training.feature_cache import load_features
+from busi_search.training.feature_cache import load_features, state_shapes
 from busi_search.training.fit import EpochResult, fit_fold, make_optimizer
 from busi_search.training.freezing import freeze_backbone
 from busi_search.training.inputs import (
@@ -40,12 +40,15 @@ def make_model(
     model = build_model(
         hyperparameters.architecture,
         num_classes=num_classes,
-        head=hyperparameters.head,
+        # A logistic head is a linear one whose weights are solved for instead of trained.
+        head="linear" if hyperparameters.head == "logistic" else hyperparameters.head,
         head_width=hyperparameters.head_width,
         dropout=hyperparameters.dropout,
         normalisation=_normalisation(hyperparameters),
         test_time_flip=hyperparameters.test_time_flip,
         test_time_shift=hyperparameters.test_time_shift,
+        pooling=hyperparameters.pooling,
+        feature_layers=hyperparameters.feature_layers,
     )
     if hyperparameters.weights == "phantom":
         learned = phantom_weights(
@@ -141,6 +144,7 @@ def make_inputs(
         num_views=hyperparameters.augmentation_views,
         mix=partial(mixup, alpha=hyperparameters.mixup_alpha),
         device=device,
+        shapes=state_shapes(model, pixels.shape[-1], depth=depth),
     )
 
 

@@ -1,12 +1,16 @@
 """From the name of an architecture to a network that takes grey pixels and gives logits."""
 
+from dataclasses import dataclass
+from functools import lru_cache
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from busi_search.architectures import ARCHITECTURES
 from busi_search.errors import InputError
-from busi_search.training.backbones import FAMILIES
+from busi_search.training.backbones import FAMILIES, Family
+from busi_search.training.readout import LastStage, Readout
 
 # Mean and deviation of grey levels in [0, 1] that a network expects. Fixed numbers, so that nothing
 # is estimated from images a fold must not see. ``scratch`` is near those of breast ultrasound,
@@ -40,8 +44,11 @@ class ImageClassifier(nn.Module):
         std: tuple[float, ...],
         test_time_flip: bool = False,
         test_time_shift: int = 0,
+        readout: Readout | None = None,
+        pool_at: int | None = None,
     ) -> None:
         super().__init__()
+        self.readout, self.pool_at = readout, pool_at
         self.test_time_flip = test_time_flip
         self.test_time_shift = test_time_shift
         self.mask_head: nn.Module | None = None
@@ -100,7 +107,7 @@ class ImageClassifier(nn.Module):
         device = self.mean.device
         with torch.no_grad():
             x = self.normalise(torch.zeros(1, 1, size_pixels, size_pixels, device=device))
-            x = self.features(x, stop=-1)
+            x = self.advance([x], stop=-1)[0]
         if x.ndim != 4 or x.shape[-1] > x.shape[1]:
             raise InputError("mask_weight needs a convolutional architecture; set it to 0.")
         self.mask_head = nn.Conv2d(x.shape[1], 1, kernel_size=1).to(device)
@@ -108,9 +115,10 @@ class ImageClassifier(nn.Module):
     def classify_and_segment(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Map (N, 1, S, S) grey levels to (N, C) logits and (N, 1, H, W) logits of the lesion."""
         assert self.mask_head is not None, "add_mask_head comes first"
-        x = self.features(self.normalise(pixels), stop=-1)
-        mask: Tensor = self.mask_head(x)
-        logits: Tensor = self.head(self.stages[-1](x))
+        state = self.advance([self.normalise(pixels)], stop=-1)
+        mask: Tensor = self.mask_head(state[0])
+        state = self.advance(state, start=len(self.stages) - 1)
+        logits: Tensor = self.head(self.read(state))
         return logits, mask
 
     def normalise(self, pixels: Tensor) -> Tensor:
@@ -123,11 +131,44 @@ class ImageClassifier(nn.Module):
             x = x.expand(-1, self.channels, -1, -1)
         return ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
-    def features(self, x: Tensor, *, start: int = 0, stop: int | None = None) -> Tensor:
-        """Run the stages from ``start`` to before ``stop``; the last gives (N, num_features)."""
-        for stage in list(self.stages)[start:stop]:
-            x = stage(x)
-        return x
+    def features(self, x: Tensor) -> Tensor:
+        """Map what the first stage expects to the (N, num_features) that the head sees."""
+        return self.read(self.advance([x]))
+
+    def advance(
+        self, state: list[Tensor], *, start: int = 0, stop: int | None = None
+    ) -> list[Tensor]:
+        """Run the stages from ``start`` to before ``stop``.
+
+        Args:
+            state: what the stage ``start`` takes, then what a readout has kept of stages before.
+            start: index of the first stage to run.
+            stop: index of the stage to stop before; negative ones count from the end.
+
+        Returns:
+            The same for the stage ``stop``; after the last stage :meth:`read` takes it.
+        """
+        stages = list(self.stages)
+        for index in range(*slice(start, stop).indices(len(stages))):
+            if self.readout is None:
+                state = [stages[index](state[0])]
+                continue
+            x, *taken = state
+            last = self.last_stage() if index == len(stages) - 1 else None
+            x = stages[index](x) if last is None else last.maps(x)
+            if index >= len(stages) - self.readout.num_layers:
+                taken.append(self.readout.take(x, last))
+            state = taken if last is not None else [x, *taken]
+        return state
+
+    def read(self, state: list[Tensor]) -> Tensor:
+        """Map what :meth:`advance` gives after the last stage to (N, num_features)."""
+        return state[0] if self.readout is None else self.readout.read(state, self.last_stage())
+
+    def last_stage(self) -> LastStage:
+        """Return the last stage, cut at its pooling."""
+        assert self.pool_at is not None, "only convolutional networks have maps"
+        return LastStage(self.stages[-1], self.pool_at)
 
 
 def _make_head(
@@ -155,6 +196,8 @@ def build_model(
     normalisation: str = "scratch",
     test_time_flip: bool = False,
     test_time_shift: int = 0,
+    pooling: str = "avg",
+    feature_layers: int = 1,
 ) -> ImageClassifier:
     """Build a classifier with random weights, drawn from PyTorch's global generator.
 
@@ -169,9 +212,13 @@ def build_model(
         test_time_flip: predict with the average over an image and its mirror image.
         test_time_shift: predict with the average over an image and the same moved by this many
             pixels in eight directions; 0: not.
+        pooling: ``avg`` (the pooling that the architecture has), ``max``, ``gem``, ``avgmax`` or
+            ``attention``.
+        feature_layers: number of last stages whose outputs the head sees; of a network with fewer,
+            all.
 
     Raises:
-        InputError: no such architecture.
+        InputError: no such architecture, or one without maps that could be pooled otherwise.
     """
     entry = ARCHITECTURES.get(architecture)
     if entry is None:
@@ -182,15 +229,79 @@ def build_model(
     mean, std = NORMALISATIONS[normalisation]
     if entry.channels == 1:
         mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
+    readout: Readout | None = None
+    num_features = entry.num_features
+    if pooling != "avg" or feature_layers > 1:
+        readout, num_features = _make_readout(architecture, family, pooling, feature_layers)
     model = ImageClassifier(
         stages,
-        _make_head(head, entry.num_features, num_classes, width=head_width, dropout=dropout),
+        _make_head(head, num_features, num_classes, width=head_width, dropout=dropout),
         channels=entry.channels,
         min_size_pixels=entry.min_size_pixels,
         mean=mean,
         std=std,
         test_time_flip=test_time_flip,
         test_time_shift=test_time_shift,
+        readout=readout,
+        pool_at=family.pool_at,
     )
     # Twice as fast on a CPU for small networks, and what tensor cores want on a GPU.
     return model.to(memory_format=torch.channels_last)
+
+
+# Large enough for every architecture; nothing is computed, only shapes.
+_TRIAL_SIZE_PIXELS = 64
+
+
+@dataclass(frozen=True)
+class StageWidths:
+    """How many numbers an image has behind each stage of a convolutional network.
+
+    Attributes:
+        channels: of the maps that each stage gives.
+        features: of the vector that follows the pooling of the last stage's maps.
+        features_of_one_cell: the same, where they are pooled to one cell.
+    """
+
+    channels: tuple[int, ...]
+    features: int
+    features_of_one_cell: int
+
+
+@lru_cache(maxsize=64)
+def stage_widths(architecture: str) -> StageWidths:
+    """Return the widths of an architecture's stages; it must be a convolutional one."""
+    entry = ARCHITECTURES[architecture]
+    family = FAMILIES[entry.family]
+    assert family.pool_at is not None, "checked before"
+    # Without numbers: no weights are drawn and nothing is computed.
+    with torch.device("meta"), torch.no_grad():
+        stages = nn.ModuleList(family.split(family.make(entry.variant))).eval()
+        side = max(_TRIAL_SIZE_PIXELS, entry.min_size_pixels)
+        x = torch.zeros(1, entry.channels, side, side)
+        channels = []
+        for stage in list(stages)[:-1]:
+            x = stage(x)
+            channels.append(x.shape[-1] if family.channels_last else x.shape[1])
+        last = LastStage(stages[-1], family.pool_at)
+        width = last.maps(x).shape[1]
+        features = [last.vector(torch.zeros(1, width, n, n)).shape[1] for n in (last.grid, 1)]
+    return StageWidths((*channels, width), *features)
+
+
+def _make_readout(
+    architecture: str, family: Family, pooling: str, feature_layers: int
+) -> tuple[Readout, int]:
+    """Return what pools the last stages of a network, and how many features that gives."""
+    if family.pool_at is None:
+        raise InputError(
+            f"{architecture} gives tokens, not maps: pooling and feature_layers need a "
+            'convolutional architecture; set pooling = "avg" and feature_layers = 1.'
+        )
+    widths = stage_widths(architecture)
+    # A searched number may exceed the stages of a small architecture: then all are read.
+    channels = widths.channels[-feature_layers:]
+    readout = Readout(pooling, channels, channels_last=family.channels_last)
+    last = widths.features_of_one_cell if pooling == "attention" else widths.features
+    times = 2 if pooling == "avgmax" else 1
+    return readout, times * (sum(channels[:-1]) + last)

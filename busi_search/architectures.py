@@ -15,6 +15,7 @@ class Architecture:
         channels: input channels (1: grey as it is; 3: grey repeated).
         imagenet: whether torchvision has ImageNet weights that fit.
         min_size_pixels: smaller images are enlarged to this, or nothing would be left of them.
+        maps: whether its stages give maps, which can be pooled in several ways; tokens cannot.
     """
 
     family: str
@@ -24,6 +25,7 @@ class Architecture:
     channels: int = 3
     imagenet: bool = True
     min_size_pixels: int = 1
+    maps: bool = True
 
 
 # ``_small``: a 3×3 first convolution without stride and no early max-pool, for images of 28 to
@@ -44,6 +46,6 @@ ARCHITECTURES: dict[str, Architecture] = {
     "mobilenet_v3_small": Architecture("mobilenet_v3", "mobilenet_v3_small", 1024, 5),
     "mobilenet_v3_large": Architecture("mobilenet_v3", "mobilenet_v3_large", 1280, 5),
     "convnext_tiny": Architecture("convnext", "convnext_tiny", 768, 4, min_size_pixels=32),
-    "vit_b_16": Architecture("vit", "vit_b_16", 768, 5),
+    "vit_b_16": Architecture("vit", "vit_b_16", 768, 5, maps=False),
     "swin_t": Architecture("swin", "swin_t", 768, 4, min_size_pixels=32),
 }

@@ -125,7 +125,7 @@ class Hyperparameters(Strict):
 
     Unit: none.
     Default: the middle of what frozen ImageNet features did best with on BUSI and BUS-BRA.
-    Example: l2_strength = { low = 1e-3, high = 10.0, log = true, only_if = { head = ["logistic"] } }
+    Example: l2_strength = { low = 1e-3, high = 10.0, log = true }
     """
 
     head_width: int = Field(default=128, ge=1, le=8192)

@@ -63,7 +63,7 @@ def load_features(
     if folder is None:
         return np.concatenate(list(parts())).reshape(shape)
     target = folder / f"{digest[:32]}.npy"
-    found = load_array(target, shape=shape, dtype="<f2", parts=parts, make_room=_make_room)
+    found = load_array(target, shape=shape, dtype="<f2", parts=parts, make_room=make_room)
     with suppress(OSError):
         os.utime(target)  # what was used last is deleted last
     return found
@@ -147,7 +147,7 @@ def _compute(
             yield rows.to(torch.float16).cpu().numpy()
 
 
-def _make_room(folder: Path, num_bytes: int) -> None:
+def make_room(folder: Path, num_bytes: int) -> None:
     """Delete what was not used for longest; a process that has a file mapped keeps it."""
     files = sorted(folder.glob("*.npy"), key=lambda path: path.stat().st_mtime)
     total = sum(path.stat().st_size for path in files) + num_bytes

@@ -175,7 +175,7 @@ class FeatureInputs:
         """See :class:`Inputs`."""
         state = [inputs]
         if len(self._shapes) > 1:
-            parts = inputs.split([math.prod(shape) for shape in self._shapes], dim=1)
+            parts = torch.split(inputs, [math.prod(shape) for shape in self._shapes], dim=1)
             pairs = zip(parts, self._shapes, strict=True)
             state = [part.reshape(len(inputs), *shape) for part, shape in pairs]
         features = model.read(model.advance(state, start=self._depth))

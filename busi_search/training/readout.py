@@ -48,10 +48,12 @@ class LastStage:
     def __init__(self, stage: nn.Module, pool_at: int) -> None:
         """Take the stage, a ``Sequential``, and the position of its pooling.
 
-        Children after the pooling (flattening, a norm, a dense layer) see pooled maps only.
+        Negative positions count from the end. Children after the pooling (flattening, a norm, a
+        dense layer) see pooled maps only.
         """
         assert isinstance(stage, nn.Sequential)
         children = list(stage)
+        pool_at %= len(children)
         self._body, self._after = children[:pool_at], children[pool_at + 1 :]
         size = getattr(children[pool_at], "output_size", 1)
         self.grid = int(size if isinstance(size, int) else size[0])

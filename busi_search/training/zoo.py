@@ -46,9 +46,11 @@ class ImageClassifier(nn.Module):
         test_time_shift: int = 0,
         readout: Readout | None = None,
         pool_at: int | None = None,
+        maps_channels_last: bool = False,
     ) -> None:
         super().__init__()
         self.readout, self.pool_at = readout, pool_at
+        self.maps_channels_last = maps_channels_last
         self.test_time_flip = test_time_flip
         self.test_time_shift = test_time_shift
         self.mask_head: nn.Module | None = None
@@ -94,6 +96,28 @@ class ImageClassifier(nn.Module):
         """Map (N, 1, S, S) grey levels in [0, 255] to the (N, C) logits of one view."""
         logits: Tensor = self.head(self.features(self.normalise(pixels)))
         return logits
+
+    def with_head(self, head: nn.Module) -> "ImageClassifier":
+        """Return a network with another head, which shares its stages with this one."""
+        other = ImageClassifier(
+            list(self.stages),
+            head,
+            channels=self.channels,
+            min_size_pixels=self.min_size_pixels,
+            mean=tuple(self.mean.flatten().tolist()),
+            std=tuple(self.std.flatten().tolist()),
+            test_time_flip=self.test_time_flip,
+            test_time_shift=self.test_time_shift,
+            readout=self.readout,
+            pool_at=self.pool_at,
+            maps_channels_last=self.maps_channels_last,
+        )
+        return other.to(self.mean.device)
+
+    def shares_stages(self, other: "ImageClassifier") -> bool:
+        """Whether two networks are the same up to their heads, one set of weights in memory."""
+        pairs = zip(self.stages, other.stages, strict=True)
+        return len(self.stages) == len(other.stages) and all(a is b for a, b in pairs)
 
     def add_mask_head(self, size_pixels: int) -> None:
         """Add an auxiliary output: where the lesion is, from the stage before the last.
@@ -244,6 +268,7 @@ def build_model(
         test_time_shift=test_time_shift,
         readout=readout,
         pool_at=family.pool_at,
+        maps_channels_last=family.channels_last,
     )
     # Twice as fast on a CPU for small networks, and what tensor cores want on a GPU.
     return model.to(memory_format=torch.channels_last)

@@ -10,6 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from busi_search.training.efficientnet_lite import (
+    EfficientNetLite,
+    plain_name,
+    split_efficientnet_lite,
+)
+
 Stages = list[nn.Module]
 
 
@@ -21,6 +27,7 @@ class Family:
         make: from a variant's name to a whole network with random weights.
         split: from such a network to its stages, first to last, its classifier left out; together
             they map (N, channels, S, S) images to (N, num_features) features.
+        rename: from a published checkpoint's name of a tensor to the network's own.
         pool_at: position of the pooling among the children of the last stage; None for networks
             whose features are no pooled maps.
         channels_last: whether the stages before the last give (N, H, W, C) instead of (N, C, H, W).
@@ -28,6 +35,7 @@ class Family:
 
     make: Callable[[str], Any]
     split: Callable[[Any], Stages]
+    rename: Callable[[str], str] = str
     pool_at: int | None = None
     channels_last: bool = False
 
@@ -244,6 +252,9 @@ FAMILIES: dict[str, Family] = {
         _torchvision,
         _split_features((0, 2, 3, 4, 6), lambda net: [net.avgpool, nn.Flatten()]),
         pool_at=1,
+    ),
+    "efficientnet_lite": Family(
+        EfficientNetLite, split_efficientnet_lite, rename=plain_name, pool_at=-2
     ),
     "mobilenet_v3": Family(
         _torchvision,

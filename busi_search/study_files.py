@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from busi_search.errors import InputError
 from busi_search.files import user_path
 from busi_search.spec import (
+    FROM_DATASET,
     Choice,
     Condition,
     DatasetSection,
@@ -97,7 +98,7 @@ def _read_recipes(raw: dict[str, Any], origin: str) -> None:
     fixed = raw.get("hyperparameters", {})
     if not isinstance(fixed, dict):
         return
-    kept_out = {*fixed, "image_size_pixels"}
+    kept_out = {*fixed, *FROM_DATASET}
     entries: list[Any] = []
     for name in names:
         path = find_study_file(str(name))

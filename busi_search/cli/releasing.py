@@ -100,6 +100,12 @@ def models() -> None:
 @click.command(cls=Command)
 @click.argument("paths", nargs=-1, required=True)
 @click.option("--model-uri", help="Such as models:/busi-classifier@candidate (default: champion).")
+@click.option(
+    "--boxes",
+    metavar="FILE.csv",
+    help="Where the lesions are, for a model that must be told: columns file,x,y,width,height, in "
+    "pixels of the image files. Masks beside the images (NAME_mask.png) do as well.",
+)
 @click.option("--to", "target", metavar="FILE.csv", help="Write a table rather than print lines.")
 @click.option(
     "--keep-sealed",
@@ -112,7 +118,8 @@ def predict() -> None:
     """Class probabilities of image files, or of all images in folders.
 
     Images that a study of this home has sealed are recognised; asking about them opens that
-    study's test, which is counted and said.
+    study's test, which is counted and said. A model that looks at the lesion needs a box or a mask
+    for every image.
 
     \b
     Example:

@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
+from busi_search.data.geometry import Box, lesion_box
 from busi_search.data.images import GreyImage
 
 T = TypeVar("T")
@@ -53,6 +54,8 @@ class ImageDataset:
         patients: N names that tell each image's patient from others, None where one is not known;
             None if none is.
         folds: N names of the authors' cross-validation folds, or None.
+        boxes: N places of lesions that the authors give, None where one is not known; None if none
+            is. Masks say it better where there are any.
         properties: N values of each further property, such as ``site``, by name; empty: not known.
         notes: sentences about how the data was read, which its user is told.
     """
@@ -69,6 +72,7 @@ class ImageDataset:
     simulated: bool = False
     patients: tuple[str | None, ...] | None = None
     folds: tuple[str | None, ...] | None = None
+    boxes: tuple[Box | None, ...] | None = None
     properties: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -95,6 +99,7 @@ class ImageDataset:
             positions=self.positions[indices],
             patients=self.patients and _pick(self.patients, chosen),
             folds=self.folds and _pick(self.folds, chosen),
+            boxes=self.boxes and _pick(self.boxes, chosen),
             properties={key: _pick(values, chosen) for key, values in self.properties.items()},
         )
 
@@ -105,6 +110,23 @@ class ImageDataset:
     def masks(self) -> Iterator[GreyImage | None]:
         """Yield every image's lesion mask, (H, W) uint8, in order; None where it is not known."""
         return self.reader.read_masks([int(position) for position in self.positions])
+
+    def lesions(self) -> Iterator[Box | None]:
+        """Yield where every image's lesion is, by its mask or else by the authors' box.
+
+        None: there is no mask and no box, or the mask is empty.
+        """
+        given: tuple[Box | None, ...] = self.boxes or (None,) * len(self)
+        for box, mask in zip(given, self.masks(), strict=True):
+            yield box if mask is None else lesion_box(mask)
+
+    @property
+    def lesions_digest(self) -> str | None:
+        """16 hexadecimal digits that change with any mask or box; None where there are none."""
+        if self.boxes is None:
+            return self.masks_digest
+        content = f"{self.masks_digest}{self.boxes}"
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def kinds(self) -> list[str]:
         """Return every image's file format and colour mode; empty where it has no file."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from busi_search.data.classes import positive_class
 from busi_search.data.dataset import ImageDataset
+from busi_search.data.geometry import Box
 from busi_search.data.images import MAX_FILE_BYTES, GreyImage, decode_image, decode_mask, image_kind
 from busi_search.errors import InputError
 
@@ -23,6 +24,7 @@ class ListedImage:
         label: name of its class.
         patient: what tells its patient from others; None: not known.
         masks: files below the root that show its lesions; their union counts.
+        box: where the lesion is, as the authors say; None: they do not.
         fold: its part in the authors' cross-validation; None: they give none.
         part: ``train``, ``val`` or ``test`` of the authors' split; None: they give none.
         properties: what else is known, such as ``site``, ``device``, ``age`` or ``birads``.
@@ -32,6 +34,7 @@ class ListedImage:
     label: str
     patient: str | None = None
     masks: tuple[str, ...] = ()
+    box: Box | None = None
     fold: str | None = None
     part: str | None = None
     properties: Mapping[str, str] = field(default_factory=dict)
@@ -116,6 +119,7 @@ def dataset_of_listing(listing: Listing, *, positive: str | None = None) -> Imag
     known = [image.patient is not None for image in listing.images]
     folds = [image.fold for image in listing.images]
     parts = [image.part for image in listing.images]
+    boxes = tuple(image.box for image in listing.images)
     return ImageDataset(
         name=listing.name,
         class_names=class_names,
@@ -128,6 +132,7 @@ def dataset_of_listing(listing: Listing, *, positive: str | None = None) -> Imag
         positions=np.arange(len(paths), dtype=np.int64),
         patients=tuple(image.patient for image in listing.images) if any(known) else None,
         folds=tuple(folds) if any(fold is not None for fold in folds) else None,
+        boxes=boxes if any(box is not None for box in boxes) else None,
         properties={
             key: tuple(image.properties.get(key, "") for image in listing.images) for key in keys
         },

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from busi_search.data.geometry import WHOLE, Geometry
 from busi_search.data.image_cache import load_images
 from busi_search.data.ledger import OpeningsLedger
 from busi_search.data.partition import Partition
@@ -21,7 +22,7 @@ class SealedTest:
     """The test part, opened.
 
     Attributes:
-        images: (N, S, S) uint8.
+        images: (N, S, S) uint8, or (N, 2, S, S) of two regions.
         labels: (N,) int64.
         groups: (N,) group of each image.
         has_twin: (N,) whether a near-duplicate, or another image of the same known group, stands in
@@ -44,6 +45,7 @@ def open_sealed_test(
     cache: Path,
     ledger: OpeningsLedger,
     reason: Mapping[str, Any],
+    geometry: Geometry = WHOLE,
 ) -> SealedTest:
     """Record an opening, then read the test images.
 
@@ -57,6 +59,7 @@ def open_sealed_test(
         cache: folder of the image cache.
         ledger: the study's ledger.
         reason: who opens it for which model.
+        geometry: what of an image that model sees.
 
     Raises:
         InputError: the data is gone or is not the data the study was made on.
@@ -72,7 +75,7 @@ def open_sealed_test(
     test = partition.test
     part = dataset.subset(test)
     return SealedTest(
-        images=np.array(load_images(part, size_pixels, cache)),
+        images=np.array(load_images(part, size_pixels, cache, geometry)),
         labels=part.labels,
         groups=partition.groups[test],
         has_twin=np.isin(partition.groups[test], partition.development_groups),

@@ -25,7 +25,7 @@ class FoldEnsemble(nn.Module):
         self.temperature = temperature
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Map (N, 1, S, S) float32 grey levels in [0, 255] to (N, C) probabilities."""
+        """Map (N, K, S, S) float32 grey levels in [0, 255] to (N, C) probabilities."""
         rows = [torch.softmax(logits, dim=1) for logits in self._logits(pixels)]
         average = torch.stack(rows).mean(dim=0)
         return torch.softmax(average.clamp_min(1e-20).log() / self.temperature, dim=1)
@@ -34,7 +34,10 @@ class FoldEnsemble(nn.Module):
         if not self.shares_stages:
             return [model(pixels) for model in self.models]
         first = self.fold_models[0]
-        views = [first.features(first.normalise(view)) for view in first.test_views(pixels)]
+        views = [
+            first.regions_side_by_side(first.features(first.normalise(view)))
+            for view in first.test_views(pixels)
+        ]
         return [
             average_views(torch.stack([head(features) for features in views]))
             for head in (first.head, *self.heads)

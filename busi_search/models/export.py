@@ -30,6 +30,7 @@ def register_version(
     run_id: str,
     size_pixels: int,
     num_classes: int,
+    num_regions: int,
     metadata: Mapping[str, Any],
     tags: Mapping[str, str],
     description: str,
@@ -47,6 +48,7 @@ def register_version(
         run_id: of the study run.
         size_pixels: side S of the input.
         num_classes: C.
+        num_regions: K, how many regions of an image it sees.
         metadata: what a user of the model must know; stored inside it.
         tags: tags of the version.
         description: Markdown text of the version.
@@ -66,7 +68,8 @@ def register_version(
     # A logged model goes to the active experiment, whatever run it is given.
     mlflow.set_experiment(experiment_id=experiment_id)
     # Without names: MLflow's own server hands named tensors over as a dict, and then refuses it.
-    pixels = TensorSpec(np.dtype("float32"), (-1, 1, size_pixels, size_pixels))
+    shape = (num_regions, size_pixels, size_pixels)
+    pixels = TensorSpec(np.dtype("float32"), (-1, *shape))
     probabilities = TensorSpec(np.dtype("float32"), (-1, num_classes))
     torch_version = package_version("torch").partition("+")[0]
     try:
@@ -78,7 +81,7 @@ def register_version(
                 name="model",
                 run_id=run_id,
                 signature=ModelSignature(Schema([pixels]), Schema([probabilities])),
-                input_example=np.zeros((2, 1, size_pixels, size_pixels), dtype=np.float32),
+                input_example=np.zeros((2, *shape), dtype=np.float32),
                 pip_requirements=[
                     f"torch=={torch_version}",
                     f"numpy=={package_version('numpy')}",

@@ -10,6 +10,7 @@ import torch
 
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.models.predict import Classifier, ask_module
+from busi_search.training.inputs import place_pixels
 
 TOLERANCE = 1e-4
 
@@ -17,13 +18,13 @@ TOLERANCE = 1e-4
 def export_onnx(classifier: Classifier, images: npt.NDArray[np.uint8]) -> bytes:
     """Translate a model, and compare the answers of both on real images.
 
-    The program takes ``pixels``, (N, 1, S, S) float32 grey levels in [0, 255], and gives
+    The program takes ``pixels``, (N, K, S, S) float32 grey levels in [0, 255], and gives
     ``probabilities``, (N, C) float32, calibrated as the registered model's. Its metadata hold the
     class names, the operating point, the preprocessing and which version it is.
 
     Args:
         classifier: the registered model.
-        images: (N, S, S) to compare on, two at least.
+        images: (N, S, S), or (N, 2, S, S) of two regions, to compare on; two at least.
 
     Returns:
         The content of an ``.onnx`` file.
@@ -39,7 +40,7 @@ def export_onnx(classifier: Classifier, images: npt.NDArray[np.uint8]) -> bytes:
         raise InputError(
             "An .onnx file needs more packages: pip install 'busi-search[onnx]'."
         ) from None
-    size = classifier.size_pixels
+    shape = (2, classifier.geometry.num_regions, classifier.size_pixels, classifier.size_pixels)
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
@@ -50,7 +51,7 @@ def export_onnx(classifier: Classifier, images: npt.NDArray[np.uint8]) -> bytes:
         try:
             program = torch.onnx.export(
                 classifier.module,
-                (torch.zeros(2, 1, size, size),),
+                (torch.zeros(shape),),
                 dynamo=True,
                 dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
                 input_names=["pixels"],
@@ -68,7 +69,8 @@ def export_onnx(classifier: Classifier, images: npt.NDArray[np.uint8]) -> bytes:
     content: bytes = model.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     for part in (images[:1], images):
-        (answer,) = session.run(None, {"pixels": part[:, None].astype(np.float32)})
+        pixels = place_pixels(part, "cpu").numpy().astype(np.float32)
+        (answer,) = session.run(None, {"pixels": pixels})
         difference = float(np.abs(answer - ask_module(classifier.module, part)).max())
         if difference > TOLERANCE:
             raise BusiSearchError(
@@ -85,6 +87,7 @@ def _metadata(classifier: Classifier) -> dict[str, str]:
         "positive_class": classifier.positive_class,
         "operating_threshold": repr(classifier.operating_threshold),
         "preprocessing": classifier.preprocessing,
+        "geometry": json.dumps(classifier.geometry.to_json()),
         "simulated": str(classifier.simulated).lower(),
         "weights_sha256": classifier.weights_sha256,
         "use": "research use only",

@@ -19,12 +19,16 @@ def image_statistics(pixels: npt.NDArray[np.uint8]) -> _Array:
     """Return five statistics of each image, all of them independent of what it shows where.
 
     Args:
-        pixels: (N, S, S) uint8 grey images.
+        pixels: (N, S, S) uint8 grey images; (N, 2, S, S) of two regions.
 
     Returns:
-        (N, 5): mean grey and its standard deviation (in shares of white), shares of nearly black
-        and nearly white pixels, and mean absolute difference of neighbouring pixels.
+        (N, 5), of two regions (N, 10): mean grey and its standard deviation (in shares of
+        white), shares of nearly black and nearly white pixels, and mean absolute difference of neighbouring pixels.
     """
+    if pixels.ndim == 4:
+        return np.concatenate(
+            [image_statistics(region) for region in pixels.swapaxes(0, 1)], axis=1
+        )
     grey = pixels.astype(np.float64) / 255
     axes = (1, 2)
     steps = np.abs(np.diff(grey, axis=1)).mean(axis=axes) + np.abs(np.diff(grey, axis=2)).mean(
@@ -51,7 +55,7 @@ class OutOfDistributionCheck:
     disease may have the same grey levels.
 
     Attributes:
-        centre: (5,) mean of the statistics.
+        centre: (5,) mean of the statistics, or (10,) of two regions, and so on.
         scale: (5,) their standard deviations.
         precision: (5, 5) inverse of the ridged correlation matrix.
         limit: distance that one in a hundred training images exceeds.
@@ -63,7 +67,7 @@ class OutOfDistributionCheck:
     limit: float
 
     def distance(self, pixels: npt.NDArray[np.uint8]) -> _Array:
-        """Return (N,) Mahalanobis distances of (N, S, S) uint8 images of the model's own size."""
+        """Return (N,) Mahalanobis distances of uint8 images as the model sees them."""
         rows = (image_statistics(pixels) - np.asarray(self.centre)) / np.asarray(self.scale)
         squared = np.einsum("ni,ij,nj->n", rows, np.asarray(self.precision), rows)
         result: _Array = np.sqrt(np.maximum(squared, 0))
@@ -88,7 +92,7 @@ def fit_out_of_distribution_check(pixels: npt.NDArray[np.uint8]) -> OutOfDistrib
     """Learn what the images of a development set look like.
 
     Args:
-        pixels: (N, S, S) uint8, N at least 2, of the size the model takes.
+        pixels: (N, S, S) or (N, 2, S, S) uint8, N at least 2, as the model sees them.
     """
     rows = image_statistics(pixels)
     centre, scale = rows.mean(axis=0), np.maximum(rows.std(axis=0), 1e-3)

@@ -5,7 +5,7 @@ import hashlib
 import io
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from busi_search.data.images import GreyImage, decode_image, resize_image
+from busi_search.data.geometry import Box, Geometry, bring_to_size
+from busi_search.data.images import GreyImage, decode_image
 from busi_search.data.known_images import small_copy
 from busi_search.data.layouts.files import IMAGE_SUFFIXES, is_mask
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.files import user_path
 from busi_search.home import Home, create_tracking_store, open_home, quiet_mlflow
+from busi_search.models.lesion_places import PixelBox, find_places
 from busi_search.models.out_of_distribution import OutOfDistributionCheck
 from busi_search.models.registry import CHAMPION, MODEL_NAME, find_version
 from busi_search.models.seal_watch import SealedImageWarning, SealWatch, sealed_sentence
+from busi_search.training.inputs import place_pixels
 
 BATCH_SIZE = 64
 # Sealed images are looked for among so many at once: the twin finder is slow to begin.
@@ -58,6 +61,7 @@ class Classifier:
         name, version, run_id: which model it is.
         class_names: C names.
         size_pixels: side S of its input.
+        geometry: what of an image it sees, and how that becomes a square.
         simulated: whether it was trained on phantoms.
         weights_sha256: hash of the exported program, weights included.
         positive_class: name of the class (malignant) the operating point is about.
@@ -83,6 +87,7 @@ class Classifier:
         self.run_id = str(metadata.get("run_id", ""))
         self.class_names = tuple(metadata["class_names"])
         self.size_pixels = int(metadata["image_size_pixels"])
+        self.geometry = Geometry.from_json(metadata.get("geometry"))
         self.simulated = bool(metadata["simulated"])
         self.positive_class = str(metadata["positive_class"])
         self.preprocessing = str(metadata.get("preprocessing", ""))
@@ -96,7 +101,7 @@ class Classifier:
 
     @property
     def module(self) -> torch.nn.Module:
-        """The exported program: (N, 1, S, S) float32 in [0, 255] to (N, C) probabilities.
+        """The exported program: (N, K, S, S) float32 in [0, 255] to (N, C) probabilities.
 
         For checks and exports: it knows nothing of sealed tests, and nobody counts what it is
         asked.
@@ -108,24 +113,35 @@ class Classifier:
     ) -> npt.NDArray[np.float32]:
         """Return (N, C) probabilities of (N, S, S) uint8 grey images of the model's own size.
 
-        Sealed images are noticed as by :meth:`predict`.
+        Sealed images are noticed as by :meth:`predict`, unless only a part of them is given.
 
         Args:
-            pixels: the images.
+            pixels: the images, as :meth:`view` gives them; (N, 2, S, S) of two regions.
             keep_sealed: refuse sealed images rather than count the opening.
 
         Raises:
             InputError: ``keep_sealed``, and an image belongs to a sealed test.
         """
         names = [f"image {index}" for index in range(len(pixels))]
-        found = self.find_sealed(list(pixels))
+        # Of two regions the first is the whole.
+        found = self.find_sealed([image if image.ndim == 2 else image[0] for image in pixels])
         self._warn(self.settle_sealed(found, names, keep_sealed=keep_sealed))
         return ask_module(self._module, pixels)
+
+    def view(self, image: GreyImage, lesion: Box | None = None) -> npt.NDArray[np.uint8]:
+        """Return what the model sees of an (H, W) uint8 image: (S, S), or (2, S, S) of two regions.
+
+        Args:
+            image: a decoded image file.
+            lesion: where the lesion is, for a model that must be told.
+        """
+        return bring_to_size(image, self.size_pixels, self.geometry, lesion)
 
     def predict(
         self,
         paths: str | Path | Sequence[str | Path],
         *,
+        boxes: str | Path | Mapping[str | Path, PixelBox] | None = None,
         keep_sealed: bool = False,
         how: str = "python",
     ) -> list[Prediction]:
@@ -137,26 +153,38 @@ class Classifier:
 
         Args:
             paths: image files, folders of them, or one of either.
+            boxes: where the lesions are, for a model that must be told: a table with the columns
+                file, x, y, width and height, or (x, y, width, height) by file, in pixels of the
+                file. An image without one needs a mask beside it, such as ``NAME_mask.png``.
             keep_sealed: refuse sealed images rather than count the opening.
             how: the model is asked; ``predict`` is the command, which says itself what was opened.
 
         Raises:
-            InputError: a file is not a readable image, or ``keep_sealed`` and one is sealed; none
-                is answered then.
+            InputError: a file is not a readable image, it is not known where its lesion is, or
+                ``keep_sealed`` and one is sealed; none is answered then.
             BusiSearchError: the ledger of a study concerned was tampered with.
         """
         files = find_images([paths] if isinstance(paths, str | Path) else paths)
+        if boxes is not None and not self.geometry.needs_lesion:
+            raise InputError(
+                f"{self.uri} looks at whole images and takes no boxes; leave them out."
+            )
+        places = find_places(files, boxes) if self.geometry.needs_lesion else None
         rows: list[npt.NDArray[np.float32]] = []
         found: list[frozenset[int]] = []
         copies: list[GreyImage] = []
         for start in range(0, len(files), BATCH_SIZE):
-            images = [decode_image(path) for path in files[start : start + BATCH_SIZE]]
+            some = files[start : start + BATCH_SIZE]
+            images = [decode_image(path) for path in some]
             copies += map(small_copy, images)
             if len(copies) >= LOOKUP_SIZE or start + BATCH_SIZE >= len(files):
                 found += self.find_sealed(copies)
                 copies = []
-            pixels = np.stack([resize_image(image, self.size_pixels) for image in images])
-            rows += list(ask_module(self._module, pixels))
+            views = [
+                self.view(image, None if places is None else places.of(path, image))
+                for path, image in zip(some, images, strict=True)
+            ]
+            rows += list(ask_module(self._module, np.stack(views)))
         names = [str(path) for path in files]
         sealed_by = self.settle_sealed(found, names, keep_sealed=keep_sealed, how=how)
         if how == "python":
@@ -202,11 +230,9 @@ def ask_module(module: torch.nn.Module, pixels: npt.NDArray[np.uint8]) -> npt.ND
 
     Args:
         module: of a :class:`Classifier`.
-        pixels: (N, S, S) uint8 grey images of the model's own size.
+        pixels: (N, S, S) uint8 grey images of the model's own size; (N, 2, S, S) of two regions.
     """
-    inputs = (
-        torch.from_numpy(np.require(pixels, requirements=["C", "W"])).unsqueeze(1).to(torch.float32)
-    )
+    inputs = place_pixels(np.require(pixels, requirements=["C", "W"]), "cpu").to(torch.float32)
     rows = [module(batch) for batch in torch.split(inputs, BATCH_SIZE)]
     result: npt.NDArray[np.float32] = torch.cat(rows).numpy()
     return result

@@ -20,6 +20,7 @@ from busi_search.release.selection import Estimate
 from busi_search.release.winner import Winner
 from busi_search.search.mlflow.study import NOT_INDEPENDENT, git_commit
 from busi_search.search.store.study_record import Released
+from busi_search.training.inputs import place_pixels
 
 # Probabilities before and after export may differ by rounding only.
 EXPORT_TOLERANCE = 1e-5
@@ -164,6 +165,7 @@ def register_winner(
         run_id=run_id,
         size_pixels=winner.hyperparameters.image_size_pixels,
         num_classes=len(context.development.class_names),
+        num_regions=context.geometry(winner.hyperparameters).num_regions,
         metadata={"busi_search": _metadata(winner)},
         tags=_tags(winner, difference),
         description=describe_version(winner),
@@ -180,14 +182,16 @@ def _metadata(winner: Winner) -> dict[str, Any]:
     """What whoever asks the model must know; stored inside it."""
     context, size_pixels = winner.context, winner.hyperparameters.image_size_pixels
     development, point = context.development, winner.calibration.operating_point
-    check = fit_out_of_distribution_check(context.images(size_pixels))
+    geometry = context.geometry(winner.hyperparameters)
+    check = fit_out_of_distribution_check(context.images(size_pixels, geometry))
     return {
         "class_names": list(development.class_names),
         "positive_class": development.class_names[development.positive],
         "image_size_pixels": size_pixels,
-        "preprocessing": "decode, grey by ITU-R BT.601 luminance, resize to a square with an "
-        "antialiased bilinear filter, float32 in [0, 255], shape (N, 1, S, S); normalisation, "
-        "softmax, the average over folds and the temperature are inside the model",
+        "geometry": geometry.to_json(),
+        "preprocessing": f"decode, grey by ITU-R BT.601 luminance, {geometry.describe()}, float32 "
+        f"in [0, 255], shape (N, {geometry.num_regions}, S, S); normalisation, softmax, the "
+        "average over folds and the temperature are inside the model",
         "temperature": winner.calibration.temperature,
         "operating_threshold": point.threshold,
         "operating_sensitivity": point.sensitivity,
@@ -222,8 +226,8 @@ def _check_export(winner: Winner, ensemble: FoldEnsemble, version: RegisteredVer
     """Load what was registered, compare its answers with the models' own, and return its hash."""
     context = winner.context
     loaded = load_champion(context.home, f"models:/{version.name}/{version.version}")
-    pixels = np.array(context.images(winner.hyperparameters.image_size_pixels)[:5])
-    inputs = torch.from_numpy(pixels).unsqueeze(1).to(torch.float32)
+    pixels = np.array(context.images_for(winner.hyperparameters)[:5])
+    inputs = place_pixels(pixels, "cpu").to(torch.float32)
     with torch.inference_mode():
         expected = ensemble(inputs).numpy()
     for count in (1, len(pixels)):

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from busi_search.data.dataset import ImageDataset
-from busi_search.data.images import resize_image
+from busi_search.data.geometry import WHOLE, Geometry, bring_to_size
 from busi_search.report.rendering import jpeg_address
 
 THUMBNAIL_PIXELS = 128
@@ -98,7 +98,10 @@ def choose_images(
 
 
 def make_gallery(
-    dataset: ImageDataset, probabilities: npt.NDArray[np.floating], maps: Maps
+    dataset: ImageDataset,
+    probabilities: npt.NDArray[np.floating],
+    maps: Maps,
+    geometry: Geometry = WHOLE,
 ) -> Gallery:
     """Return the images that a report shows.
 
@@ -106,13 +109,14 @@ def make_gallery(
         dataset: the N development images.
         probabilities: (N, C) out-of-fold.
         maps: where the model looked, (H, W) from 0 to 255, for images by index, where known.
+        geometry: what the model saw of an image, which is what is shown of it.
     """
     wrong, unsure = choose_images(probabilities, dataset.labels)
     return Gallery(
         num_images=len(dataset),
         num_wrong=int(np.sum(probabilities.argmax(axis=1) != dataset.labels)),
-        wrong=_pictures(dataset, wrong, _answers(dataset, probabilities, wrong), maps),
-        unsure=_pictures(dataset, unsure, _answers(dataset, probabilities, unsure), maps),
+        wrong=_pictures(dataset, wrong, _answers(dataset, probabilities, wrong), maps, geometry),
+        unsure=_pictures(dataset, unsure, _answers(dataset, probabilities, unsure), maps, geometry),
         has_maps=bool(maps),
     )
 
@@ -127,12 +131,19 @@ def _answers(
 
 
 def _pictures(
-    dataset: ImageDataset, indices: npt.NDArray[np.int64], texts: Sequence[str], maps: Maps
+    dataset: ImageDataset,
+    indices: npt.NDArray[np.int64],
+    texts: Sequence[str],
+    maps: Maps,
+    geometry: Geometry = WHOLE,
 ) -> list[Picture]:
     pictures = []
-    images = dataset.subset(indices).images()
-    for index, text, image in zip(indices.tolist(), texts, images, strict=True):
-        thumbnail = Image.fromarray(resize_image(image, THUMBNAIL_PIXELS))
+    part = dataset.subset(indices)
+    lesions = list(part.lesions()) if geometry.needs_lesion else [None] * len(part)
+    rows = zip(indices.tolist(), texts, part.images(), lesions, strict=True)
+    for index, text, image, lesion in rows:
+        seen = bring_to_size(image, THUMBNAIL_PIXELS, geometry, lesion)
+        thumbnail = Image.fromarray(seen if seen.ndim == 2 else np.hstack(list(seen)))
         heat = jpeg_address(_paint(thumbnail, maps[index])) if index in maps else None
         pictures.append(
             Picture(

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from busi_search.release.winner import Winner
 from busi_search.report.gallery import choose_images
 from busi_search.search.store.study_record import Explanations
+from busi_search.training.inputs import place_pixels
 from busi_search.training.zoo import ImageClassifier
 
 MAX_CELLS = 14
@@ -23,12 +24,13 @@ def grad_cam(model: ImageClassifier, pixels: Tensor, classes: Tensor) -> _Map | 
 
     Args:
         model: in evaluation mode.
-        pixels: (N, 1, S, S) float grey levels in [0, 255].
+        pixels: (N, K, S, S) float grey levels in [0, 255].
         classes: (N,) the class that is asked about.
 
     Returns:
         (N, H, W) in [0, 1], each image's largest value being 1 (or 0 where nothing spoke for the
-        class); None for a network without such a layer, as transformers are.
+        class), K regions side by side; None for a network without such a layer, as transformers
+        are.
 
     Source: Selvaraju et al. 2017, "Grad-CAM: visual explanations from deep networks via
     gradient-based localization".
@@ -58,6 +60,10 @@ def grad_cam(model: ImageClassifier, pixels: Tensor, classes: Tensor) -> _Map | 
     heat = F.relu((weights * seen[-1]).sum(dim=1, keepdim=True)).detach()
     if heat.shape[-1] > MAX_CELLS:
         heat = F.adaptive_avg_pool2d(heat, MAX_CELLS)
+    if model.num_regions > 1:
+        # The regions of an image side by side, and one scale for them.
+        by_region = heat[:, 0].reshape(-1, model.num_regions, *heat.shape[2:])
+        heat = by_region.transpose(1, 2).flatten(2).unsqueeze(1)
     largest = heat.amax(dim=(2, 3), keepdim=True).clamp_min(1e-12)
     result: _Map = (heat / largest)[:, 0].cpu().numpy()
     return result
@@ -74,13 +80,13 @@ def explain_images(winner: Winner, models: Sequence[ImageClassifier]) -> Explana
     """
     context, probabilities = winner.context, winner.probabilities
     shown = np.concatenate(choose_images(probabilities, context.development.labels))
-    images = context.images(winner.hyperparameters.image_size_pixels)
+    images = context.images_for(winner.hyperparameters)
     maps: dict[str, list[list[int]]] = {}
     for model, fold in zip(models, context.partition.folds, strict=True):
         indices = shown[np.isin(shown, fold.validation)]
         if not len(indices):
             continue
-        pixels = torch.from_numpy(np.array(images[indices])).unsqueeze(1).to(torch.float32)
+        pixels = place_pixels(np.array(images[indices]), "cpu").to(torch.float32)
         called = torch.from_numpy(probabilities[indices].argmax(axis=1))
         heat = grad_cam(model, pixels, called)
         if heat is None:

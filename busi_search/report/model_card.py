@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from optuna.trial import TrialState
 
+from busi_search.data.geometry import WHOLE
 from busi_search.data.known_images import KnownImages
 from busi_search.data.ledger import mendings
 from busi_search.release.calibration_figures import CALIBRATION_FIGURES, calibration_curve
@@ -94,9 +95,16 @@ def _partition(context: StudyContext) -> str:
 def _model(winner: Winner) -> str:
     settings = winner.hyperparameters.model_dump()
     listed = ", ".join(f"{key} = {value}" for key, value in settings.items())
+    geometry = winner.context.geometry(winner.hyperparameters)
+    seen = "" if geometry == WHOLE else f" What is done with an image: {geometry.describe()}."
+    if geometry.needs_lesion:
+        seen += (
+            " It needs to be told where the lesion is, as in training; its figures hold for places "
+            "as good as those of the masks or boxes it was trained with."
+        )
     return (
         f"Average of the {len(winner.folds)} fold models of trial {winner.number}, "
-        f"calibrated. {listed}."
+        f"calibrated. {listed}.{seen}"
     )
 
 

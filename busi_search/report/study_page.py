@@ -95,7 +95,12 @@ def render_report(
         leaderboard=leaderboard,
         systems=known_systems(winner),
         charts=_charts(report_charts(winner)),
-        gallery=make_gallery(context.development, winner.probabilities, maps),
+        gallery=make_gallery(
+            context.development,
+            winner.probabilities,
+            maps,
+            context.geometry(winner.hyperparameters),
+        ),
         twins=find_twins(
             context.development,
             context.partition.grouping.twins[context.partition.development],

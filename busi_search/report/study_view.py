@@ -174,7 +174,7 @@ class Study:
             )
         classifier = load_champion(self.home, f"models:/{MODEL_NAME}/{released.version}")
         context = reopen_winner(self.home, self.name).context
-        images = context.images(classifier.size_pixels)[:8]
+        images = context.images(classifier.size_pixels, classifier.geometry)[:8]
         return export_onnx(classifier, np.array(images))
 
     def _num_folds(self) -> int:

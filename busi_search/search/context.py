@@ -10,9 +10,12 @@ import optuna
 
 from busi_search.data.dataset import ImageDataset
 from busi_search.data.folds import large_group_warning, uneven_folds_warning
+from busi_search.data.geometry import WHOLE, Box, Geometry
 from busi_search.data.image_cache import load_images, load_masks
 from busi_search.data.known_images import KnownImages, Membership
+from busi_search.data.lesions import check_lesions, find_lesions
 from busi_search.data.partition import Partition, make_partition
+from busi_search.data.screen_crop import find_screen_crop
 from busi_search.data.shortcuts import check_files
 from busi_search.data.sources import load_dataset
 from busi_search.errors import BusiSearchError, InputError
@@ -20,7 +23,8 @@ from busi_search.home import Home
 from busi_search.search.store.errors import storage_errors
 from busi_search.search.store.open import find_study
 from busi_search.search.store.study_record import CHANGED_DIVISION, StudyRecord
-from busi_search.spec import Hyperparameters, Range, StudySpec
+from busi_search.spec import FROM_DATASET, Hyperparameters, Range, StudySpec
+from busi_search.training.from_hyperparameters import geometry_of
 
 Images = npt.NDArray[np.uint8]
 
@@ -42,7 +46,11 @@ class StudyContext:
         origin: name of the study file.
         developed_by: names of these studies.
         remarks: sentences on how the images were read, and on what tells the classes apart.
-        sent: images, and masks, by size, for workers that cannot read the files; (N, S, S) uint8.
+        screen: the part of the images outside of which all development images are alike, where a
+            trial may ask for it; None: nothing is to be cut away.
+        lesions_digest: what changes with any lesion mask or box, where a trial may look at one.
+        sent: images, and masks, by size and geometry, for workers that cannot read the files; (N,
+            S, S) or (N, 2, S, S) uint8.
     """
 
     name: str
@@ -56,7 +64,11 @@ class StudyContext:
     origin: str
     developed_by: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
-    sent: Mapping[int, tuple[Images, Images | None]] = field(default_factory=dict, repr=False)
+    screen: Box | None = None
+    lesions_digest: str | None = None
+    sent: Mapping[tuple[int, Geometry], tuple[Images, Images | None]] = field(
+        default_factory=dict, repr=False
+    )
 
     @cached_property
     def groups(self) -> npt.NDArray[np.int64]:
@@ -79,25 +91,34 @@ class StudyContext:
         """How many sealed images other studies developed on, such as ``12 of 120``."""
         return f"{self.counts['num_test_not_independent']} of {self.counts['num_test']}"
 
-    def images(self, size_pixels: int) -> npt.NDArray[np.uint8]:
-        """Return the (N, S, S) uint8 development images at one size."""
-        if size_pixels in self.sent:
-            return self.sent[size_pixels][0]
-        return load_images(self.development, size_pixels, self.home.cache)
+    def geometry(self, hyperparameters: Hyperparameters) -> Geometry:
+        """Return what a configuration sees of an image."""
+        return geometry_of(hyperparameters, self.screen)
 
-    def masks(self, size_pixels: int) -> npt.NDArray[np.uint8] | None:
-        """Return the (N, S, S) uint8 lesion masks of the development images, if there are any."""
-        if size_pixels in self.sent:
-            return self.sent[size_pixels][1]
-        return load_masks(self.development, size_pixels, self.home.cache)
+    def images(self, size_pixels: int, geometry: Geometry = WHOLE) -> npt.NDArray[np.uint8]:
+        """Return the (N, S, S) or (N, 2, S, S) uint8 development images at one size."""
+        if (size_pixels, geometry) in self.sent:
+            return self.sent[size_pixels, geometry][0]
+        return load_images(self.development, size_pixels, self.home.cache, geometry)
+
+    def masks(self, size_pixels: int, geometry: Geometry = WHOLE) -> npt.NDArray[np.uint8] | None:
+        """Return the uint8 lesion masks of the development images, as the images, if there are."""
+        if (size_pixels, geometry) in self.sent:
+            return self.sent[size_pixels, geometry][1]
+        return load_masks(self.development, size_pixels, self.home.cache, geometry)
+
+    def images_for(self, hyperparameters: Hyperparameters) -> npt.NDArray[np.uint8]:
+        """Return the development images as a configuration sees them."""
+        return self.images(hyperparameters.image_size_pixels, self.geometry(hyperparameters))
 
     def to_send(self) -> "StudyContext":
         """Return the study with its decoded images, for machines without the files."""
         sent = {}
-        for size in image_sizes(self.spec):
-            masks = self.masks(size) if _wants_masks(self.spec) else None
+        for size, geometry in image_forms(self.spec, self.screen):
+            masks = self.masks(size, geometry) if _wants_masks(self.spec) else None
+            images = np.array(self.images(size, geometry))
             # A plain array travels as one piece of memory; a memory map would name its file.
-            sent[size] = (np.array(self.images(size)), None if masks is None else np.array(masks))
+            sent[size, geometry] = (images, None if masks is None else np.array(masks))
         return replace(self, sent=sent)
 
 
@@ -112,18 +133,27 @@ def membership_of(name: str, partition: Partition) -> Membership:
     )
 
 
-def image_sizes(spec: StudySpec) -> list[int]:
-    """Return the sizes, in pixels, at which trials of a study look at images.
+def image_forms(spec: StudySpec, screen: Box | None) -> list[tuple[int, Geometry]]:
+    """Return the sizes, in pixels, and the geometries in which trials of a study see images.
+
+    Args:
+        spec: the study.
+        screen: what of its images is no screen furniture.
 
     Raises:
         InputError: they are searched as an interval, which may hold hundreds.
     """
-    if isinstance(spec.space.get("image_size_pixels"), Range):
-        raise InputError(
-            "space.image_size_pixels is an interval: give it as a list, such as [64, 96, 128], "
-            "so that the images of each size can be sent to the machines."
-        )
-    return sorted({c.image_size_pixels for c in spec.configurations("image_size_pixels")})
+    for name, list_of in (("image_size_pixels", "[64, 96, 128]"), ("region_margin", "[0.25, 0.5]")):
+        if isinstance(spec.space.get(name), Range):
+            raise InputError(
+                f"space.{name} is an interval: give it as a list, such as {list_of}, so that the "
+                "images of each can be sent to the machines."
+            )
+    forms = {
+        (found.image_size_pixels, geometry_of(found, screen)): None
+        for found in spec.configurations(*FROM_DATASET)
+    }
+    return sorted(forms, key=lambda form: (form[0], form[1].tag))
 
 
 def masks_for(
@@ -132,7 +162,7 @@ def masks_for(
     """Return the lesion masks at a configuration's size, if it learns from them."""
     if hyperparameters.mask_weight == 0:
         return None
-    return context.masks(hyperparameters.image_size_pixels)
+    return context.masks(hyperparameters.image_size_pixels, context.geometry(hyperparameters))
 
 
 def make_context(
@@ -165,6 +195,15 @@ def make_context(
     known = KnownImages(home)
     known.add_images(dataset)
     developed = known.developed_elsewhere(membership_of(name, partition))
+    development = dataset.subset(partition.development)
+    seen = [geometry_of(found) for found in spec.configurations("region")]
+    needs_lesion = any(geometry.needs_lesion for geometry in seen)
+    if needs_lesion:
+        remarks += check_lesions(development, find_lesions(development, home.cache))
+    screen = None
+    if any(found.crop == "auto" for found in spec.configurations("crop")):
+        screen = find_screen_crop(development, home.cache)
+        remarks.append(_said_of_screen(screen))
     context = StudyContext(
         name=name,
         spec=spec,
@@ -172,14 +211,16 @@ def make_context(
         home=home,
         device=device,
         partition=partition,
-        development=dataset.subset(partition.development),
+        development=development,
         counts=partition.counts() | {"num_test_not_independent": len(developed)},
         origin=origin,
         developed_by=tuple(sorted({study for studies in developed.values() for study in studies})),
         remarks=tuple(remarks),
+        screen=screen,
+        lesions_digest=development.lesions_digest if needs_lesion else None,
     )
     # Decoding here names a damaged image before any trial starts.
-    context.images(spec.dataset.image_size_pixels)
+    context.images_for(spec.resolve({}))
     if _wants_masks(spec) and context.development.masks_digest is None:
         raise InputError(
             f"mask_weight needs lesion masks, and {dataset.name} has none (BUSI's stand beside the "
@@ -201,6 +242,15 @@ def _division_of(home: Home, name: str) -> str | None:
     except BusiSearchError:
         return None
     return None if identity is None else identity.partition
+
+
+def _said_of_screen(screen: Box | None) -> str:
+    if screen is None:
+        return 'crop = "auto" found nothing that all images have in common: nothing is cut away.'
+    edges = {"left": screen.left, "above": screen.top, "right": 1 - screen.right,
+             "below": 1 - screen.bottom}  # fmt: skip
+    cut = ", ".join(f"{share:.1%} {edge}" for edge, share in edges.items() if share > 0)
+    return f'crop = "auto" cuts away what all images have in common: {cut}.'
 
 
 def _wants_masks(spec: StudySpec) -> bool:
@@ -239,6 +289,8 @@ def reopen_study(
     )
     if (changed := identity.change_of_images(context.partition.fingerprint)) is not None:
         raise InputError(f"The images of study '{study.study_name}' {changed}; restore them.")
+    if (changed := identity.change_of_lesions(context.lesions_digest or "")) is not None:
+        raise InputError(f"Study '{study.study_name}': {changed}; restore them.")
     if context.partition.digest() != identity.partition:
         made_by = record.versions.get("busi-search", "an earlier version")
         raise InputError(

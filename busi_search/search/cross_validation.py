@@ -45,13 +45,13 @@ class DevelopmentSet:
     """The images that configurations are compared on, and how they are divided.
 
     Attributes:
-        images: (N, S, S) uint8, all of one size.
+        images: (N, S, S) uint8, all of one size, or (N, 2, S, S) of two regions.
         labels: (N,) classes.
         groups: (N,) groups; an inner split for early stopping keeps them together.
         folds: divisions of ``range(N)``.
         num_classes: C.
         positive: the class that binary figures are about.
-        masks: (N, S, S) uint8 lesion masks, needed where ``mask_weight`` is not 0.
+        masks: uint8 lesion masks in the form of the images, needed where ``mask_weight`` is not 0.
     """
 
     images: Images
@@ -67,7 +67,7 @@ def development_set(context: StudyContext, hyperparameters: Hyperparameters) -> 
     """Return a study's images at a configuration's size, with the study's folds."""
     development = context.development
     return DevelopmentSet(
-        images=context.images(hyperparameters.image_size_pixels),
+        images=context.images_for(hyperparameters),
         labels=development.labels,
         groups=context.groups,
         folds=context.partition.folds,

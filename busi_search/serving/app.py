@@ -21,6 +21,7 @@ from starlette.routing import Route
 
 from busi_search.data.phantom import simulate_phantom
 from busi_search.errors import BusiSearchError, InputError
+from busi_search.models.lesion_places import PixelBox
 from busi_search.models.predict import Classifier
 from busi_search.serving.verdict import describe_model, judge_image
 
@@ -80,13 +81,19 @@ def make_app(
     async def predict(request: Request) -> Response:
         content = await _read_body(request, max_body_bytes, body_seconds)
         explain = request.query_params.get("explain") in ("1", "true")
+        box = _box_of(request)
         try:
             await asyncio.wait_for(turn.acquire(), wait_seconds)
         except TimeoutError:
             raise _Refused(503, "Others are being answered; try again in a minute.") from None
         try:
             answer = await run_in_threadpool(
-                judge_image, classifier, content, explain=explain, keep_sealed=keep_sealed
+                judge_image,
+                classifier,
+                content,
+                explain=explain,
+                keep_sealed=keep_sealed,
+                box=box,
             )
         except InputError as error:
             raise _Refused(422, str(error)) from None
@@ -132,6 +139,18 @@ def _checked(endpoint: _Endpoint) -> _Endpoint:
         return response
 
     return serve
+
+
+def _box_of(request: Request) -> PixelBox | None:
+    written = request.query_params.get("box")
+    if written is None:
+        return None
+    try:
+        x, y, width, height = (float(part) for part in written.split(","))
+    except ValueError:
+        sentence = f"box = {written[:80]}: expected x,y,width,height, in pixels of the image."
+        raise _Refused(422, sentence) from None
+    return x, y, width, height
 
 
 def _check_origin(request: Request) -> None:

@@ -5,13 +5,16 @@ Grad-CAM cannot be applied to it. Covering needs nothing but answers.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 GRID = 8
 SECONDS_ALLOWED = 20.0
+
+# Of large images fewer copies are made at once.
+_PIXELS_AT_ONCE = 50_000_000
 
 _Pixels = npt.NDArray[np.uint8]
 _Floats = npt.NDArray[np.float32]
@@ -27,8 +30,8 @@ def occlusion_map(
     """Return how much the probability of a class falls when a part of the image is covered.
 
     Args:
-        image: (S, S) uint8.
-        predict: maps (N, S, S) uint8 to (N, C) probabilities.
+        image: (H, W) uint8.
+        predict: maps (N, H, W) uint8 to (N, C) probabilities.
         class_index: of the class whose probability is looked at.
         seconds_allowed: the work is given up before it begins if it would take longer.
 
@@ -44,15 +47,23 @@ def occlusion_map(
     corners = [(row, column) for row in range(GRID - 1) for column in range(GRID - 1)]
     if per_image * len(corners) > seconds_allowed:
         return None
-    edges = np.linspace(0, image.shape[0], GRID + 1).round().astype(int)
-    covered = np.repeat(image[None], len(corners), axis=0)
-    for index, (row, column) in enumerate(corners):
-        rows = slice(edges[row], edges[row + 2])
-        covered[index, rows, edges[column] : edges[column + 2]] = round(float(image.mean()))
-    falls = whole - predict(covered)[:, class_index]
+    at_once = max(1, _PIXELS_AT_ONCE // image.size)
+    parts = [corners[start : start + at_once] for start in range(0, len(corners), at_once)]
+    answers = [predict(_covered(image, part))[:, class_index] for part in parts]
+    falls = whole - np.concatenate(answers)
     total, times = np.zeros((2, GRID, GRID), dtype=np.float32)
     for (row, column), fall in zip(corners, falls, strict=True):
         total[row : row + 2, column : column + 2] += fall
         times[row : row + 2, column : column + 2] += 1
     result: _Floats = total / times
     return result
+
+
+def _covered(image: _Pixels, corners: Sequence[tuple[int, int]]) -> _Pixels:
+    """(N, H, W): the image with two by two cells covered, from each of N upper left cells on."""
+    down, across = (np.linspace(0, side, GRID + 1).round().astype(int) for side in image.shape)
+    covered = np.repeat(image[None], len(corners), axis=0)
+    for index, (row, column) in enumerate(corners):
+        rows, columns = slice(down[row], down[row + 2]), slice(across[column], across[column + 2])
+        covered[index, rows, columns] = round(float(image.mean()))
+    return covered

@@ -3,7 +3,6 @@
 import base64
 import io
 import tempfile
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from busi_search.data.images import GreyImage, decode_image, resize_image
+from busi_search.data.geometry import WHOLE, Box
+from busi_search.data.images import GreyImage, decode_image
+from busi_search.errors import InputError
 from busi_search.models.evaluations import TEST_FIGURES
+from busi_search.models.lesion_places import PixelBox, place_of
 from busi_search.models.predict import Classifier, ask_module
 from busi_search.serving.occlusion import occlusion_map
 
@@ -37,12 +39,18 @@ def describe_model(classifier: Classifier) -> dict[str, Any]:
         "dataset": classifier.tags.get("busi.dataset", ""),
         "class_names": list(classifier.class_names),
         "simulated": classifier.simulated,
+        "region": classifier.geometry.region,
         "figures": figures,
     }
 
 
 def judge_image(
-    classifier: Classifier, content: bytes, *, explain: bool, keep_sealed: bool = False
+    classifier: Classifier,
+    content: bytes,
+    *,
+    explain: bool,
+    keep_sealed: bool = False,
+    box: PixelBox | None = None,
 ) -> dict[str, Any]:
     """Return the answer about one image file, ready for JSON.
 
@@ -53,22 +61,26 @@ def judge_image(
         content: bytes of an image file.
         explain: whether to look for what the answer hangs on (fifty more predictions).
         keep_sealed: refuse a sealed image rather than count the opening.
+        box: where the lesion is, for a model that must be told.
 
     Returns:
         ``model`` (``name``, ``version``, ``run_id``), ``label``, ``probabilities`` by class,
         ``verdict``, ``familiarity`` (``unlike`` is null for models without the check),
         ``sealed`` (``studies`` that sealed the image, ``text`` or null),
-        ``image`` (PNG as a data address) and, if asked for, ``occlusion``.
+        ``region`` (what the model looks at), ``image`` (PNG as a data address) and, if
+        asked for, ``occlusion``.
 
     Raises:
-        InputError: not a readable image, or a sealed one that is to be kept so.
+        InputError: not a readable image, a sealed one that is to be kept so, or a box that is
+            missing, not wanted or not in the image.
         BusiSearchError: the ledger of a study concerned was tampered with.
     """
     original = _decode(content)
+    lesion = _lesion(classifier, original, box)
     (studies,) = classifier.settle_sealed(
         classifier.find_sealed([original]), ["The image"], keep_sealed=keep_sealed, how="serve"
     )
-    pixels = resize_image(original, classifier.size_pixels)
+    pixels = classifier.view(original, lesion)
     row = ask_module(classifier.module, pixels[None])[0]
     answer: dict[str, Any] = {
         "model": {
@@ -81,12 +93,28 @@ def judge_image(
         "verdict": _verdict(classifier, row),
         "familiarity": _familiarity(classifier, pixels),
         "sealed": _sealed(studies),
+        "region": classifier.geometry.region,
         "image": _png_address(_shown(original)),
         "research_use_only": True,
     }
     if explain:
-        answer["occlusion"] = _occlusion(classifier, pixels)
+        answer["occlusion"] = _occlusion(classifier, original, lesion)
     return answer
+
+
+def _lesion(classifier: Classifier, image: GreyImage, box: PixelBox | None) -> Box | None:
+    if not classifier.geometry.needs_lesion:
+        if box is not None:
+            raise InputError(
+                f"{classifier.uri} looks at whole images and takes no box; leave it out."
+            )
+        return None
+    if box is None:
+        raise InputError(
+            "This model must be told where the lesion is: draw a box around it on the page, or "
+            "POST to /predict?box=x,y,width,height, in pixels of the image."
+        )
+    return place_of(image, box, shown="The file")
 
 
 def _decode(content: bytes) -> GreyImage:
@@ -138,7 +166,7 @@ def _verdict(classifier: Classifier, row: npt.NDArray[np.float32]) -> dict[str, 
     }
 
 
-def _familiarity(classifier: Classifier, pixels: GreyImage) -> dict[str, Any]:
+def _familiarity(classifier: Classifier, pixels: npt.NDArray[np.uint8]) -> dict[str, Any]:
     known = classifier.familiarity
     if known is None:
         text = "This model does not say what its training images looked like: nothing was compared."
@@ -170,11 +198,19 @@ def _sealed(studies: tuple[str, ...]) -> dict[str, Any]:
     return {"studies": list(studies), "text": text}
 
 
-def _occlusion(classifier: Classifier, pixels: GreyImage) -> dict[str, Any]:
+def _occlusion(classifier: Classifier, original: GreyImage, lesion: Box | None) -> dict[str, Any]:
     """A transparent overlay: orange where covering lowers the probability, blue where it raises."""
     name = classifier.positive_class
     index = classifier.class_names.index(name)
-    falls = occlusion_map(pixels, partial(ask_module, classifier.module), index)
+    # Covered are parts of the image itself, unless it is seen whole, and shrunk, anyway.
+    whole = classifier.geometry == WHOLE
+    image = classifier.view(original) if whole else original
+
+    def ask(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        views = images if whole else np.stack([classifier.view(some, lesion) for some in images])
+        return ask_module(classifier.module, views)
+
+    falls = occlusion_map(image, ask, index)
     if falls is None:
         text = "The model is too slow on this machine for a map of what the answer hangs on."
         return {"overlay": None, "largest_fall": None, "text": text}

@@ -1,7 +1,7 @@
 """What a study file may say: its sections, its hyperparameters and its search space."""
 
 from busi_search.spec.gate import Gate
-from busi_search.spec.hyperparameters import NAMED_WEIGHTS, Hyperparameters
+from busi_search.spec.hyperparameters import FROM_DATASET, NAMED_WEIGHTS, Hyperparameters
 from busi_search.spec.sections import (
     COSTS,
     METRICS,
@@ -16,6 +16,7 @@ from busi_search.spec.study import RECIPE_LABELS, StudySpec, first_problem, spec
 
 __all__ = [
     "COSTS",
+    "FROM_DATASET",
     "METRICS",
     "MINIMISED_METRICS",
     "NAMED_WEIGHTS",

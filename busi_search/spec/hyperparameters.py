@@ -12,6 +12,13 @@ NAMED_WEIGHTS = ("none", "phantom", "imagenet")
 
 DEFAULT_IMAGE_SIZE_PIXELS = 64
 
+Aspect = Literal["squash", "letterbox", "crop"]
+Region = Literal["image", "lesion", "both"]
+ScreenCrop = Literal["none", "auto"]
+
+# What [dataset] says too, and a configuration takes from there where it says nothing itself.
+FROM_DATASET = ("image_size_pixels", "aspect", "region", "region_margin", "crop")
+
 _WEIGHTS_SCHEMA = {
     "anyOf": [
         {"enum": list(NAMED_WEIGHTS)},
@@ -468,6 +475,41 @@ class Hyperparameters(Strict):
     Unit: pixels.
     Default: the image size in `[dataset]`.
     Example: image_size_pixels = [64, 96, 128]
+    """
+
+    aspect: Aspect = Field(default="squash", json_schema_extra=_without_default)
+    """How an image becomes a square, where it is searched or set by a recipe.
+
+    `squash` brings both sides to the square's, `letterbox` the longer one, the rest black, and
+    `crop` the shorter one, keeping the middle.
+
+    Default: the `aspect` in `[dataset]`.
+    Example: aspect = ["squash", "letterbox"]
+    """
+
+    region: Region = Field(default="image", json_schema_extra=_without_default)
+    """What of an image the network sees, where it is searched or set by a recipe.
+
+    The whole `image`, the `lesion` with the margin around it, or `both` side by side. All but
+    `image` need lesion masks or boxes, for predictions too.
+
+    Default: the `region` in `[dataset]`.
+    Example: region = ["image", "both"]
+    """
+
+    region_margin: float = Field(default=0.5, ge=0, le=4, json_schema_extra=_without_default)
+    """What is taken around the lesion on every side, where it is searched or set by a recipe.
+
+    Unit: a share of the lesion's width and height.
+    Default: the `region_margin` in `[dataset]`.
+    Example: region_margin = { low = 0.1, high = 1.0, only_if = { region = ["lesion", "both"] } }
+    """
+
+    crop: ScreenCrop = Field(default="none", json_schema_extra=_without_default)
+    """Whether what the screen shows around every scan is cut away, where it is searched.
+
+    Default: the `crop` in `[dataset]`.
+    Example: crop = ["none", "auto"]
     """
 
     @field_validator("architecture")

@@ -4,7 +4,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, WithJsonSchema, model_validator
 
-from busi_search.spec.hyperparameters import DEFAULT_IMAGE_SIZE_PIXELS
+from busi_search.spec.hyperparameters import (
+    DEFAULT_IMAGE_SIZE_PIXELS,
+    Aspect,
+    Region,
+    ScreenCrop,
+)
 from busi_search.spec.strict import Strict
 
 METRICS = (
@@ -256,6 +261,48 @@ class DatasetSection(Strict):
     Unit: pixels.
     Default: on BUSI the same network scored 0.014 of AUC lower at 96 pixels, for twice the time.
     Example: image_size_pixels = 128
+    """
+
+    aspect: Aspect = "squash"
+    """How an image of any shape becomes a square.
+
+    `squash` brings both sides to the square's, so that a lesion may look taller or wider than it
+    is. `letterbox` brings the longer side to the square's and leaves the rest black. `crop` brings
+    the shorter side to the square's and keeps the middle.
+
+    Default: what every study did before there was a choice; docs/explanation/geometry.md has
+    measurements.
+    Example: aspect = "letterbox"
+    """
+
+    region: Region = "image"
+    """What of an image the network sees.
+
+    The whole `image`; the `lesion` with `region_margin` around it; or `both`, whose features stand
+    side by side before the head. All but `image` need lesion masks or boxes, in training and for
+    every prediction. A dataset is refused if having a lesion gives away the class, as in BUSI,
+    whose normal images are those with an empty mask.
+
+    Default: the whole image can be had without knowing where the lesion is.
+    Example: region = "both"
+    """
+
+    region_margin: float = Field(default=0.5, ge=0, le=4)
+    """What is taken around the lesion, on every side, with `region = "lesion"` or `"both"`.
+
+    Unit: a share of the lesion's width (left and right) and height (above and below).
+    Default: half the lesion's size on every side shows its rim and its shadow.
+    Example: region_margin = 0.25
+    """
+
+    crop: ScreenCrop = "none"
+    """Whether what the screen shows around every scan is cut away.
+
+    `auto` finds, on the development images, the rectangle outside of which they are all alike
+    (black borders, logos, scales); the same rectangle is cut out of every image that is predicted.
+
+    Default: published sets are cut already.
+    Example: crop = "auto"
     """
 
     num_folds: int = Field(default=5, ge=2, le=20)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from busi_search.architectures import ARCHITECTURES
 from busi_search.spec.gate import Gate
 from busi_search.spec.heads import check_heads, check_maps, refusal, settled
-from busi_search.spec.hyperparameters import Hyperparameters
+from busi_search.spec.hyperparameters import FROM_DATASET, Hyperparameters
 from busi_search.spec.sections import DatasetSection, StudySection
 from busi_search.spec.space import Choice, Range, SearchSpace
 from busi_search.spec.strict import Scalar, Strict, nearest
@@ -153,7 +153,7 @@ class StudySpec(Strict):
 
     def _written(self, sampled: dict[str, Any]) -> Hyperparameters:
         """Return defaults, the file's fixed values and ``sampled``, as they were written."""
-        fixed: dict[str, Any] = {"image_size_pixels": self.dataset.image_size_pixels}
+        fixed: dict[str, Any] = {name: getattr(self.dataset, name) for name in FROM_DATASET}
         fixed.update(self.hyperparameters)
         return _check_hyperparameters({**fixed, **sampled}, "hyperparameters")
 

@@ -6,6 +6,7 @@ takes the columns it wants.
 """
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -40,7 +41,7 @@ class View:
 
     Attributes:
         name: part of the key; two views of one name are the same.
-        make: of (B, 1, S, S) float pixels and a generator.
+        make: of (B, 1, S, S) float pixels, of one region, and a generator.
     """
 
     name: str
@@ -84,13 +85,13 @@ def load_bank(
 
     Args:
         model: the network, all of it frozen.
-        images: (N, 1, S, S) uint8 grey pixels.
+        images: (N, K, S, S) uint8 grey pixels, in K regions; each is kept on its own.
         views: the views wanted.
         folder: of the cache; None: nothing is kept.
         begin_at: any number, such as that of a trial.
 
     Returns:
-        (V, N, F) float32.
+        (V, N, K·F) float32.
 
     Raises:
         BusiSearchError: the disk has no room for it.
@@ -100,13 +101,15 @@ def load_bank(
     width = sum(part.width for part in layout)
     wanted = bank_columns(model, layout)
     starts = range(0, len(images), IMAGES_PER_FILE)
-    places = [(v, start) for v in range(len(views)) for start in starts]
+    regions = range(images.shape[1])
+    places = list(itertools.product(range(len(views)), regions, starts))
     stages = _stages_digest(model)
-    found = np.empty((len(views), len(images), len(wanted)), dtype=np.float32)
+    shape = (len(views), len(images), len(regions), len(wanted))
+    found = np.empty(shape, dtype=np.float32)
     # The golden ratio spreads the beginnings of successive trials evenly.
     first = int(len(places) * (begin_at * 0.6180339887 % 1))
-    for v, start in [*places[first:], *places[:first]]:
-        part = images[start : start + IMAGES_PER_FILE]
+    for v, region, start in [*places[first:], *places[:first]]:
+        part = images[start : start + IMAGES_PER_FILE, region : region + 1]
         digest = _digest(model, stages, part, views[v])
         rows = partial(_compute, model, part, views[v], int(digest[:15], 16))
         if folder is None:
@@ -117,8 +120,8 @@ def load_bank(
             content = load_array(target, shape=shape, dtype="<f4", parts=rows, make_room=make_room)
             with suppress(OSError):
                 os.utime(target)  # what was used last is deleted last
-        found[v, start : start + len(part)] = content[:, wanted]
-    return found
+        found[v, start : start + len(part), region] = content[:, wanted]
+    return found.reshape(len(views), len(images), -1)
 
 
 @dataclass(frozen=True)

@@ -43,16 +43,16 @@ def load_features(
 
     Args:
         model: the network; its first ``depth`` stages are frozen.
-        images: (N, 1, S, S) uint8 grey pixels of all development images.
+        images: (N, K, S, S) uint8 grey pixels of all development images, in K regions.
         depth: number of frozen stages, at least 1.
         num_views: augmented views of every image.
-        augment: of (B, 1, S, S) float pixels and a generator.
+        augment: of (B, K, S, S) float pixels and a generator.
         settings: everything else that the result depends on, by name.
         folder: of the cache; None: nothing is kept.
 
     Returns:
-        (num_views + V, N, …) float16: the augmented views, then the model's V test-time views, of
-        which the first is the image as it is.
+        (num_views + V, N, …) float16, of K regions (num_views + V, N, K, …): the augmented views,
+        then the model's V test-time views, of which the first is the image as it is.
 
     Raises:
         BusiSearchError: the disk has no room for it.
@@ -112,7 +112,8 @@ def state_shapes(
 ) -> tuple[tuple[int, ...], ...]:
     """Return the shapes, without N, of the tensors that ``depth`` frozen stages give."""
     model.eval()
-    pixels = torch.zeros(1, 1, size_pixels, size_pixels, device=model.mean.device)
+    shape = (1, model.num_regions, size_pixels, size_pixels)
+    pixels = torch.zeros(shape, device=model.mean.device)
     return tuple(tuple(x.shape[1:]) for x in model.advance([model.normalise(pixels)], stop=depth))
 
 
@@ -120,7 +121,8 @@ def state_shapes(
 def _shape(model: ImageClassifier, images: Tensor, depth: int, num_views: int) -> tuple[int, ...]:
     model.eval()
     one = _frozen(model, images[:1].to(model.mean.device).to(torch.float32), depth)
-    return (num_views + model.num_test_views, len(images), *one.shape[1:])
+    regions = (model.num_regions,) if model.num_regions > 1 else ()
+    return (num_views + model.num_test_views, len(images), *regions, *one.shape[1:])
 
 
 def _compute(

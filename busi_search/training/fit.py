@@ -280,7 +280,7 @@ def measure_latency(
 ) -> float:
     """Return the median time of one forward pass of one image, in milliseconds."""
     model.eval()
-    pixels = torch.zeros(1, 1, size_pixels, size_pixels, device=device)
+    pixels = torch.zeros(1, model.num_regions, size_pixels, size_pixels, device=device)
     seconds = []
     for _ in range(repeats + 3):
         started = time.perf_counter()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from busi_search.architectures import ARCHITECTURES
+from busi_search.data.geometry import Box, Geometry
 from busi_search.spec import Hyperparameters
 from busi_search.training.augment import AugmentationRanges, augment_batch, mixup
 from busi_search.training.feature_bank import augmented_views, load_bank, test_time_views
@@ -51,6 +52,7 @@ def make_model(
         test_time_shift=hyperparameters.test_time_shift,
         pooling=hyperparameters.pooling,
         feature_layers=hyperparameters.feature_layers,
+        num_regions=geometry_of(hyperparameters).num_regions,
     )
     if hyperparameters.weights == "phantom":
         learned = phantom_weights(
@@ -65,6 +67,21 @@ def make_model(
     # A searched depth may exceed the stages of a small architecture: only its head learns then.
     freeze_backbone(model, min(hyperparameters.freeze_depth, len(model.stages)))
     return model
+
+
+def geometry_of(hyperparameters: Hyperparameters, screen: Box | None = None) -> Geometry:
+    """Return how a configuration sees images.
+
+    Args:
+        hyperparameters: the configuration.
+        screen: what of the dataset's images is no screen furniture, for ``crop = "auto"``.
+    """
+    return Geometry(
+        aspect=hyperparameters.aspect,
+        region=hyperparameters.region,
+        margin=hyperparameters.region_margin,
+        crop=screen if hyperparameters.crop == "auto" else None,
+    )
 
 
 def _normalisation(hyperparameters: Hyperparameters) -> str:
@@ -129,7 +146,7 @@ def make_inputs(
     """Pixels augmented anew each time, or, where stages are frozen, views computed once."""
     depth = min(hyperparameters.freeze_depth, len(model.stages))
     if depth == 0 or hyperparameters.augmentation_views == 0 or hyperparameters.weights == "none":
-        return PixelInputs(pixels, _make_augmentation(hyperparameters), device)
+        return PixelInputs(pixels, _make_augmentation(hyperparameters, model.num_regions), device)
     # Trials share what was computed only where they augment alike.
     coarse = round(hyperparameters.augmentation_strength * VIEW_STRENGTHS) / VIEW_STRENGTHS
     ranges = augmentation_ranges(hyperparameters)
@@ -138,7 +155,7 @@ def make_inputs(
         pixels,
         depth=depth,
         num_views=hyperparameters.augmentation_views,
-        augment=lambda images, generator: augment_batch(images, coarse, generator, ranges),
+        augment=partial(_alter, strength=coarse, ranges=ranges, regions=model.num_regions),
         settings={"strength": coarse, **asdict(ranges)},
         folder=None if cache is None else cache / "features",
     )
@@ -194,11 +211,11 @@ def make_masked_inputs(
 ) -> Inputs:
     """Pixels with masks; the model gets the head that predicts them."""
     model.add_mask_head(hyperparameters.image_size_pixels)
-    augmentation = _make_augmentation(hyperparameters)
+    augmentation = _make_augmentation(hyperparameters, model.num_regions)
     return MaskedInputs(pixels, masks, augmentation, hyperparameters.mask_weight, device)
 
 
-def _make_augmentation(hyperparameters: Hyperparameters) -> Augmentation:
+def _make_augmentation(hyperparameters: Hyperparameters, regions: int) -> Augmentation:
     """Return a function that alters a batch of pixels and then blends its images."""
     strength, ranges = hyperparameters.augmentation_strength, augmentation_ranges(hyperparameters)
     alpha = hyperparameters.mixup_alpha
@@ -206,10 +223,29 @@ def _make_augmentation(hyperparameters: Hyperparameters) -> Augmentation:
     def augment(
         pixels: Tensor, targets: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        altered = augment_batch(pixels, strength, generator, ranges)
+        altered = _alter(pixels, generator, strength=strength, ranges=ranges, regions=regions)
         return mixup(altered, targets, generator, alpha=alpha)
 
     return augment
+
+
+def _alter(
+    pixels: Tensor,
+    generator: torch.Generator,
+    *,
+    strength: float,
+    ranges: AugmentationRanges,
+    regions: int,
+) -> Tensor:
+    """Alter a batch; every region of an image has draws of its own, and its mask goes with it."""
+    if regions == 1:
+        return augment_batch(pixels, strength, generator, ranges)
+    # (B, J·K, …), J = 2 with masks, becomes (B·K, J, …).
+    num_images, channels, height, width = pixels.shape
+    apart = pixels.reshape(num_images, -1, regions, height, width).transpose(1, 2).flatten(0, 1)
+    altered = augment_batch(apart, strength, generator, ranges)
+    by_region = altered.reshape(num_images, regions, -1, height, width)
+    return by_region.transpose(1, 2).reshape(num_images, channels, height, width)
 
 
 def augmentation_ranges(hyperparameters: Hyperparameters) -> AugmentationRanges:

@@ -49,16 +49,18 @@ def place_pixels(images: npt.NDArray[np.uint8], device: str) -> Tensor:
     images than fit into memory can be trained on.
 
     Args:
-        images: (N, S, S) uint8.
+        images: (N, S, S) uint8, or (N, K, S, S) with K regions of every image.
         device: PyTorch's name of the device that trains.
 
     Returns:
-        (N, 1, S, S) uint8, not to be written to.
+        (N, K, S, S) uint8, not to be written to; K = 1 where there are no regions.
     """
     with warnings.catch_warnings():
         # PyTorch has no read-only tensors; nothing here writes.
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-        pixels = torch.from_numpy(images).unsqueeze(1)
+        pixels = torch.from_numpy(images)
+    if pixels.ndim == 3:
+        pixels = pixels.unsqueeze(1)
     if device == "cpu" or images.nbytes > _RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
         return pixels
     return pixels.to(device)
@@ -68,7 +70,7 @@ class PixelInputs:
     """Grey pixels, augmented anew whenever they are used."""
 
     def __init__(self, images: Tensor, augmentation: Augmentation, device: str) -> None:
-        """Take (N, 1, S, S) uint8 pixels, a function of pixels, targets and a generator, a device.
+        """Take (N, K, S, S) uint8 pixels, a function of pixels, targets and a generator, a device.
 
         The pixels need not lie on the device; batches do.
         """
@@ -107,7 +109,7 @@ class MaskedInputs(PixelInputs):
         weight: float,
         device: str,
     ) -> None:
-        """Take (N, 1, S, S) uint8 pixels and masks, and the weight of the masks' loss."""
+        """Take (N, K, S, S) uint8 pixels and masks, and the weight of the masks' loss."""
         super().__init__(images, augmentation, device)
         self._masks = masks
         self._weight = weight
@@ -115,16 +117,19 @@ class MaskedInputs(PixelInputs):
     def batch(
         self, indices: Tensor, targets: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """See :class:`Inputs`; (B, 2, S, S)."""
+        """See :class:`Inputs`; (B, 2·K, S, S): the pixels of every region, then the masks."""
         both = [self._take(images, indices) for images in (self._images, self._masks)]
         return self._augmentation(torch.cat(both, dim=1), targets, generator)
 
     def forward(self, model: ImageClassifier, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
         """See :class:`Inputs`: binary cross entropy with the share of lesion in every cell."""
-        logits, mask = model.classify_and_segment(inputs[:, :1])
-        share = F.adaptive_avg_pool2d(inputs[:, 1:] / 255, (mask.shape[-2], mask.shape[-1]))
+        regions = model.num_regions
+        logits, mask = model.classify_and_segment(inputs[:, :regions])
+        truth = inputs[:, regions:].flatten(0, 1).unsqueeze(1)
+        share = F.adaptive_avg_pool2d(truth / 255, (mask.shape[-2], mask.shape[-1]))
         losses = F.binary_cross_entropy_with_logits(mask.float(), share, reduction="none")
-        return logits, self._weight * losses.mean(dim=(1, 2, 3))
+        of_region = losses.mean(dim=(1, 2, 3)).view(-1, regions)
+        return logits, self._weight * of_region.mean(dim=1)
 
 
 class FeatureInputs:
@@ -143,8 +148,9 @@ class FeatureInputs:
         """Take the output of the first ``depth`` stages.
 
         Args:
-            features: (num_views + V, N, …); first the augmented views, then the V test-time views,
-                whose predictions are averaged; the first of these is the image as it is.
+            features: (num_views + V, N, …), with K regions (num_views + V, N, K, …); first the
+                augmented views, then the V test-time views, whose predictions are averaged; the
+                first of these is the image as it is.
             depth: number of frozen stages.
             num_views: augmented views.
             mix: of features, targets and a generator: Mixup, one stage later than on pixels.
@@ -173,14 +179,15 @@ class FeatureInputs:
 
     def forward(self, model: ImageClassifier, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
         """See :class:`Inputs`."""
+        if model.num_regions > 1:
+            inputs = inputs.flatten(0, 1)
         state = [inputs]
         if len(self._shapes) > 1:
             parts = torch.split(inputs, [math.prod(shape) for shape in self._shapes], dim=1)
             pairs = zip(parts, self._shapes, strict=True)
             state = [part.reshape(len(inputs), *shape) for part, shape in pairs]
         features = model.read(model.advance(state, start=self._depth))
-        logits: Tensor = model.head(features)
-        return logits, None
+        return model.classify_features(features), None
 
     def evaluate(self, model: ImageClassifier, indices: Tensor, *, views: bool = True) -> Tensor:
         """See :class:`Inputs`."""

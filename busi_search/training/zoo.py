@@ -30,7 +30,11 @@ def average_views(logits: Tensor) -> Tensor:
 
 
 class ImageClassifier(nn.Module):
-    """Normalisation, a backbone in stages, and a head; grey pixels in, logits out."""
+    """Normalisation, a backbone in stages, and a head; grey pixels in, logits out.
+
+    Of K regions of an image (the whole, the lesion) the same backbone gives features, which are put
+    side by side before the head.
+    """
 
     mean: Tensor
     std: Tensor
@@ -49,10 +53,12 @@ class ImageClassifier(nn.Module):
         readout: Readout | None = None,
         pool_at: int | None = None,
         maps_channels_last: bool = False,
+        num_regions: int = 1,
     ) -> None:
         super().__init__()
         self.readout, self.pool_at = readout, pool_at
         self.maps_channels_last = maps_channels_last
+        self.num_regions = num_regions
         self.test_time_flip = test_time_flip
         self.test_time_shift = test_time_shift
         self.mask_head: nn.Module | None = None
@@ -64,7 +70,7 @@ class ImageClassifier(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Map (N, 1, S, S) grey levels in [0, 255] to (N, C) logits.
+        """Map (N, K, S, S) grey levels in [0, 255] to (N, C) logits.
 
         Evaluation averages the probabilities of the :meth:`test_views`.
         """
@@ -79,7 +85,7 @@ class ImageClassifier(nn.Module):
         return (9 if self.test_time_shift else 1) * (2 if self.test_time_flip else 1)
 
     def test_views(self, pixels: Tensor) -> list[Tensor]:
-        """Return V times (N, 1, S, S): the images, moved by some pixels, and all mirrored.
+        """Return V times (N, K, S, S): the images, moved by some pixels, and all mirrored.
 
         With ``test_time_shift`` they are moved by as many pixels in each of eight directions; what
         comes in at the border is reflected.
@@ -95,9 +101,19 @@ class ImageClassifier(nn.Module):
         return views
 
     def classify(self, pixels: Tensor) -> Tensor:
-        """Map (N, 1, S, S) grey levels in [0, 255] to the (N, C) logits of one view."""
-        logits: Tensor = self.head(self.features(self.normalise(pixels)))
+        """Map (N, K, S, S) grey levels in [0, 255] to the (N, C) logits of one view."""
+        return self.classify_features(self.features(self.normalise(pixels)))
+
+    def classify_features(self, features: Tensor) -> Tensor:
+        """Map the (N·K, num_features) features of N images to (N, C) logits."""
+        logits: Tensor = self.head(self.regions_side_by_side(features))
         return logits
+
+    def regions_side_by_side(self, features: Tensor) -> Tensor:
+        """Map (N·K, num_features) to what the head sees, (N, K·num_features)."""
+        if self.num_regions == 1:
+            return features
+        return features.reshape(-1, self.num_regions * features.shape[1])
 
     def with_head(self, head: nn.Module) -> "ImageClassifier":
         """Return a network with another head, which shares its stages with this one."""
@@ -113,6 +129,7 @@ class ImageClassifier(nn.Module):
             readout=self.readout,
             pool_at=self.pool_at,
             maps_channels_last=self.maps_channels_last,
+            num_regions=self.num_regions,
         )
         return other.to(self.mean.device)
 
@@ -132,24 +149,26 @@ class ImageClassifier(nn.Module):
         self.eval()
         device = self.mean.device
         with torch.no_grad():
-            x = self.normalise(torch.zeros(1, 1, size_pixels, size_pixels, device=device))
+            shape = (1, self.num_regions, size_pixels, size_pixels)
+            x = self.normalise(torch.zeros(shape, device=device))
             x = self.advance([x], stop=-1)[0]
         if x.ndim != 4 or x.shape[-1] > x.shape[1]:
             raise InputError("mask_weight needs a convolutional architecture; set it to 0.")
         self.mask_head = nn.Conv2d(x.shape[1], 1, kernel_size=1).to(device)
 
     def classify_and_segment(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Map (N, 1, S, S) grey levels to (N, C) logits and (N, 1, H, W) logits of the lesion."""
+        """Map (N, K, S, S) grey levels to (N, C) logits and (N·K, 1, H, W) logits of the lesion."""
         assert self.mask_head is not None, "add_mask_head comes first"
         state = self.advance([self.normalise(pixels)], stop=-1)
         mask: Tensor = self.mask_head(state[0])
         state = self.advance(state, start=len(self.stages) - 1)
-        logits: Tensor = self.head(self.read(state))
-        return logits, mask
+        return self.classify_features(self.read(state)), mask
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """Map (N, 1, S, S) grey levels in [0, 255] to what the first stage expects."""
+        """Map (N, K, S, S) grey levels in [0, 255] to what the first stage expects, (N·K, …)."""
         x = pixels / 255.0
+        if self.num_regions > 1:
+            x = x.flatten(0, 1).unsqueeze(1)
         if x.shape[-1] < self.min_size_pixels:
             size = (self.min_size_pixels, self.min_size_pixels)
             x = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
@@ -158,7 +177,7 @@ class ImageClassifier(nn.Module):
         return ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
     def features(self, x: Tensor) -> Tensor:
-        """Map what the first stage expects to the (N, num_features) that the head sees."""
+        """Map what the first stage expects, (N·K, …), to (N·K, num_features)."""
         return self.read(self.advance([x]))
 
     def advance(
@@ -224,6 +243,7 @@ def build_model(
     test_time_shift: int = 0,
     pooling: str = "avg",
     feature_layers: int = 1,
+    num_regions: int = 1,
 ) -> ImageClassifier:
     """Build a classifier with random weights, drawn from PyTorch's global generator.
 
@@ -242,6 +262,7 @@ def build_model(
             ``attention``.
         feature_layers: number of last stages whose outputs the head sees; of a network with fewer,
             all.
+        num_regions: K, how many regions of an image the network sees.
 
     Raises:
         InputError: no such architecture, or one without maps that could be pooled otherwise.
@@ -261,7 +282,13 @@ def build_model(
         readout, num_features = _make_readout(architecture, family, pooling, feature_layers)
     model = ImageClassifier(
         stages,
-        _make_head(head, num_features, num_classes, width=head_width, dropout=dropout),
+        _make_head(
+            head,
+            num_regions * num_features,
+            num_classes,
+            width=head_width,
+            dropout=dropout,
+        ),
         channels=entry.channels,
         min_size_pixels=entry.min_size_pixels,
         mean=mean,
@@ -271,6 +298,7 @@ def build_model(
         readout=readout,
         pool_at=family.pool_at,
         maps_channels_last=family.channels_last,
+        num_regions=num_regions,
     )
     # Twice as fast on a CPU for small networks, and what tensor cores want on a GPU.
     return model.to(memory_format=torch.channels_last)

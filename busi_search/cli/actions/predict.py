@@ -13,6 +13,7 @@ def predict(
     ctx: click.Context,
     paths: tuple[str, ...],
     model_uri: str | None,
+    boxes: str | None,
     target: str | None,
     keep_sealed: bool,
     as_json: bool,
@@ -23,7 +24,7 @@ def predict(
 
     files = find_images(paths)
     classifier = load_champion(home_of(ctx), model_uri)
-    predictions = classifier.predict(files, keep_sealed=keep_sealed, how="predict")
+    predictions = classifier.predict(files, boxes=boxes, keep_sealed=keep_sealed, how="predict")
     sealed_by = [item.sealed_by for item in predictions]
     if any(sealed_by):
         click.echo(f"{sealed_sentence(sealed_by)}: this opening was counted.", err=True)

@@ -74,6 +74,27 @@ def masks_by_stem(folder: Path | None) -> dict[str, list[Path]]:
     return found
 
 
+def masks_beside(images: Iterable[Path]) -> dict[Path, list[Path]]:
+    """Return the masks of image files that lie beside them, or in a folder beside their folder.
+
+    ``a.png`` has ``a_mask.png`` or ``../masks/a.png``; BUS-BRA's ``bus_1.png`` has
+    ``../Masks/mask_1.png``. Images without masks are left out.
+    """
+    found: dict[Path, list[Path]] = {}
+    of_folder: dict[Path, list[Path]] = {}
+    for image in images:
+        of_folder.setdefault(image.parent, []).append(image)
+    for folder, inside in of_folder.items():
+        _, beside = split_masks(image_files(folder))
+        others = masks_by_stem(subfolder(folder.parent, "masks", "mask", "gt", "annotations"))
+        for image in inside:
+            stems = (image.stem, re.sub(r"^bus_", "mask_", image.stem))
+            apart = next((others[stem] for stem in stems if stem in others), [])
+            if masks := beside.get(image, apart):
+                found[image] = masks
+    return found
+
+
 def natural(name: str) -> list[tuple[int, int | str]]:
     """Return a key that sorts ``a 2`` before ``a 10``."""
     return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", name)]

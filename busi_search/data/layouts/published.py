@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from busi_search.data.geometry import Box
 from busi_search.data.layouts.files import image_files, masks_by_stem, subfolder
 from busi_search.data.layouts.sheets import Row, column, read_sheet
 from busi_search.data.listing import ListedImage, Listing
@@ -82,11 +83,29 @@ def _read_busbra(root: Path) -> Listing:
                 label=row["Pathology"].lower(),
                 patient=row["Case"],
                 masks=_relative(root, masks.get(row["ID"].replace("bus_", "mask_"), ())),
+                box=_busbra_box(row, f"{table}: the row {row['ID']}"),
                 fold=folds.get(row["ID"]),
                 properties=_without(row, "ID", "Case", "Pathology", "Width", "Height", "BBOX"),
             )
         )
     return Listing("busbra", root, images)
+
+
+def _busbra_box(row: Row, where: str) -> Box | None:
+    """The column BBOX, ``[x,y,width,height]`` in pixels of the image as it was published."""
+    cell = row.get("BBOX", "")
+    if not cell:
+        return None
+    try:
+        x, y, width, height = (float(part) for part in cell.strip("[] ").split(","))
+        across, down = float(row["Width"]), float(row["Height"])
+        box = Box(x / across, y / down, (x + width) / across, (y + height) / down)
+    except (KeyError, ValueError, ZeroDivisionError):
+        raise InputError(
+            f"{where} has the BBOX '{cell}'; expected [x,y,width,height] in pixels, and the "
+            "columns Width and Height."
+        ) from None
+    return box
 
 
 # BrEaST (Pawłowska et al. 2024, 10.1038/s41597-024-02984-z)

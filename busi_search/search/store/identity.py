@@ -31,6 +31,7 @@ def create_study(context: StudyContext, storage: BaseStorage) -> optuna.Study:
         spec=spec_json(context.spec),
         fingerprint=context.partition.fingerprint,
         partition=context.partition.digest(),
+        lesions=context.lesions_digest or "",
     )
     with claim_lock(context.home, context.name):
         study = optuna.create_study(

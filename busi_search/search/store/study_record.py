@@ -40,11 +40,13 @@ class Identity:
         spec: the checked study file as canonical JSON, see :func:`~busi_search.spec.spec_json`.
         fingerprint: of the images and their labels.
         partition: digest of the division into folds and test.
+        lesions: digest of the masks and boxes by which regions are cut out; empty: none are.
     """
 
     spec: str
     fingerprint: str
     partition: str
+    lesions: str = ""
 
     def load_spec(self) -> StudySpec:
         """Return the study file.
@@ -84,7 +86,14 @@ class Identity:
             return f"the study file differs from the one it began with ({keys or 'recipes'})"
         if now.partition != self.partition:
             return CHANGED_DIVISION
-        return None
+        return self.change_of_lesions(now.lesions)
+
+    def change_of_lesions(self, lesions: str) -> str | None:
+        """Return how the lesions' masks or boxes differ, as :meth:`change_of_images` does."""
+        if lesions == self.lesions:
+            return None
+        then, now = self.lesions or "none", lesions or "none"
+        return f"the lesions' masks or boxes changed since it began ({then} → {now})"
 
 
 def _changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

@@ -2,6 +2,8 @@
 
 const part = (id) => document.getElementById(id);
 let asked = 0;
+let needsPlace = false;
+let waiting = null;
 
 function say(text, isError) {
   part("status").textContent = text;
@@ -25,12 +27,73 @@ async function read(response) {
   return content;
 }
 
-async function ask(file) {
+function take(file) {
+  if (needsPlace) askWhere(file);
+  else ask(file);
+}
+
+function askWhere(file) {
+  ++asked;
+  waiting = file;
+  part("answer").hidden = true;
+  part("box").hidden = true;
+  const picture = part("original");
+  picture.onload = () => {
+    part("place").hidden = false;
+    say("", false);
+  };
+  picture.onerror = () => {
+    part("place").hidden = true;
+    say("This browser cannot show the file, so that no box can be drawn; convert it to PNG.", true);
+  };
+  URL.revokeObjectURL(picture.src);
+  picture.src = URL.createObjectURL(file);
+}
+
+function drawPlace() {
+  const ground = part("ground"), picture = part("original"), box = part("box");
+  let from = null;
+  const place = (event) => {
+    const area = picture.getBoundingClientRect();
+    const share = (value, low, size) => Math.min(Math.max((value - low) / size, 0), 1);
+    return [share(event.clientX, area.left, area.width), share(event.clientY, area.top, area.height)];
+  };
+  const spanned = (to) => [0, 1].map((axis) => [Math.min(from[axis], to[axis]), Math.abs(to[axis] - from[axis])]);
+  const paint = (to) => {
+    const [[left, width], [top, height]] = spanned(to);
+    Object.assign(box.style, { left: `${100 * left}%`, top: `${100 * top}%`, width: `${100 * width}%`, height: `${100 * height}%` });
+    box.hidden = false;
+  };
+  ground.addEventListener("pointerdown", (event) => {
+    event.preventDefault();
+    from = place(event);
+    ground.setPointerCapture(event.pointerId);
+    paint(from);
+  });
+  ground.addEventListener("pointermove", (event) => {
+    if (from) paint(place(event));
+  });
+  ground.addEventListener("pointerup", (event) => {
+    if (!from) return;
+    const [[left, width], [top, height]] = spanned(place(event));
+    from = null;
+    const across = picture.naturalWidth, down = picture.naturalHeight;
+    if (width * across < 4 || height * down < 4) {
+      say("The box is too small; press at one corner of the lesion and drag to the opposite one.", true);
+      return;
+    }
+    const x = Math.floor(left * across), y = Math.floor(top * down);
+    const size = [Math.min(Math.ceil(width * across), across - x), Math.min(Math.ceil(height * down), down - y)];
+    ask(waiting, [x, y, ...size]);
+  });
+}
+
+async function ask(file, box) {
   const mine = ++asked;
   part("answer").hidden = true;
   say("Looking at the image …", false);
   try {
-    const answer = await read(await fetch("/predict?explain=1", { method: "POST", body: file }));
+    const answer = await read(await fetch(`/predict?explain=1${box ? `&box=${box.join(",")}` : ""}`, { method: "POST", body: file }));
     if (mine !== asked) return;
     show(answer);
     say("", false);
@@ -73,11 +136,12 @@ function showOverlay() {
 }
 
 async function choose(index) {
-  ask(await (await fetch(`/examples/${index}.png`)).blob());
+  take(await (await fetch(`/examples/${index}.png`)).blob());
 }
 
 function showModel(model) {
   part("simulated").hidden = !model.simulated;
+  needsPlace = model.region !== "image";
   const rows = [
     ["model", `${model.name}, version ${model.version}`],
     ["study", model.study],
@@ -108,14 +172,15 @@ async function start() {
     document.addEventListener(name, (event) => {
       event.preventDefault();
       drop.classList.toggle("over", name === "dragover");
-      if (name === "drop" && event.dataTransfer.files.length) ask(event.dataTransfer.files[0]);
+      if (name === "drop" && event.dataTransfer.files.length) take(event.dataTransfer.files[0]);
     });
   }
   part("file").addEventListener("change", (event) => {
-    if (event.target.files.length) ask(event.target.files[0]);
+    if (event.target.files.length) take(event.target.files[0]);
     event.target.value = "";
   });
   part("toggle").addEventListener("change", showOverlay);
+  drawPlace();
   try {
     showModel(await read(await fetch("/model")));
   } catch (error) {

@@ -104,8 +104,7 @@ def load_bank(
     regions = range(images.shape[1])
     places = list(itertools.product(range(len(views)), regions, starts))
     stages = _stages_digest(model)
-    shape = (len(views), len(images), len(regions), len(wanted))
-    found = np.empty(shape, dtype=np.float32)
+    found = np.empty((len(views), len(images), len(regions), len(wanted)), dtype=np.float32)
     # The golden ratio spreads the beginnings of successive trials evenly.
     first = int(len(places) * (begin_at * 0.6180339887 % 1))
     for v, region, start in [*places[first:], *places[:first]]:

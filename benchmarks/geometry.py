@@ -1,11 +1,14 @@
 """What a network should see of an image: aspect, region, and masks as an additional task.
 
-    uv run python -m benchmarks.geometry busbra /work/BUSBRA --arms image lesion both --seeds 0 1 2 3
+    uv run python -m benchmarks.geometry busbra BUSBRA --arms image lesion both --blind > found
+    uv run python -m benchmarks.geometry --summarise found
 
 Every arm trains the same configuration on the same folds with the same seeds. Images are divided as
 a study would divide them (patients, near-duplicates), by the authors' folds where there are any. No
-image is sealed: only for data whose test is not needed any more. Prints the mean of the folds' AUC
-by arm and seed, and each arm's paired difference from the first.
+image is sealed: only for data whose test is not needed any more. The first line prints the means
+over the folds of every arm and seed; the second each arm's mean and its paired difference from the
+first arm, with the standard error over the seeds. ``--blind`` also scores images whole in the place
+of the lesion, as if nobody knew where it is.
 """
 
 import argparse
@@ -75,8 +78,8 @@ def score(
     seed: int,
     cache: Path,
     blind: bool,
-) -> tuple[dict[str, float], float | None]:
-    """Cross-validated figures, and the AUC where no lesion's place is known at prediction."""
+) -> tuple[list[dict[str, float]], list[float]]:
+    """The folds' figures, and their AUC where no lesion's place is known at prediction."""
     hyperparameters = Hyperparameters(**{**base, **arm})
     size = hyperparameters.image_size_pixels
     geometry = Geometry(
@@ -105,8 +108,7 @@ def score(
         figures.append(result.metrics)
         if blind and geometry.needs_lesion:
             unaware.append(without_place(result, data, whole, hyperparameters))
-    means = {key: float(np.mean([row[key] for row in figures])) for key in figures[0]}
-    return means, float(np.mean(unaware)) if unaware else None
+    return figures, unaware
 
 
 def without_place(result: FoldResult, data: DevelopmentSet, whole, hyperparameters) -> float:
@@ -120,8 +122,9 @@ def without_place(result: FoldResult, data: DevelopmentSet, whole, hyperparamete
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("source", help="such as busbra, busi, or auto")
-    parser.add_argument("path")
+    parser.add_argument("source", nargs="?", help="such as busbra, busi, or auto")
+    parser.add_argument("path", nargs="?")
+    parser.add_argument("--summarise", type=Path, help="a file that the rows were printed to")
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=["image", "both"])
     parser.add_argument("--classes", nargs="*", default=[])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3])
@@ -129,6 +132,9 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], dest="settings", help="key=value")
     parser.add_argument("--blind", action="store_true", help="score without the lesion's place too")
     options = parser.parse_args()
+    if options.summarise is not None:
+        summarise(options.summarise.read_text().splitlines())
+        return
     torch.set_num_threads(1)
     source = guess_source(options.path) if options.source == "auto" else options.source
     base = {"epochs": 20, "learning_rate": 3e-3, "image_size_pixels": 64}
@@ -137,22 +143,20 @@ def main() -> None:
     }
     dataset, groups = divided(source, options.path, options.cache, options.classes)
     print(f"{dataset.name}: {len(dataset)} images, {len(np.unique(groups))} groups", flush=True)
-    first: Array | None = None
     for seed in options.seeds:
         for name in options.arms:
             started = time.perf_counter()
             figures, unaware = score(
                 dataset, groups, ARMS[name], base, seed, options.cache, options.blind
             )
-            row = {
-                "arm": name,
-                "seed": seed,
-                "auc": round(figures["auc"], 5),
-                "accuracy": round(figures["accuracy"], 5),
-                "balanced_accuracy": round(figures["balanced_accuracy"], 5),
-                "auc_without_place": unaware if unaware is None else round(unaware, 5),
-                "seconds": round(time.perf_counter() - started),
+            row: dict[str, object] = {
+                key: round(float(np.mean([fold[key] for fold in figures])), 5)
+                for key in ("auc", "accuracy", "balanced_accuracy")
             }
+            row |= {"arm": name, "seed": seed, "epochs": base["epochs"]}
+            row["fold_auc"] = [round(fold["auc"], 5) for fold in figures]
+            row["auc_without_place"] = round(float(np.mean(unaware)), 5) if unaware else None
+            row["seconds"] = round(time.perf_counter() - started)
             print(json.dumps(row), flush=True)
 
 

@@ -120,7 +120,7 @@ class ImageDataset:
         for box, mask in zip(given, self.masks(), strict=True):
             yield box if mask is None else lesion_box(mask)
 
-    @property
+    @cached_property
     def lesions_digest(self) -> str | None:
         """16 hexadecimal digits that change with any mask or box; None where there are none."""
         if self.boxes is None:

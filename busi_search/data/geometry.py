@@ -9,6 +9,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from busi_search.data.images import GreyImage, resize_image
+from busi_search.spec import Hyperparameters
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,21 @@ class Geometry:
 
 
 WHOLE = Geometry()
+
+
+def geometry_of(hyperparameters: Hyperparameters, screen: Box | None = None) -> Geometry:
+    """Return how a configuration sees images.
+
+    Args:
+        hyperparameters: the configuration.
+        screen: what of the dataset's images is no screen furniture, for ``crop = "auto"``.
+    """
+    return Geometry(
+        aspect=hyperparameters.aspect,
+        region=hyperparameters.region,
+        margin=hyperparameters.region_margin,
+        crop=screen if hyperparameters.crop == "auto" else None,
+    )
 
 
 def bring_to_size(

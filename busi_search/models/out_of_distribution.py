@@ -22,8 +22,9 @@ def image_statistics(pixels: npt.NDArray[np.uint8]) -> _Array:
         pixels: (N, S, S) uint8 grey images; (N, 2, S, S) of two regions.
 
     Returns:
-        (N, 5), of two regions (N, 10): mean grey and its standard deviation (in shares of
-        white), shares of nearly black and nearly white pixels, and mean absolute difference of neighbouring pixels.
+        (N, 5), of two regions (N, 10): mean grey and its standard deviation (in shares of white),
+        shares of nearly black and nearly white pixels, and mean absolute difference of neighbouring
+        pixels.
     """
     if pixels.ndim == 4:
         return np.concatenate(

@@ -10,7 +10,7 @@ import optuna
 
 from busi_search.data.dataset import ImageDataset
 from busi_search.data.folds import large_group_warning, uneven_folds_warning
-from busi_search.data.geometry import WHOLE, Box, Geometry
+from busi_search.data.geometry import WHOLE, Box, Geometry, geometry_of
 from busi_search.data.image_cache import load_images, load_masks
 from busi_search.data.known_images import KnownImages, Membership
 from busi_search.data.lesions import check_lesions, find_lesions
@@ -24,7 +24,6 @@ from busi_search.search.store.errors import storage_errors
 from busi_search.search.store.open import find_study
 from busi_search.search.store.study_record import CHANGED_DIVISION, StudyRecord
 from busi_search.spec import FROM_DATASET, Hyperparameters, Range, StudySpec
-from busi_search.training.from_hyperparameters import geometry_of
 
 Images = npt.NDArray[np.uint8]
 

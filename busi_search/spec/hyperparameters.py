@@ -502,7 +502,7 @@ class Hyperparameters(Strict):
 
     Unit: a share of the lesion's width and height.
     Default: the `region_margin` in `[dataset]`.
-    Example: region_margin = { low = 0.1, high = 1.0, only_if = { region = ["lesion", "both"] } }
+    Example: region_margin = { choices = [0.25, 0.5], only_if = { region = ["lesion", "both"] } }
     """
 
     crop: ScreenCrop = Field(default="none", json_schema_extra=_without_default)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from busi_search.architectures import ARCHITECTURES
-from busi_search.data.geometry import Box, Geometry
+from busi_search.data.geometry import geometry_of
 from busi_search.spec import Hyperparameters
 from busi_search.training.augment import AugmentationRanges, augment_batch, mixup
 from busi_search.training.feature_bank import augmented_views, load_bank, test_time_views
@@ -67,21 +67,6 @@ def make_model(
     # A searched depth may exceed the stages of a small architecture: only its head learns then.
     freeze_backbone(model, min(hyperparameters.freeze_depth, len(model.stages)))
     return model
-
-
-def geometry_of(hyperparameters: Hyperparameters, screen: Box | None = None) -> Geometry:
-    """Return how a configuration sees images.
-
-    Args:
-        hyperparameters: the configuration.
-        screen: what of the dataset's images is no screen furniture, for ``crop = "auto"``.
-    """
-    return Geometry(
-        aspect=hyperparameters.aspect,
-        region=hyperparameters.region,
-        margin=hyperparameters.region_margin,
-        crop=screen if hyperparameters.crop == "auto" else None,
-    )
 
 
 def _normalisation(hyperparameters: Hyperparameters) -> str:
@@ -155,7 +140,7 @@ def make_inputs(
         pixels,
         depth=depth,
         num_views=hyperparameters.augmentation_views,
-        augment=partial(_alter, strength=coarse, ranges=ranges, regions=model.num_regions),
+        augment=partial(augment_regions, strength=coarse, ranges=ranges, regions=model.num_regions),
         settings={"strength": coarse, **asdict(ranges)},
         folder=None if cache is None else cache / "features",
     )
@@ -223,13 +208,15 @@ def _make_augmentation(hyperparameters: Hyperparameters, regions: int) -> Augmen
     def augment(
         pixels: Tensor, targets: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        altered = _alter(pixels, generator, strength=strength, ranges=ranges, regions=regions)
+        altered = augment_regions(
+            pixels, generator, strength=strength, ranges=ranges, regions=regions
+        )
         return mixup(altered, targets, generator, alpha=alpha)
 
     return augment
 
 
-def _alter(
+def augment_regions(
     pixels: Tensor,
     generator: torch.Generator,
     *,
@@ -237,7 +224,18 @@ def _alter(
     ranges: AugmentationRanges,
     regions: int,
 ) -> Tensor:
-    """Alter a batch; every region of an image has draws of its own, and its mask goes with it."""
+    """Alter a batch; every region of an image has draws of its own, and its mask goes with it.
+
+    Args:
+        pixels: (B, K, S, S) grey levels of K regions, or (B, 2·K, S, S): then their masks.
+        generator: source of randomness, on the CPU.
+        strength: in [0, 1].
+        ranges: what strength 1 means.
+        regions: K.
+
+    Returns:
+        The same, altered as by :func:`~.augment.augment_batch`.
+    """
     if regions == 1:
         return augment_batch(pixels, strength, generator, ranges)
     # (B, J·K, …), J = 2 with masks, becomes (B·K, J, …).

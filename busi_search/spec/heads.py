@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-from busi_search.architectures import ARCHITECTURES
+from busi_search.architectures import ARCHITECTURES, has_imagenet_weights, is_timm
 from busi_search.spec.hyperparameters import Hyperparameters
 from busi_search.spec.space import Choice, Range
 
@@ -101,8 +101,7 @@ def refusal(chosen: Hyperparameters) -> str | None:
     """Return what a configuration with the head ``logistic`` cannot do, or None."""
     if chosen.head != LOGISTIC:
         return None
-    known = ARCHITECTURES.get(chosen.architecture)
-    no_imagenet = chosen.weights == "imagenet" and known is not None and not known.imagenet
+    no_imagenet = chosen.weights == "imagenet" and not has_imagenet_weights(chosen.architecture)
     whole_labels = chosen.mixup_alpha == 0 == chosen.label_smoothing
     wrong = {
         f"learns from frozen features, and {chosen.architecture} would have random ones; set "
@@ -158,7 +157,7 @@ def _only_under_logistic(space: Space, heads: list[Any]) -> bool:
 
 
 def check_maps(space: Space, fixed: Hyperparameters) -> None:
-    """Make sure that only architectures with maps are pooled or read at several stages.
+    """Make sure that only architectures cut at their pooling get another, or several stages.
 
     Raises:
         ValueError: one sentence: which one has none, and what to write.
@@ -167,7 +166,7 @@ def check_maps(space: Space, fixed: Hyperparameters) -> None:
     architectures = space["architecture"].ends if "architecture" in space else [fixed.architecture]
     for architecture in architectures:
         known = ARCHITECTURES.get(str(architecture))
-        if known is None or known.maps:
+        if not is_timm(str(architecture)) and (known is None or known.maps):
             continue
         for name, usual in plain.items():
             values = [getattr(fixed, name)]
@@ -177,7 +176,7 @@ def check_maps(space: Space, fixed: Hyperparameters) -> None:
                 values = values[1:] if "architecture" not in space[name].only_if else values
             if any(value != usual for value in values):
                 raise ValueError(
-                    f"{architecture} gives tokens, not maps, and takes {name} = "
+                    f"{architecture} has one pooling here and takes {name} = "
                     f"{str(usual) if name == 'feature_layers' else chr(34) + str(usual) + chr(34)} "
                     "only; add only_if = { architecture = [...] } with the convolutional ones"
                 )

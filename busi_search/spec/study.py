@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from busi_search.architectures import ARCHITECTURES
+from busi_search.architectures import has_imagenet_weights
 from busi_search.spec.gate import Gate
 from busi_search.spec.heads import check_heads, check_maps, refusal, settled
 from busi_search.spec.hyperparameters import FROM_DATASET, Hyperparameters
@@ -146,7 +146,7 @@ class StudySpec(Strict):
         What the head ``logistic`` implies, one epoch and frozen stages, is put in.
         """
         resolved = self._written(sampled)
-        if resolved.weights == "imagenet" and not ARCHITECTURES[resolved.architecture].imagenet:
+        if resolved.weights == "imagenet" and not has_imagenet_weights(resolved.architecture):
             # Nobody has trained it on ImageNet: it starts from scratch, and says so.
             return resolved.model_copy(update={"weights": "none", "freeze_depth": 0})
         return settled(resolved)

@@ -10,7 +10,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from busi_search.architectures import ARCHITECTURES
 from busi_search.data.geometry import geometry_of
 from busi_search.spec import Hyperparameters
 from busi_search.training.augment import AugmentationRanges, augment_batch, mixup
@@ -48,6 +47,7 @@ def make_model(
         head_width=hyperparameters.head_width,
         dropout=hyperparameters.dropout,
         normalisation=_normalisation(hyperparameters),
+        image_size_pixels=hyperparameters.image_size_pixels,
         test_time_flip=hyperparameters.test_time_flip,
         test_time_shift=hyperparameters.test_time_shift,
         pooling=hyperparameters.pooling,
@@ -63,7 +63,12 @@ def make_model(
         )
         load_backbone(model, hyperparameters.architecture, learned, "phantom")
     else:
-        load_weights(model, hyperparameters.architecture, hyperparameters.weights)
+        load_weights(
+            model,
+            hyperparameters.architecture,
+            hyperparameters.weights,
+            hyperparameters.image_size_pixels,
+        )
     # A searched depth may exceed the stages of a small architecture: only its head learns then.
     freeze_backbone(model, min(hyperparameters.freeze_depth, len(model.stages)))
     return model
@@ -75,7 +80,7 @@ def _normalisation(hyperparameters: Hyperparameters) -> str:
         return hyperparameters.normalisation
     if hyperparameters.weights in ("none", "phantom"):
         return "scratch"
-    return ARCHITECTURES[hyperparameters.architecture].normalisation
+    return "pretrained"
 
 
 def fit(

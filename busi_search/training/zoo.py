@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from busi_search.architectures import ARCHITECTURES
+from busi_search.architectures import ARCHITECTURES, is_timm
 from busi_search.errors import InputError
-from busi_search.training.backbones import FAMILIES, Family
+from busi_search.training.backbones import FAMILIES
 from busi_search.training.readout import LastStage, Readout
+from busi_search.training.timm_backbones import MIN_SIZE_PIXELS, build_timm_backbone
 
 # Mean and deviation of grey levels in [0, 1] that a network expects. Fixed numbers, so that nothing
 # is estimated from images a fold must not see. ``scratch`` is near those of breast ultrasound,
@@ -236,6 +237,42 @@ def _make_head(
     )
 
 
+@dataclass(frozen=True)
+class _Backbone:
+    """Stages, and what a classifier must know of them."""
+
+    stages: list[nn.Module]
+    num_features: int
+    channels: int
+    min_size_pixels: int
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]]
+    pool_at: int | None = None
+    channels_last: bool = False
+
+
+def _build_backbone(architecture: str, image_size_pixels: int | None) -> _Backbone:
+    if is_timm(architecture):
+        found = build_timm_backbone(architecture, image_size_pixels)
+        return _Backbone(
+            found.stages, found.num_features, 3, MIN_SIZE_PIXELS, (found.mean, found.std)
+        )
+    entry = ARCHITECTURES.get(architecture)
+    if entry is None:
+        raise InputError(f"No architecture '{architecture}'; known: {', '.join(ARCHITECTURES)}.")
+    family = FAMILIES[entry.family]
+    stages = family.split(family.make(entry.variant))
+    assert len(stages) == entry.num_stages, "the table must state the number of stages"
+    return _Backbone(
+        stages,
+        entry.num_features,
+        entry.channels,
+        entry.min_size_pixels,
+        NORMALISATIONS[entry.normalisation],
+        family.pool_at,
+        family.channels_last,
+    )
+
+
 def build_model(
     architecture: str,
     *,
@@ -244,6 +281,7 @@ def build_model(
     head_width: int = 128,
     dropout: float = 0.0,
     normalisation: str = "scratch",
+    image_size_pixels: int | None = None,
     test_time_flip: bool = False,
     test_time_shift: int = 0,
     pooling: str = "avg",
@@ -253,13 +291,16 @@ def build_model(
     """Build a classifier with random weights, drawn from PyTorch's global generator.
 
     Args:
-        architecture: a key of ``ARCHITECTURES``.
+        architecture: a key of ``ARCHITECTURES``, or ``timm/NAME``.
         num_classes: C.
         head: ``linear`` (dropout, dense) or ``mlp`` (dropout, dense, batch norm, ReLU,
             dropout of at most one half, dense).
         head_width: width of the hidden layer of ``mlp``.
         dropout: probability in [0, 1).
-        normalisation: a key of ``NORMALISATIONS``; on one channel, the mean over its channels.
+        normalisation: a key of ``NORMALISATIONS``, or ``pretrained``: what the architecture's
+            ImageNet weights expect; on one channel, the mean over its channels.
+        image_size_pixels: height and width of the images, which some of timm's networks are built
+            for; None: those of its pretrained weights.
         test_time_flip: predict with the average over an image and its mirror image.
         test_time_shift: predict with the average over an image and the same moved by this many
             pixels in eight directions; 0: not.
@@ -270,23 +311,21 @@ def build_model(
         num_regions: K, how many regions of an image the network sees.
 
     Raises:
-        InputError: no such architecture, or one without maps that could be pooled otherwise.
+        InputError: no such architecture, it does not take images of that size, or it has no maps
+            that could be pooled otherwise.
     """
-    entry = ARCHITECTURES.get(architecture)
-    if entry is None:
-        raise InputError(f"No architecture '{architecture}'; known: {', '.join(ARCHITECTURES)}.")
-    family = FAMILIES[entry.family]
-    stages = family.split(family.make(entry.variant))
-    assert len(stages) == entry.num_stages, "the table must state the number of stages"
-    mean, std = NORMALISATIONS[normalisation]
-    if entry.channels == 1:
+    backbone = _build_backbone(architecture, image_size_pixels)
+    mean, std = backbone.normalisation
+    if normalisation != "pretrained":
+        mean, std = NORMALISATIONS[normalisation]
+    if backbone.channels == 1:
         mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
     readout: Readout | None = None
-    num_features = entry.num_features
+    num_features = backbone.num_features
     if pooling != "avg" or feature_layers > 1:
-        readout, num_features = _make_readout(architecture, family, pooling, feature_layers)
+        readout, num_features = _make_readout(architecture, backbone, pooling, feature_layers)
     model = ImageClassifier(
-        stages,
+        backbone.stages,
         _make_head(
             head,
             num_regions * num_features,
@@ -294,15 +333,15 @@ def build_model(
             width=head_width,
             dropout=dropout,
         ),
-        channels=entry.channels,
-        min_size_pixels=entry.min_size_pixels,
+        channels=backbone.channels,
+        min_size_pixels=backbone.min_size_pixels,
         mean=mean,
         std=std,
         test_time_flip=test_time_flip,
         test_time_shift=test_time_shift,
         readout=readout,
-        pool_at=family.pool_at,
-        maps_channels_last=family.channels_last,
+        pool_at=backbone.pool_at,
+        maps_channels_last=backbone.channels_last,
         num_regions=num_regions,
     )
     # Twice as fast on a CPU for small networks, and what tensor cores want on a GPU.
@@ -350,18 +389,18 @@ def stage_widths(architecture: str) -> StageWidths:
 
 
 def _make_readout(
-    architecture: str, family: Family, pooling: str, feature_layers: int
+    architecture: str, backbone: _Backbone, pooling: str, feature_layers: int
 ) -> tuple[Readout, int]:
     """Return what pools the last stages of a network, and how many features that gives."""
-    if family.pool_at is None:
+    if backbone.pool_at is None:
         raise InputError(
-            f"{architecture} gives tokens, not maps: pooling and feature_layers need a "
-            'convolutional architecture; set pooling = "avg" and feature_layers = 1.'
+            f'{architecture} has one pooling here; set pooling = "avg" and feature_layers = 1, or '
+            "take another architecture: a convolutional one that is not timm's."
         )
     widths = stage_widths(architecture)
     # A searched number may exceed the stages of a small architecture: then all are read.
     channels = widths.channels[-feature_layers:]
-    readout = Readout(pooling, channels, channels_last=family.channels_last)
+    readout = Readout(pooling, channels, channels_last=backbone.channels_last)
     last = widths.features_of_one_cell if pooling == "attention" else widths.features
     times = 2 if pooling == "avgmax" else 1
     return readout, times * (sum(channels[:-1]) + last)

@@ -96,7 +96,7 @@ def test_what_contradicts_the_solved_head_is_refused(fixed: dict[str, Any], sent
 
 def test_tokens_have_one_pooling() -> None:
     heads = {"head": "linear", "architecture": "vit_b_16"}
-    with pytest.raises(ValueError, match=r"vit_b_16 gives tokens.*pooling = \"avg\""):
+    with pytest.raises(ValueError, match=r"vit_b_16 has one pooling.*pooling = \"avg\""):
         _spec(heads | {"pooling": "max"})
     space: dict[str, Any] = {
         "architecture": {"choices": ["vit_b_16", "resnet18"]},

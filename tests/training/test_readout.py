@@ -126,7 +126,7 @@ def test_the_default_has_the_weights_it_always_had() -> None:
 
 
 def test_tokens_are_not_pooled() -> None:
-    with pytest.raises(InputError, match="vit_b_16 gives tokens, not maps"):
+    with pytest.raises(InputError, match="vit_b_16 has one pooling"):
         build_model("vit_b_16", num_classes=2, pooling="max")
 
 

@@ -148,7 +148,8 @@ class Hyperparameters(Strict):
     """Strength of the penalty of `head = "logistic"`.
 
     Half the sum of squared weights, of standardised features, is added to the mean loss with this
-    factor. Of M training views, scikit-learn's C is 1 / (M × `l2_strength`).
+    factor; of two classes it is the weights of the one logit between them. With M training views
+    scikit-learn's C is 1 / (M × `l2_strength`).
 
     Unit: none.
     Default: the middle of what frozen ImageNet features did best with on BUSI and BUS-BRA.

@@ -13,7 +13,7 @@ Rows = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
 
 # Largest entry of the gradient of the mean loss that counts as zero.
-TOLERANCE = 1e-4
+TOLERANCE = 1e-5
 MAX_ITERATIONS = 5000
 # A feature that varies less than this share of the largest is constant up to rounding.
 _CONSTANT = 1e-7

@@ -42,9 +42,9 @@ def check_weights(weights: str, architecture: str, size_pixels: int | None = Non
     """
     if is_timm(architecture):
         state = _timm_state(architecture, weights)
-        if state is not None and any(key.startswith("stages.") for key in state):
-            state = None  # our own names; they are compared when they are loaded
-        build_timm_backbone(architecture, size_pixels, state=state)
+        stages = torch.nn.ModuleList(build_timm_backbone(architecture, size_pixels).stages)
+        if state is not None and not _has_own_names(state, stages):
+            build_timm_backbone(architecture, size_pixels, state=state)
     elif weights == "imagenet":
         _imagenet_state(architecture)
     elif weights not in NAMED_WEIGHTS:
@@ -75,10 +75,12 @@ def load_weights(
         return []
     if is_timm(architecture):
         state = _timm_state(architecture, weights)
-        if state is not None and not any(key.startswith("stages.") for key in state):
+        if state is None:
+            return []
+        if not _has_own_names(state, model.stages):
             found = build_timm_backbone(architecture, size_pixels, state=state)
             state = torch.nn.ModuleList(found.stages).state_dict(prefix="stages.")
-        return load_backbone(model, architecture, state or {}, weights)
+        return load_backbone(model, architecture, state, weights)
     if weights == "imagenet":
         return load_backbone(model, architecture, _imagenet_state(architecture), weights)
     path = user_path(weights)
@@ -90,6 +92,11 @@ def _timm_state(architecture: str, weights: str) -> dict[str, Tensor] | None:
     if weights == "imagenet":
         return _file_state(fetch_timm_weights(architecture))
     return None if weights in NAMED_WEIGHTS else _file_state(user_path(weights))
+
+
+def _has_own_names(state: dict[str, Tensor], stages: torch.nn.ModuleList) -> bool:
+    """Return whether a file has this package's names; timm's may begin with ``stages.`` too."""
+    return stages.state_dict(prefix="stages.").keys() <= state.keys()
 
 
 def _file_state(path: Path) -> dict[str, Tensor]:

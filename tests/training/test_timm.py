@@ -114,7 +114,7 @@ def test_grey_levels_are_scaled_as_the_weights_expect(tmp_path: Path) -> None:
     assert found.tolist() == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext"])
 def test_a_file_with_timms_names_is_loaded_at_another_size(name: str, tmp_path: Path) -> None:
     """The transformer's positions are resized, as timm itself does it; the classifier is left."""
     torch.manual_seed(2)
@@ -147,6 +147,7 @@ def test_a_file_of_another_network_is_refused(tmp_path: Path) -> None:
     torch.save(timm.create_model("test_convnext").state_dict(), path)
     with pytest.raises(InputError, match="do not fit timm/test_resnet"):
         check_weights(str(path), "timm/test_resnet", SIZE)
+    check_weights(str(path), "timm/test_convnext", SIZE)
 
 
 def test_names_are_checked_and_the_nearest_is_named() -> None:
@@ -159,9 +160,9 @@ def test_names_are_checked_and_the_nearest_is_named() -> None:
 
 
 def test_a_size_that_does_not_fit_is_one_sentence() -> None:
-    with pytest.raises(InputError, match=r"mixer.* does not take images of 64 px .*= 224"):
-        check_weights("none", "timm/gmixer_12_224", SIZE)
-    check_weights("none", "timm/gmixer_12_224", 224)
+    with pytest.raises(InputError, match=r"crossvit.* does not take images of 64 px .*= 240"):
+        check_weights("none", "timm/crossvit_tiny_240", SIZE)
+    check_weights("none", "timm/crossvit_tiny_240", 240)
 
 
 def test_without_timm_the_line_that_installs_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 import io
 import json
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from busi_search.release.evaluation import evaluate_sealed_test
 from busi_search.release.replay import replay_trial
 from busi_search.run import StudyResult, run_study
 from busi_search.serving.verdict import describe_model, judge_image
-from tests.test_cli import BUSI_SEARCH
+from tests.command import call_here
 
 CANDIDATE = "models:/busi-classifier@candidate"
 STUDY = """
@@ -142,14 +141,12 @@ def test_who_does_not_say_where_the_lesion_is_gets_one_sentence(
 def test_boxes_by_the_command_line(result: StudyResult, outside: Path, tmp_path: Path) -> None:
     table = tmp_path / "boxes.csv"
     table.write_text("file,x,y,width,height\nnew.png,20,10,30,20\n")
-    words = [*BUSI_SEARCH, "--home", str(result.context.home.root), "predict", str(outside)]
-    words += ["--model-uri", CANDIDATE, "--json"]
-    found = subprocess.run(
-        [*words, "--boxes", str(table)], capture_output=True, text=True, timeout=120, check=False
-    )
+    words = ["--home", str(result.context.home.root), "predict", str(outside), "--json"]
+    words += ["--model-uri", CANDIDATE]
+    found = call_here(*words, "--boxes", str(table))
     assert found.returncode == 0, found.stderr
     assert len(json.loads(found.stdout)["predictions"]) == 1
-    without = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    without = call_here(*words)
     assert without.returncode == 2
     assert "--boxes FILE.csv" in without.stderr
     assert "Traceback" not in without.stderr

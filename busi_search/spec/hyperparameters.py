@@ -141,7 +141,7 @@ class Hyperparameters(Strict):
     optimizer, schedule, batches, dropout and weight averages do not touch it.
 
     Default: the fewest weights to learn from a few hundred images, and stages may learn too.
-    Example: head = ["linear", "logistic"]
+    Example: head = ["linear", "mlp"]
     """
 
     l2_strength: float = Field(default=0.1, gt=0, le=1e6)
@@ -153,7 +153,7 @@ class Hyperparameters(Strict):
 
     Unit: none.
     Default: the middle of what frozen ImageNet features did best with on BUSI and BUS-BRA.
-    Example: l2_strength = { low = 1e-3, high = 10.0, log = true }
+    Example: l2_strength = { low = 0.01, high = 10, log = true, only_if = { head = ["logistic"] } }
     """
 
     head_width: int = Field(default=128, ge=1, le=8192)

@@ -270,8 +270,7 @@ class DatasetSection(Strict):
     is. `letterbox` brings the longer side to the square's and leaves the rest black. `crop` brings
     the shorter side to the square's and keeps the middle.
 
-    Default: what every study did before there was a choice; docs/explanation/geometry.md has
-    measurements.
+    Default: `letterbox` scored 0.03 of AUC lower on BUSI at 64 pixels, 0.01 lower on BUS-BRA.
     Example: aspect = "letterbox"
     """
 
@@ -283,7 +282,7 @@ class DatasetSection(Strict):
     every prediction. A dataset is refused if having a lesion gives away the class, as in BUSI,
     whose normal images are those with an empty mask.
 
-    Default: the whole image can be had without knowing where the lesion is.
+    Default: a prediction then needs no box; with one, `both` scored 0.04 of AUC higher on BUSI.
     Example: region = "both"
     """
 

@@ -90,7 +90,7 @@ def test_defaults_are_those_of_the_code() -> None:
                 default = field.default
                 assert found.default == (list(default) if isinstance(default, tuple) else default)
     for name, default in Hyperparameters().model_dump().items():
-        assert explain_key(name).default == (None if name == "image_size_pixels" else default)
+        assert explain_key(name).default == (None if name in FROM_DATASET else default)
 
 
 @pytest.mark.parametrize(

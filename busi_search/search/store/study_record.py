@@ -184,7 +184,11 @@ class StudyRecord:
 
     def set_identity(self, identity: Identity) -> None:
         """Keep what makes the study the same; last of all, for it says that the study has begun."""
-        self._study.set_user_attr(_IDENTITY, asdict(identity))
+        content = asdict(identity)
+        if not identity.lesions:
+            # As it was kept before regions were cut out.
+            del content["lesions"]
+        self._study.set_user_attr(_IDENTITY, content)
 
     def describe(
         self,

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from busi_search.errors import InputError
 from busi_search.spec import (
+    FROM_DATASET,
     Choice,
     DatasetSection,
     Gate,

@@ -21,6 +21,7 @@ class Architecture:
         imagenet: whether there are ImageNet weights that fit: torchvision's, or of a package.
         min_size_pixels: smaller images are enlarged to this, or nothing would be left of them.
         normalisation: of the grey levels that its pretrained weights expect.
+        maps: whether its stages give maps, which can be pooled in several ways; tokens cannot.
     """
 
     family: str
@@ -31,6 +32,7 @@ class Architecture:
     imagenet: bool = True
     min_size_pixels: int = 1
     normalisation: str = "imagenet"
+    maps: bool = True
 
 
 # ``_small``: a 3×3 first convolution without stride and no early max-pool, for images of 28 to
@@ -60,7 +62,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "mobilenet_v3_small": Architecture("mobilenet_v3", "mobilenet_v3_small", 1024, 5),
     "mobilenet_v3_large": Architecture("mobilenet_v3", "mobilenet_v3_large", 1280, 5),
     "convnext_tiny": Architecture("convnext", "convnext_tiny", 768, 4, min_size_pixels=32),
-    "vit_b_16": Architecture("vit", "vit_b_16", 768, 5),
+    "vit_b_16": Architecture("vit", "vit_b_16", 768, 5, maps=False),
     "swin_t": Architecture("swin", "swin_t", 768, 4, min_size_pixels=32),
 }
 

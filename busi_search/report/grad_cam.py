@@ -22,6 +22,8 @@ _Map = npt.NDArray[np.float32]
 def grad_cam(model: ImageClassifier, pixels: Tensor, classes: Tensor) -> _Map | None:
     """Return how much each place of an image spoke for a class, at the last convolutional layer.
 
+    Where the head sees several stages, what spoke at each of them is added up.
+
     Args:
         model: in evaluation mode.
         pixels: (N, K, S, S) float grey levels in [0, 255].
@@ -45,7 +47,15 @@ def grad_cam(model: ImageClassifier, pixels: Tensor, classes: Tensor) -> _Map | 
         else:
             seen.clear()  # tokens, or channels last: what comes next is no image any more
 
+    earlier: list[Tensor] = []
+
+    def note_stage(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+        earlier.append(output)
+
     hooks = [module.register_forward_hook(note) for module in model.stages.modules()]
+    if model.readout is not None and not model.maps_channels_last:
+        read = list(model.stages)[-model.readout.num_layers : -1]
+        hooks += [stage.register_forward_hook(note_stage) for stage in read]
     try:
         with torch.enable_grad():
             logits = model.classify(pixels.clone().requires_grad_())
@@ -55,9 +65,14 @@ def grad_cam(model: ImageClassifier, pixels: Tensor, classes: Tensor) -> _Map | 
     if not seen:
         return None
     chosen = logits.gather(1, classes[:, None]).sum()
-    (gradients,) = torch.autograd.grad(chosen, seen[-1])
-    weights = gradients.mean(dim=(2, 3), keepdim=True)
-    heat = F.relu((weights * seen[-1]).sum(dim=1, keepdim=True)).detach()
+    maps = [*earlier, seen[-1]]
+    gradients = torch.autograd.grad(chosen, maps)
+    parts = [_weighted(x, slope) for x, slope in zip(maps, gradients, strict=True)]
+    heat = parts[-1]
+    if len(parts) > 1:
+        side = min(parts[0].shape[-1], MAX_CELLS)
+        heat = sum((_resized(part, side) for part in parts), torch.zeros(()))
+    heat = F.relu(heat).detach()
     if heat.shape[-1] > MAX_CELLS:
         heat = F.adaptive_avg_pool2d(heat, MAX_CELLS)
     if model.num_regions > 1:
@@ -67,6 +82,19 @@ def grad_cam(model: ImageClassifier, pixels: Tensor, classes: Tensor) -> _Map | 
     largest = heat.amax(dim=(2, 3), keepdim=True).clamp_min(1e-12)
     result: _Map = (heat / largest)[:, 0].cpu().numpy()
     return result
+
+
+def _weighted(x: Tensor, gradients: Tensor) -> Tensor:
+    """Map (N, C, H, W) maps and their gradients to (N, 1, H, W): what each place adds."""
+    return (gradients.mean(dim=(2, 3), keepdim=True) * x).sum(dim=1, keepdim=True)
+
+
+def _resized(heat: Tensor, side: int) -> Tensor:
+    """Bring a map to another side; its mean over places, times their number, stays the same."""
+    places = heat.shape[-1] * heat.shape[-2]
+    if heat.shape[-1] >= side:
+        return F.adaptive_avg_pool2d(heat, side) * places
+    return F.interpolate(heat, (side, side), mode="bilinear", align_corners=False) * places
 
 
 def explain_images(winner: Winner, models: Sequence[ImageClassifier]) -> Explanations:

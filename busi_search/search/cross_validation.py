@@ -13,6 +13,7 @@ import torch
 from busi_search.data.folds import Fold, make_folds
 from busi_search.search.context import StudyContext, masks_for
 from busi_search.search.fold_result import FoldResult, Look
+from busi_search.search.frozen_folds import solve_folds
 from busi_search.seeding import derive_seed, seed_everything
 from busi_search.spec import Hyperparameters
 from busi_search.training import metrics
@@ -25,6 +26,7 @@ from busi_search.training.from_hyperparameters import (
     make_schedule,
 )
 from busi_search.training.inputs import Inputs, place_pixels
+from busi_search.training.logistic import NotConverged
 from busi_search.training.zoo import ImageClassifier
 
 Indices = npt.NDArray[np.int64]
@@ -107,6 +109,21 @@ def cross_validate(
     Raises:
         TrainingDiverged: the loss is not finite.
     """
+    if hyperparameters.head == "logistic":
+        try:
+            yield from solve_folds(
+                data,
+                hyperparameters,
+                study_seed=study_seed,
+                trial_number=trial_number,
+                device=device,
+                cache=cache,
+                finished=finished or {},
+                first_fold=first_fold,
+            )
+        except NotConverged as error:
+            raise TrainingDiverged(str(error)) from error
+        return
     pixels = place_pixels(data.images, device)
     inputs: Inputs | None = None
     for turn in range(len(data.folds)):

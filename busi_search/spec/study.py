@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from busi_search.architectures import has_imagenet_weights
 from busi_search.spec.about import About
 from busi_search.spec.gate import Gate
+from busi_search.spec.heads import check_heads, check_maps, refusal, settled
 from busi_search.spec.hyperparameters import FROM_DATASET, Hyperparameters
 from busi_search.spec.operating_point import OperatingRule
 from busi_search.spec.sections import DatasetSection, StudySection
@@ -129,10 +130,16 @@ class StudySpec(Strict):
             for other in searched.only_if:
                 if other not in Hyperparameters.model_fields:
                     raise ValueError(f"space.{name}: only_if names an unknown key '{other}'")
+        fixed = self._written({})
+        check_heads(self.space, fixed)
+        check_maps(self.space, fixed)
         for index, (entry, settings) in enumerate(
             zip(self.recipe, self.recipe_settings(), strict=True)
         ):
-            _check_hyperparameters(settings, f"recipe {entry.get('name', index)}")
+            where = f"recipe {entry.get('name', index)}"
+            _check_hyperparameters(settings, where)
+            if (sentence := refusal(self._written(settings))) is not None:
+                raise ValueError(f"{where}: {sentence}")
         return self
 
     def configurations(self, *names: str) -> list[Hyperparameters]:
@@ -155,14 +162,21 @@ class StudySpec(Strict):
         ]
 
     def resolve(self, sampled: dict[str, Any]) -> Hyperparameters:
-        """Return the full configuration: defaults, the file's fixed values, then ``sampled``."""
-        fixed: dict[str, Any] = {name: getattr(self.dataset, name) for name in FROM_DATASET}
-        fixed.update(self.hyperparameters)
-        resolved = _check_hyperparameters({**fixed, **sampled}, "hyperparameters")
+        """Return the full configuration: defaults, the file's fixed values, then ``sampled``.
+
+        What the head ``logistic`` implies, one epoch and frozen stages, is put in.
+        """
+        resolved = self._written(sampled)
         if resolved.weights == "imagenet" and not has_imagenet_weights(resolved.architecture):
             # Nobody has trained it on ImageNet: it starts from scratch, and says so.
             return resolved.model_copy(update={"weights": "none", "freeze_depth": 0})
-        return resolved
+        return settled(resolved)
+
+    def _written(self, sampled: dict[str, Any]) -> Hyperparameters:
+        """Return defaults, the file's fixed values and ``sampled``, as they were written."""
+        fixed: dict[str, Any] = {name: getattr(self.dataset, name) for name in FROM_DATASET}
+        fixed.update(self.hyperparameters)
+        return _check_hyperparameters({**fixed, **sampled}, "hyperparameters")
 
 
 def _check_hyperparameters(values: dict[str, Any], where: str) -> Hyperparameters:

@@ -28,11 +28,16 @@ class Family:
         split: from such a network to its stages, first to last, its classifier left out; together
             they map (N, channels, S, S) images to (N, num_features) features.
         rename: from a published checkpoint's name of a tensor to the network's own.
+        pool_at: position of the pooling among the children of the last stage; None for networks
+            whose features are no pooled maps.
+        channels_last: whether the stages before the last give (N, H, W, C) instead of (N, C, H, W).
     """
 
     make: Callable[[str], Any]
     split: Callable[[Any], Stages]
     rename: Callable[[str], str] = str
+    pool_at: int | None = None
+    channels_last: bool = False
 
 
 def _torchvision(variant: str) -> Any:
@@ -230,32 +235,39 @@ def _tiny_resnet(_variant: str) -> nn.ModuleList:
 
 
 FAMILIES: dict[str, Family] = {
-    "small_cnn": Family(_small_cnn, list),
-    "tiny_resnet": Family(_tiny_resnet, list),
-    "resnet": Family(_torchvision, _split_resnet),
-    "small_resnet": Family(_small_resnet, _split_resnet),
-    "harmonic_resnet": Family(_harmonic_resnet, _split_resnet),
+    "small_cnn": Family(_small_cnn, list, pool_at=1),
+    "tiny_resnet": Family(_tiny_resnet, list, pool_at=1),
+    "resnet": Family(_torchvision, _split_resnet, pool_at=1),
+    "small_resnet": Family(_small_resnet, _split_resnet, pool_at=1),
+    "harmonic_resnet": Family(_harmonic_resnet, _split_resnet, pool_at=1),
     "densenet": Family(
         _torchvision,
         _split_features(
             (0, 4, 6, 8, 10),
             lambda net: [nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten()],
         ),
+        pool_at=2,
     ),
     "efficientnet": Family(
-        _torchvision, _split_features((0, 2, 3, 4, 6), lambda net: [net.avgpool, nn.Flatten()])
+        _torchvision,
+        _split_features((0, 2, 3, 4, 6), lambda net: [net.avgpool, nn.Flatten()]),
+        pool_at=1,
     ),
-    "efficientnet_lite": Family(EfficientNetLite, split_efficientnet_lite, plain_name),
+    "efficientnet_lite": Family(
+        EfficientNetLite, split_efficientnet_lite, rename=plain_name, pool_at=-2
+    ),
     "mobilenet_v3": Family(
         _torchvision,
         _split_features(
             (0, 2, 4, 7, 9),
             lambda net: [net.avgpool, nn.Flatten(), net.classifier[0], net.classifier[1]],
         ),
+        pool_at=1,
     ),
     "convnext": Family(
         _torchvision,
         _split_features((0, 2, 4, 6), lambda net: [net.avgpool, net.classifier[0], nn.Flatten()]),
+        pool_at=1,
     ),
     "vit": Family(_torchvision, _split_vit),
     "swin": Family(
@@ -263,5 +275,7 @@ FAMILIES: dict[str, Family] = {
         _split_features(
             (0, 2, 4, 6), lambda net: [net.norm, net.permute, net.avgpool, net.flatten]
         ),
+        pool_at=3,
+        channels_last=True,
     ),
 }

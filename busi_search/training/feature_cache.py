@@ -63,7 +63,7 @@ def load_features(
     if folder is None:
         return np.concatenate(list(parts())).reshape(shape)
     target = folder / f"{digest[:32]}.npy"
-    found = load_array(target, shape=shape, dtype="<f2", parts=parts, make_room=_make_room)
+    found = load_array(target, shape=shape, dtype="<f2", parts=parts, make_room=make_room)
     with suppress(OSError):
         os.utime(target)  # what was used last is deleted last
     return found
@@ -91,12 +91,30 @@ def _digest(
         "std": model.std.flatten().tolist(),
         "size": list(images.shape),
     }
+    if model.readout is not None:
+        values |= {"pooling": model.readout.pooling, "layers": model.readout.num_layers}
     seen.update(json.dumps(values, sort_keys=True).encode())
     return seen.hexdigest()
 
 
 def _frozen(model: ImageClassifier, pixels: Tensor, depth: int) -> Tensor:
-    return model.features(model.normalise(pixels), stop=depth)
+    return pack(model.advance([model.normalise(pixels)], stop=depth))
+
+
+def pack(state: list[Tensor]) -> Tensor:
+    """Return what frozen stages give as one tensor: the only one, or (N, numbers) of all."""
+    return state[0] if len(state) == 1 else torch.cat([x.flatten(1) for x in state], dim=1)
+
+
+@torch.inference_mode()
+def state_shapes(
+    model: ImageClassifier, size_pixels: int, *, depth: int
+) -> tuple[tuple[int, ...], ...]:
+    """Return the shapes, without N, of the tensors that ``depth`` frozen stages give."""
+    model.eval()
+    shape = (1, model.num_regions, size_pixels, size_pixels)
+    pixels = torch.zeros(shape, device=model.mean.device)
+    return tuple(tuple(x.shape[1:]) for x in model.advance([model.normalise(pixels)], stop=depth))
 
 
 @torch.inference_mode()
@@ -131,7 +149,7 @@ def _compute(
             yield rows.to(torch.float16).cpu().numpy()
 
 
-def _make_room(folder: Path, num_bytes: int) -> None:
+def make_room(folder: Path, num_bytes: int) -> None:
     """Delete what was not used for longest; a process that has a file mapped keeps it."""
     files = sorted(folder.glob("*.npy"), key=lambda path: path.stat().st_mtime)
     total = sum(path.stat().st_size for path in files) + num_bytes

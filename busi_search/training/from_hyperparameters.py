@@ -13,7 +13,8 @@ from torch import Tensor
 from busi_search.data.geometry import geometry_of
 from busi_search.spec import Hyperparameters
 from busi_search.training.augment import AugmentationRanges, augment_batch, mixup
-from busi_search.training.feature_cache import load_features
+from busi_search.training.feature_bank import augmented_views, load_bank, test_time_views
+from busi_search.training.feature_cache import load_features, state_shapes
 from busi_search.training.fit import EpochResult, fit_fold, make_optimizer
 from busi_search.training.freezing import freeze_backbone
 from busi_search.training.inputs import (
@@ -41,13 +42,16 @@ def make_model(
     model = build_model(
         hyperparameters.architecture,
         num_classes=num_classes,
-        head=hyperparameters.head,
+        # A logistic head is a linear one whose weights are solved for instead of trained.
+        head="linear" if hyperparameters.head == "logistic" else hyperparameters.head,
         head_width=hyperparameters.head_width,
         dropout=hyperparameters.dropout,
         normalisation=_normalisation(hyperparameters),
         image_size_pixels=hyperparameters.image_size_pixels,
         test_time_flip=hyperparameters.test_time_flip,
         test_time_shift=hyperparameters.test_time_shift,
+        pooling=hyperparameters.pooling,
+        feature_layers=hyperparameters.feature_layers,
         num_regions=geometry_of(hyperparameters).num_regions,
     )
     if hyperparameters.weights == "phantom":
@@ -151,7 +155,41 @@ def make_inputs(
         num_views=hyperparameters.augmentation_views,
         mix=partial(mixup, alpha=hyperparameters.mixup_alpha),
         device=device,
+        shapes=state_shapes(model, pixels.shape[-1], depth=depth),
     )
+
+
+def load_frozen_features(
+    model: ImageClassifier,
+    pixels: Tensor,
+    hyperparameters: Hyperparameters,
+    cache: Path | None,
+    *,
+    begin_at: int = 0,
+) -> npt.NDArray[np.float32]:
+    """Return what the head of a wholly frozen network sees of every image in every view.
+
+    Args:
+        model: the network.
+        pixels: (N, 1, S, S) uint8.
+        hyperparameters: its configuration.
+        cache: folder for the features; None keeps nothing.
+        begin_at: see :func:`~.feature_bank.load_bank`.
+
+    Returns:
+        (views + V, N, F): the augmented views, then the model's V test-time views, of which the
+        first is the image as it is.
+    """
+    coarse = round(hyperparameters.augmentation_strength * VIEW_STRENGTHS) / VIEW_STRENGTHS
+    ranges = augmentation_ranges(hyperparameters)
+    altered = augmented_views(
+        lambda images, generator: augment_batch(images, coarse, generator, ranges),
+        hyperparameters.augmentation_views,
+        {"strength": coarse, **asdict(ranges)},
+    )
+    folder = None if cache is None else cache / "features"
+    views = [*altered, *test_time_views(model)]
+    return load_bank(model, pixels, views, folder=folder, begin_at=begin_at)
 
 
 def make_masked_inputs(

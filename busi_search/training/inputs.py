@@ -1,7 +1,8 @@
 """What a network is trained on: grey pixels, or what its frozen stages made of them."""
 
+import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -142,6 +143,7 @@ class FeatureInputs:
         num_views: int,
         mix: Augmentation,
         device: str,
+        shapes: Sequence[tuple[int, ...]] = (),
     ) -> None:
         """Take the output of the first ``depth`` stages.
 
@@ -153,8 +155,11 @@ class FeatureInputs:
             num_views: augmented views.
             mix: of features, targets and a generator: Mixup, one stage later than on pixels.
             device: where batches go; on a GPU the features move there once.
+            shapes: of the tensors that lie side by side in the features, without N; empty: there
+                is one.
         """
         self._features = features
+        self._shapes = tuple(shapes)
         self._resident = None if device == "cpu" else torch.from_numpy(features.copy()).to(device)
         self._depth, self._num_views, self._mix, self._device = depth, num_views, mix, device
 
@@ -176,7 +181,13 @@ class FeatureInputs:
         """See :class:`Inputs`."""
         if model.num_regions > 1:
             inputs = inputs.flatten(0, 1)
-        return model.classify_features(model.features(inputs, start=self._depth)), None
+        state = [inputs]
+        if len(self._shapes) > 1:
+            parts = torch.split(inputs, [math.prod(shape) for shape in self._shapes], dim=1)
+            pairs = zip(parts, self._shapes, strict=True)
+            state = [part.reshape(len(inputs), *shape) for part, shape in pairs]
+        features = model.read(model.advance(state, start=self._depth))
+        return model.classify_features(features), None
 
     def evaluate(self, model: ImageClassifier, indices: Tensor, *, views: bool = True) -> Tensor:
         """See :class:`Inputs`."""

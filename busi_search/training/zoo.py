@@ -1,6 +1,7 @@
 """From the name of an architecture to a network that takes grey pixels and gives logits."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,7 @@ from torch.nn import functional as F
 from busi_search.architectures import ARCHITECTURES, is_timm
 from busi_search.errors import InputError
 from busi_search.training.backbones import FAMILIES
+from busi_search.training.readout import LastStage, Readout
 from busi_search.training.timm_backbones import MIN_SIZE_PIXELS, build_timm_backbone
 
 # Mean and deviation of grey levels in [0, 1] that a network expects. Fixed numbers, so that nothing
@@ -49,9 +51,14 @@ class ImageClassifier(nn.Module):
         std: tuple[float, ...],
         test_time_flip: bool = False,
         test_time_shift: int = 0,
+        readout: Readout | None = None,
+        pool_at: int | None = None,
+        maps_channels_last: bool = False,
         num_regions: int = 1,
     ) -> None:
         super().__init__()
+        self.readout, self.pool_at = readout, pool_at
+        self.maps_channels_last = maps_channels_last
         self.num_regions = num_regions
         self.test_time_flip = test_time_flip
         self.test_time_shift = test_time_shift
@@ -100,10 +107,37 @@ class ImageClassifier(nn.Module):
 
     def classify_features(self, features: Tensor) -> Tensor:
         """Map the (N·K, num_features) features of N images to (N, C) logits."""
-        if self.num_regions > 1:
-            features = features.reshape(-1, self.num_regions * features.shape[1])
-        logits: Tensor = self.head(features)
+        logits: Tensor = self.head(self.regions_side_by_side(features))
         return logits
+
+    def regions_side_by_side(self, features: Tensor) -> Tensor:
+        """Map (N·K, num_features) to what the head sees, (N, K·num_features)."""
+        if self.num_regions == 1:
+            return features
+        return features.reshape(-1, self.num_regions * features.shape[1])
+
+    def with_head(self, head: nn.Module) -> "ImageClassifier":
+        """Return a network with another head, which shares its stages with this one."""
+        other = ImageClassifier(
+            list(self.stages),
+            head,
+            channels=self.channels,
+            min_size_pixels=self.min_size_pixels,
+            mean=tuple(self.mean.flatten().tolist()),
+            std=tuple(self.std.flatten().tolist()),
+            test_time_flip=self.test_time_flip,
+            test_time_shift=self.test_time_shift,
+            readout=self.readout,
+            pool_at=self.pool_at,
+            maps_channels_last=self.maps_channels_last,
+            num_regions=self.num_regions,
+        )
+        return other.to(self.mean.device)
+
+    def shares_stages(self, other: "ImageClassifier") -> bool:
+        """Whether two networks are the same up to their heads, one set of weights in memory."""
+        pairs = zip(self.stages, other.stages, strict=True)
+        return len(self.stages) == len(other.stages) and all(a is b for a, b in pairs)
 
     def add_mask_head(self, size_pixels: int) -> None:
         """Add an auxiliary output: where the lesion is, from the stage before the last.
@@ -118,7 +152,7 @@ class ImageClassifier(nn.Module):
         with torch.no_grad():
             shape = (1, self.num_regions, size_pixels, size_pixels)
             x = self.normalise(torch.zeros(shape, device=device))
-            x = self.features(x, stop=-1)
+            x = self.advance([x], stop=-1)[0]
         if x.ndim != 4 or x.shape[-1] > x.shape[1]:
             raise InputError("mask_weight needs a convolutional architecture; set it to 0.")
         self.mask_head = nn.Conv2d(x.shape[1], 1, kernel_size=1).to(device)
@@ -126,9 +160,10 @@ class ImageClassifier(nn.Module):
     def classify_and_segment(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Map (N, K, S, S) grey levels to (N, C) logits and (N·K, 1, H, W) logits of the lesion."""
         assert self.mask_head is not None, "add_mask_head comes first"
-        x = self.features(self.normalise(pixels), stop=-1)
-        mask: Tensor = self.mask_head(x)
-        return self.classify_features(self.stages[-1](x)), mask
+        state = self.advance([self.normalise(pixels)], stop=-1)
+        mask: Tensor = self.mask_head(state[0])
+        state = self.advance(state, start=len(self.stages) - 1)
+        return self.classify_features(self.read(state)), mask
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Map (N, K, S, S) grey levels in [0, 255] to what the first stage expects, (N·K, …)."""
@@ -143,10 +178,48 @@ class ImageClassifier(nn.Module):
         return ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
     def features(self, x: Tensor, *, start: int = 0, stop: int | None = None) -> Tensor:
-        """Run the stages from ``start`` to before ``stop``; the last gives (N, num_features)."""
-        for stage in list(self.stages)[start:stop]:
-            x = stage(x)
-        return x
+        """Run the stages from ``start`` to before ``stop``; the last gives (N·K, num_features).
+
+        Where the head sees several stages (:attr:`readout`), :meth:`advance` starts or stops
+        between them: then one tensor is not all that the stages after need.
+        """
+        state = self.advance([x], start=start, stop=stop)
+        return state[0] if stop is not None else self.read(state)
+
+    def advance(
+        self, state: list[Tensor], *, start: int = 0, stop: int | None = None
+    ) -> list[Tensor]:
+        """Run the stages from ``start`` to before ``stop``.
+
+        Args:
+            state: what the stage ``start`` takes, then what a readout has kept of stages before.
+            start: index of the first stage to run.
+            stop: index of the stage to stop before; negative ones count from the end.
+
+        Returns:
+            The same for the stage ``stop``; after the last stage :meth:`read` takes it.
+        """
+        stages = list(self.stages)
+        for index in range(*slice(start, stop).indices(len(stages))):
+            if self.readout is None:
+                state = [stages[index](state[0])]
+                continue
+            x, *taken = state
+            last = self.last_stage() if index == len(stages) - 1 else None
+            x = stages[index](x) if last is None else last.maps(x)
+            if index >= len(stages) - self.readout.num_layers:
+                taken.append(self.readout.take(x, last))
+            state = taken if last is not None else [x, *taken]
+        return state
+
+    def read(self, state: list[Tensor]) -> Tensor:
+        """Map what :meth:`advance` gives after the last stage to (N, num_features)."""
+        return state[0] if self.readout is None else self.readout.read(state, self.last_stage())
+
+    def last_stage(self) -> LastStage:
+        """Return the last stage, cut at its pooling."""
+        assert self.pool_at is not None, "only convolutional networks have maps"
+        return LastStage(self.stages[-1], self.pool_at)
 
 
 def _make_head(
@@ -173,6 +246,8 @@ class _Backbone:
     channels: int
     min_size_pixels: int
     normalisation: tuple[tuple[float, ...], tuple[float, ...]]
+    pool_at: int | None = None
+    channels_last: bool = False
 
 
 def _build_backbone(architecture: str, image_size_pixels: int | None) -> _Backbone:
@@ -193,6 +268,8 @@ def _build_backbone(architecture: str, image_size_pixels: int | None) -> _Backbo
         entry.channels,
         entry.min_size_pixels,
         NORMALISATIONS[entry.normalisation],
+        family.pool_at,
+        family.channels_last,
     )
 
 
@@ -207,6 +284,8 @@ def build_model(
     image_size_pixels: int | None = None,
     test_time_flip: bool = False,
     test_time_shift: int = 0,
+    pooling: str = "avg",
+    feature_layers: int = 1,
     num_regions: int = 1,
 ) -> ImageClassifier:
     """Build a classifier with random weights, drawn from PyTorch's global generator.
@@ -225,10 +304,15 @@ def build_model(
         test_time_flip: predict with the average over an image and its mirror image.
         test_time_shift: predict with the average over an image and the same moved by this many
             pixels in eight directions; 0: not.
+        pooling: ``avg`` (the pooling that the architecture has), ``max``, ``gem``, ``avgmax`` or
+            ``attention``.
+        feature_layers: number of last stages whose outputs the head sees; of a network with fewer,
+            all.
         num_regions: K, how many regions of an image the network sees.
 
     Raises:
-        InputError: no such architecture, or it does not take images of that size.
+        InputError: no such architecture, it does not take images of that size, or it has no maps
+            that could be pooled otherwise.
     """
     backbone = _build_backbone(architecture, image_size_pixels)
     mean, std = backbone.normalisation
@@ -236,11 +320,15 @@ def build_model(
         mean, std = NORMALISATIONS[normalisation]
     if backbone.channels == 1:
         mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
+    readout: Readout | None = None
+    num_features = backbone.num_features
+    if pooling != "avg" or feature_layers > 1:
+        readout, num_features = _make_readout(architecture, backbone, pooling, feature_layers)
     model = ImageClassifier(
         backbone.stages,
         _make_head(
             head,
-            num_regions * backbone.num_features,
+            num_regions * num_features,
             num_classes,
             width=head_width,
             dropout=dropout,
@@ -251,7 +339,68 @@ def build_model(
         std=std,
         test_time_flip=test_time_flip,
         test_time_shift=test_time_shift,
+        readout=readout,
+        pool_at=backbone.pool_at,
+        maps_channels_last=backbone.channels_last,
         num_regions=num_regions,
     )
     # Twice as fast on a CPU for small networks, and what tensor cores want on a GPU.
     return model.to(memory_format=torch.channels_last)
+
+
+# Large enough for every architecture; nothing is computed, only shapes.
+_TRIAL_SIZE_PIXELS = 64
+
+
+@dataclass(frozen=True)
+class StageWidths:
+    """How many numbers an image has behind each stage of a convolutional network.
+
+    Attributes:
+        channels: of the maps that each stage gives.
+        features: of the vector that follows the pooling of the last stage's maps.
+        features_of_one_cell: the same, where they are pooled to one cell.
+    """
+
+    channels: tuple[int, ...]
+    features: int
+    features_of_one_cell: int
+
+
+@lru_cache(maxsize=64)
+def stage_widths(architecture: str) -> StageWidths:
+    """Return the widths of an architecture's stages; it must be a convolutional one."""
+    entry = ARCHITECTURES[architecture]
+    family = FAMILIES[entry.family]
+    assert family.pool_at is not None, "checked before"
+    # Without numbers: no weights are drawn and nothing is computed.
+    with torch.device("meta"), torch.no_grad():
+        stages = nn.ModuleList(family.split(family.make(entry.variant))).eval()
+        side = max(_TRIAL_SIZE_PIXELS, entry.min_size_pixels)
+        x = torch.zeros(1, entry.channels, side, side)
+        channels = []
+        for stage in list(stages)[:-1]:
+            x = stage(x)
+            channels.append(x.shape[-1] if family.channels_last else x.shape[1])
+        last = LastStage(stages[-1], family.pool_at)
+        width = last.maps(x).shape[1]
+        features = [last.vector(torch.zeros(1, width, n, n)).shape[1] for n in (last.grid, 1)]
+    return StageWidths((*channels, width), *features)
+
+
+def _make_readout(
+    architecture: str, backbone: _Backbone, pooling: str, feature_layers: int
+) -> tuple[Readout, int]:
+    """Return what pools the last stages of a network, and how many features that gives."""
+    if backbone.pool_at is None:
+        raise InputError(
+            f'{architecture} has one pooling here; set pooling = "avg" and feature_layers = 1, or '
+            "take another architecture: a convolutional one that is not timm's."
+        )
+    widths = stage_widths(architecture)
+    # A searched number may exceed the stages of a small architecture: then all are read.
+    channels = widths.channels[-feature_layers:]
+    readout = Readout(pooling, channels, channels_last=backbone.channels_last)
+    last = widths.features_of_one_cell if pooling == "attention" else widths.features
+    times = 2 if pooling == "avgmax" else 1
+    return readout, times * (sum(channels[:-1]) + last)

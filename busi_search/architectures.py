@@ -47,3 +47,6 @@ ARCHITECTURES: dict[str, Architecture] = {
     "vit_b_16": Architecture("vit", "vit_b_16", 768, 5),
     "swin_t": Architecture("swin", "swin_t", 768, 4, min_size_pixels=32),
 }
+
+# Networks whose layers only follow one another: stochastic depth has no shortcut to leave open.
+WITHOUT_RESIDUAL_BLOCKS = frozenset({"small_cnn", "small_cnn_wide", "densenet121"})

@@ -7,6 +7,7 @@ from typing import Any, Self
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from busi_search.architectures import ARCHITECTURES
+from busi_search.spec.combinations import first_clash
 from busi_search.spec.gate import Gate
 from busi_search.spec.hyperparameters import Hyperparameters
 from busi_search.spec.sections import DatasetSection, StudySection
@@ -112,6 +113,8 @@ class StudySpec(Strict):
             zip(self.recipe, self.recipe_settings(), strict=True)
         ):
             _check_hyperparameters(settings, f"recipe {entry.get('name', index)}")
+        if (clash := first_clash(self)) is not None:
+            raise ValueError(clash)
         return self
 
     def configurations(self, *names: str) -> list[Hyperparameters]:
@@ -140,7 +143,8 @@ class StudySpec(Strict):
         resolved = _check_hyperparameters({**fixed, **sampled}, "hyperparameters")
         if resolved.weights == "imagenet" and not ARCHITECTURES[resolved.architecture].imagenet:
             # Nobody has trained it on ImageNet: it starts from scratch, and says so.
-            return resolved.model_copy(update={"weights": "none", "freeze_depth": 0})
+            scratch = {"weights": "none", "freeze_depth": 0, "head_only_epochs": 0}
+            return resolved.model_copy(update=scratch)
         return resolved
 
 

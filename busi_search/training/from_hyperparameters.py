@@ -13,18 +13,20 @@ from torch import Tensor
 from busi_search.spec import Hyperparameters
 from busi_search.training.augment import AugmentationRanges, augment_batch, mixup
 from busi_search.training.feature_cache import load_features
-from busi_search.training.fit import EpochResult, fit_fold, make_optimizer
-from busi_search.training.freezing import freeze_backbone
+from busi_search.training.fit import EpochResult, SmallStart, fit_fold, make_optimizer
+from busi_search.training.freezing import StageRates, freeze_backbone
 from busi_search.training.inputs import (
     Augmentation,
     FeatureInputs,
     Inputs,
     MaskedInputs,
     PixelInputs,
+    shrink_pixels,
 )
 from busi_search.training.losses import LossFunction, balanced_class_weights
 from busi_search.training.pretraining import phantom_weights
 from busi_search.training.schedule import Schedule
+from busi_search.training.stochastic_depth import set_stochastic_depth
 from busi_search.training.weights import load_backbone, load_weights
 from busi_search.training.zoo import ImageClassifier, build_model
 
@@ -57,6 +59,8 @@ def make_model(
         load_backbone(model, hyperparameters.architecture, learned, "phantom")
     else:
         load_weights(model, hyperparameters.architecture, hyperparameters.weights)
+    if hyperparameters.stochastic_depth is not None:
+        set_stochastic_depth(model, hyperparameters.stochastic_depth)
     # A searched depth may exceed the stages of a small architecture: only its head learns then.
     freeze_backbone(model, min(hyperparameters.freeze_depth, len(model.stages)))
     return model
@@ -77,6 +81,7 @@ def fit(
     monitor: Indices | None,
     hyperparameters: Hyperparameters,
     seed: int,
+    small: SmallStart | None = None,
 ) -> Iterator[EpochResult]:
     """Put the pieces a configuration names together and train with them."""
     weights = None
@@ -94,6 +99,9 @@ def fit(
             hyperparameters.optimizer,
             learning_rate=hyperparameters.learning_rate,
             weight_decay=hyperparameters.weight_decay,
+            rates=StageRates(
+                hyperparameters.backbone_learning_rate_ratio, hyperparameters.layer_decay
+            ),
         ),
         loss_function=LossFunction(
             hyperparameters.loss,
@@ -109,7 +117,15 @@ def fit(
         seed=seed,
         weight_averaging=hyperparameters.weight_averaging,
         precise_batch_norm=hyperparameters.precise_batch_norm,
+        average_last_epochs=hyperparameters.average_last_epochs,
+        head_only_epochs=_head_only_epochs(hyperparameters, len(model.stages)),
+        small=small,
     )
+
+
+def _head_only_epochs(hyperparameters: Hyperparameters, num_stages: int) -> int:
+    """Return the epochs before the backbone is trained; 0 where it never is."""
+    return hyperparameters.head_only_epochs if hyperparameters.freeze_depth < num_stages else 0
 
 
 def make_inputs(
@@ -142,6 +158,21 @@ def make_inputs(
         mix=partial(mixup, alpha=hyperparameters.mixup_alpha),
         device=device,
     )
+
+
+def make_small_start(
+    model: ImageClassifier,
+    pixels: Tensor,
+    hyperparameters: Hyperparameters,
+    cache: Path | None,
+    device: str,
+) -> SmallStart | None:
+    """Return the smaller images that a configuration's first epochs see, or None."""
+    if hyperparameters.start_image_size_ratio == 1:
+        return None
+    side = round(hyperparameters.start_image_size_ratio * pixels.shape[-1])
+    inputs = make_inputs(model, shrink_pixels(pixels, side), hyperparameters, cache, device)
+    return SmallStart(inputs, hyperparameters.epochs - hyperparameters.full_size_epochs)
 
 
 def make_masked_inputs(

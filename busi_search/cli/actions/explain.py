@@ -22,7 +22,8 @@ def explain(ctx: click.Context, key: str, as_json: bool) -> None:
 
 
 def _paragraphs(text: str) -> list[str]:
-    return [textwrap.fill(paragraph, COLUMNS) for paragraph in text.split("\n\n")]
+    paragraphs = text.split("\n\n")
+    return [textwrap.fill(part, COLUMNS, break_on_hyphens=False) for part in paragraphs]
 
 
 def _facts(found: Explanation) -> str:

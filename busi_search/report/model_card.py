@@ -93,7 +93,8 @@ def _partition(context: StudyContext) -> str:
 
 def _model(winner: Winner) -> str:
     settings = winner.hyperparameters.model_dump()
-    listed = ", ".join(f"{key} = {value}" for key, value in settings.items())
+    stated = {key: value for key, value in settings.items() if value is not None}
+    listed = ", ".join(f"{key} = {value}" for key, value in stated.items())
     return (
         f"Average of the {len(winner.folds)} fold models of trial {winner.number}, "
         f"calibrated. {listed}."

@@ -1,6 +1,11 @@
-"""The architectures a study may name: one line each."""
+"""The architectures a study may name: one line each, and timm's under a prefix."""
 
+import re
 from dataclasses import dataclass
+
+# ``timm/NAME`` is a network of the library timm, which is an extra.
+TIMM_PREFIX = "timm/"
+TIMM_PATTERN = r"^timm/[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?$"
 
 
 @dataclass(frozen=True)
@@ -61,3 +66,13 @@ ARCHITECTURES: dict[str, Architecture] = {
 
 # Networks whose layers only follow one another: stochastic depth has no shortcut to leave open.
 WITHOUT_RESIDUAL_BLOCKS = frozenset({"small_cnn", "small_cnn_wide", "densenet121"})
+
+
+def is_timm(architecture: str) -> bool:
+    """Return whether a name is that of a network of timm's; whether timm has it is asked later."""
+    return re.match(TIMM_PATTERN, architecture) is not None
+
+
+def has_imagenet_weights(architecture: str) -> bool:
+    """Return whether ``weights = "imagenet"`` means anything: timm is asked when it is loaded."""
+    return is_timm(architecture) or ARCHITECTURES[architecture].imagenet

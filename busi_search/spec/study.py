@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from busi_search.architectures import ARCHITECTURES
+from busi_search.architectures import has_imagenet_weights
 from busi_search.spec.combinations import first_clash
 from busi_search.spec.gate import Gate
 from busi_search.spec.hyperparameters import Hyperparameters
@@ -141,7 +141,7 @@ class StudySpec(Strict):
         fixed: dict[str, Any] = {"image_size_pixels": self.dataset.image_size_pixels}
         fixed.update(self.hyperparameters)
         resolved = _check_hyperparameters({**fixed, **sampled}, "hyperparameters")
-        if resolved.weights == "imagenet" and not ARCHITECTURES[resolved.architecture].imagenet:
+        if resolved.weights == "imagenet" and not has_imagenet_weights(resolved.architecture):
             # Nobody has trained it on ImageNet: it starts from scratch, and says so.
             scratch = {"weights": "none", "freeze_depth": 0, "head_only_epochs": 0}
             return resolved.model_copy(update=scratch)

@@ -10,7 +10,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from busi_search.architectures import ARCHITECTURES
 from busi_search.errors import InputError
 from busi_search.spec import Hyperparameters
 from busi_search.training.augment import AugmentationRanges, augment_batch, mixup
@@ -48,6 +47,7 @@ def make_model(
         head_width=hyperparameters.head_width,
         dropout=hyperparameters.dropout,
         normalisation=_normalisation(hyperparameters),
+        image_size_pixels=hyperparameters.image_size_pixels,
         test_time_flip=hyperparameters.test_time_flip,
         test_time_shift=hyperparameters.test_time_shift,
     )
@@ -60,7 +60,12 @@ def make_model(
         )
         load_backbone(model, hyperparameters.architecture, learned, "phantom")
     else:
-        load_weights(model, hyperparameters.architecture, hyperparameters.weights)
+        load_weights(
+            model,
+            hyperparameters.architecture,
+            hyperparameters.weights,
+            hyperparameters.image_size_pixels,
+        )
     rate = hyperparameters.stochastic_depth
     if rate is not None and set_stochastic_depth(model, rate) == 0 and rate > 0:
         raise InputError(
@@ -78,7 +83,7 @@ def _normalisation(hyperparameters: Hyperparameters) -> str:
         return hyperparameters.normalisation
     if hyperparameters.weights in ("none", "phantom"):
         return "scratch"
-    return ARCHITECTURES[hyperparameters.architecture].normalisation
+    return "pretrained"
 
 
 def fit(
@@ -179,6 +184,15 @@ def make_small_start(
     if hyperparameters.start_image_size_ratio == 1:
         return None
     side = round(hyperparameters.start_image_size_ratio * pixels.shape[-1])
+    try:
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, 1, side, side, device=model.mean.device))
+    except (AssertionError, RuntimeError) as error:
+        raise InputError(
+            f"{hyperparameters.architecture} takes images of {pixels.shape[-1]} px only, and "
+            f"start_image_size_ratio = {hyperparameters.start_image_size_ratio} gives it {side} px; "
+            "set it to 1.0."
+        ) from error
     inputs = make_inputs(model, shrink_pixels(pixels, side), hyperparameters, cache, device)
     return SmallStart(inputs, hyperparameters.epochs - hyperparameters.full_size_epochs)
 

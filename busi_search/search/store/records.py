@@ -31,6 +31,8 @@ LOST = "lost"
 # When its worker was last heard of, by the server's clock.
 HEARTBEAT = "heartbeat"
 _FOLD = "fold"
+# Of the networks that are not in our table.
+_MOST_STAGES = 5
 
 # States of the trials that a study is asked for: evaluated on all folds, or given up early.
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -242,10 +244,10 @@ def course(trial: FrozenTrial) -> tuple[object, ...]:
     """
     values = stored_hyperparameters(trial)
     entry = ARCHITECTURES.get(values.get("architecture", ""))
-    depth = values.get("freeze_depth", 0)
+    num_stages = _MOST_STAGES if entry is None else entry.num_stages
     return (
         values.get("weights", "none"),
-        entry is not None and depth >= entry.num_stages,
+        values.get("freeze_depth", 0) >= num_stages,
         values.get("head_only_epochs", 0) > 0,
         values.get("start_image_size_ratio", 1.0) < 1,
     )

@@ -183,15 +183,15 @@ def make_small_start(
     """Return the smaller images that a configuration's first epochs see, or None."""
     if hyperparameters.start_image_size_ratio == 1:
         return None
-    side = round(hyperparameters.start_image_size_ratio * pixels.shape[-1])
+    ratio, full = hyperparameters.start_image_size_ratio, pixels.shape[-1]
+    side = round(ratio * full)
     try:
         with torch.no_grad():
             model.eval()(torch.zeros(1, 1, side, side, device=model.mean.device))
     except (AssertionError, RuntimeError) as error:
         raise InputError(
-            f"{hyperparameters.architecture} takes images of {pixels.shape[-1]} px only, and "
-            f"start_image_size_ratio = {hyperparameters.start_image_size_ratio} gives it {side} px; "
-            "set it to 1.0."
+            f"{hyperparameters.architecture} takes images of {full} px only, and "
+            f"start_image_size_ratio = {ratio} gives it {side} px; set it to 1.0."
         ) from error
     inputs = make_inputs(model, shrink_pixels(pixels, side), hyperparameters, cache, device)
     return SmallStart(inputs, hyperparameters.epochs - hyperparameters.full_size_epochs)

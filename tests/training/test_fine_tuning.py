@@ -11,6 +11,7 @@ from torch import nn
 
 from busi_search.architectures import ARCHITECTURES, WITHOUT_RESIDUAL_BLOCKS
 from busi_search.data.folds import make_folds
+from busi_search.errors import InputError
 from busi_search.models.ensemble import FoldEnsemble
 from busi_search.search.cross_validation import DevelopmentSet, cross_validate
 from busi_search.search.fold_result import FoldResult, Look
@@ -19,6 +20,7 @@ from busi_search.spec import Hyperparameters
 from busi_search.training.averaging import estimate_batch_norm
 from busi_search.training.fit import EpochResult, SmallStart, fit_fold, make_optimizer
 from busi_search.training.freezing import StageRates, freeze_backbone
+from busi_search.training.from_hyperparameters import make_model, make_small_start
 from busi_search.training.inputs import PixelInputs, shrink_pixels
 from busi_search.training.losses import LossFunction
 from busi_search.training.schedule import LearningRate, Schedule
@@ -279,6 +281,15 @@ def test_shrinking_keeps_what_images_show() -> None:
     assert shrunk.dtype == torch.uint8
     expected = gradient[..., ::2].float().add(4).mean(2)[:, :, None].expand_as(shrunk)
     assert (shrunk.float() - expected)[..., 1:-1].abs().max() <= 1
+
+
+def test_networks_of_one_size_have_no_smaller_images() -> None:
+    chosen = Hyperparameters(
+        architecture="timm/vit_tiny_patch16_224", image_size_pixels=64, start_image_size_ratio=0.75
+    )
+    model = make_model(chosen, 2, None, "cpu")
+    with pytest.raises(InputError, match="takes images of 64 px only"):
+        make_small_start(model, _images(64)[0], chosen, None, "cpu")
 
 
 FINE_TUNED = Hyperparameters(

@@ -31,14 +31,8 @@ from busi_search.training.zoo import build_model
 QUICK = ("test_resnet", "test_vit", "test_convnext", "test_efficientnet")
 SLOW = (
     "test_byobnet",
-    "test_mambaout",
     "test_nfnet",
-    "test_vit_relpos",
     "edgenext_xx_small",
-    "ghostnet_050",
-    "lcnet_035",
-    "starnet_s050",
-    "xcit_nano_12_p8_224",
 )
 FAMILIES = [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 SIZE = 64

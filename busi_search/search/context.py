@@ -19,7 +19,7 @@ from busi_search.errors import BusiSearchError, InputError
 from busi_search.home import Home
 from busi_search.search.store.errors import storage_errors
 from busi_search.search.store.open import find_study
-from busi_search.search.store.study_record import CHANGED_DIVISION, StudyRecord
+from busi_search.search.store.study_record import CHANGED_DIVISION, Identity, StudyRecord
 from busi_search.spec import Hyperparameters, Range, StudySpec
 
 Images = npt.NDArray[np.uint8]
@@ -155,12 +155,15 @@ def make_context(
     remarks = check_files(dataset, home.cache)
     stem = origin.removesuffix(".toml").rsplit("/", 1)[-1]
     name = name or (stem if stem == dataset.name else f"{stem}-{dataset.name}")
+    began_with = _identity_of(home, name)
+    if began_with is not None:
+        spec = began_with.with_earlier_rules(spec)
     partition = make_partition(
         dataset,
         spec.dataset,
         seed=spec.study.seed,
         cache=home.cache,
-        began_with=_division_of(home, name),
+        began_with=None if began_with is None else began_with.partition,
     )
     known = KnownImages(home)
     known.add_images(dataset)
@@ -188,8 +191,8 @@ def make_context(
     return context
 
 
-def _division_of(home: Home, name: str) -> str | None:
-    """Return the digest of the division that a study began with; None if it has not begun.
+def _identity_of(home: Home, name: str) -> Identity | None:
+    """Return what a study began with; None if it has not begun.
 
     A storage that is away or damaged is none of this question: whoever searches says so.
     """
@@ -197,10 +200,9 @@ def _division_of(home: Home, name: str) -> str | None:
         return None
     try:
         with storage_errors(home):
-            identity = StudyRecord(find_study(home, name)).identity
+            return StudyRecord(find_study(home, name)).identity
     except BusiSearchError:
         return None
-    return None if identity is None else identity.partition
 
 
 def _wants_masks(spec: StudySpec) -> bool:

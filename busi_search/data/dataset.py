@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
+from busi_search.data.containers import Container
 from busi_search.data.images import GreyImage
 
 T = TypeVar("T")
@@ -30,8 +31,13 @@ class ImageReader(Protocol):
         """Return what changes with any of these masks; None if there are none."""
         ...
 
-    def kinds(self, indices: Sequence[int]) -> list[str]:
-        """Return each image's file format and colour mode, such as ``PNG RGB``; empty: none."""
+    def containers(self, indices: Sequence[int]) -> list[Container]:
+        """Return what each image's file holds; empty where images have no files."""
+        ...
+
+    @property
+    def white_level(self) -> float | None:
+        """Value of white in images of more than 8 bits; None: there are none."""
         ...
 
 
@@ -55,6 +61,8 @@ class ImageDataset:
         folds: N names of the authors' cross-validation folds, or None.
         properties: N values of each further property, such as ``site``, by name; empty: not known.
         notes: sentences about how the data was read, which its user is told.
+        files: N names of the file of each image, where several images are frames of one file;
+            None: each has its own.
     """
 
     name: str
@@ -71,6 +79,7 @@ class ImageDataset:
     folds: tuple[str | None, ...] | None = None
     properties: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    files: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -96,6 +105,7 @@ class ImageDataset:
             patients=self.patients and _pick(self.patients, chosen),
             folds=self.folds and _pick(self.folds, chosen),
             properties={key: _pick(values, chosen) for key, values in self.properties.items()},
+            files=self.files and _pick(self.files, chosen),
         )
 
     def images(self) -> Iterator[GreyImage]:
@@ -106,9 +116,18 @@ class ImageDataset:
         """Yield every image's lesion mask, (H, W) uint8, in order; None where it is not known."""
         return self.reader.read_masks([int(position) for position in self.positions])
 
+    def containers(self) -> list[Container]:
+        """Return what every image's file holds; empty where images have no files."""
+        return self.reader.containers([int(position) for position in self.positions])
+
     def kinds(self) -> list[str]:
-        """Return every image's file format and colour mode; empty where it has no file."""
-        return self.reader.kinds([int(position) for position in self.positions])
+        """Return every image's file format and colour mode, such as ``PNG RGB``."""
+        return [found.kind for found in self.containers()] or [""] * len(self)
+
+    @property
+    def white_level(self) -> float | None:
+        """Value of white in images of more than 8 bits; None for a source without any."""
+        return self.reader.white_level
 
     @property
     def masks_digest(self) -> str | None:

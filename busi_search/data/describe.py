@@ -15,14 +15,18 @@ from busi_search.data.sources import guess_source, load_dataset
 from busi_search.spec import DatasetSection
 
 
-def open_dataset(path: str) -> ImageDataset:
+def open_dataset(path: str, cache: Path | None = None) -> ImageDataset:
     """Load whatever dataset lies at a path.
+
+    Args:
+        path: a folder, a table or an .npz file.
+        cache: folder of the home's cache.
 
     Raises:
         InputError: it is none, or not usable.
     """
     section = DatasetSection.model_validate({"source": guess_source(path), "path": path})
-    return load_dataset(section)
+    return load_dataset(section, cache=cache)
 
 
 def check_dataset(path: str, *, cache: Path, groups: str = "auto") -> dict[str, Any]:
@@ -46,7 +50,7 @@ def check_dataset(path: str, *, cache: Path, groups: str = "auto") -> dict[str, 
     Raises:
         InputError: an image cannot be read, or the CSV does not fit the dataset.
     """
-    dataset = open_dataset(path)
+    dataset = open_dataset(path, cache)
     grouping = find_groups(dataset, groups, cache)
     clashing = conflicting_groups(grouping.twins, dataset.labels)
     members = _members(dataset, grouping.twins)

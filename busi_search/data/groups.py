@@ -13,6 +13,7 @@ from scipy.sparse.csgraph import connected_components
 
 from busi_search.data.dataset import ImageDataset, ImagesOnDemand
 from busi_search.data.duplicates import find_duplicates
+from busi_search.data.file_notes import read_file_notes
 from busi_search.errors import InputError
 from busi_search.files import disk_errors, user_path, write_atomically
 
@@ -116,8 +117,13 @@ def find_groups(
     elif dataset.patients is not None:
         known, origin = _patients(dataset.patients), PATIENTS
     else:
-        return Groups(twins, twins, None, rule)
-    return Groups(_united(twins, known), twins, known, rule, origin)
+        return Groups(_with_frames(twins, dataset), twins, None, rule)
+    return Groups(_with_frames(_united(twins, known), dataset), twins, known, rule, origin)
+
+
+def _with_frames(groups: Indices, dataset: ImageDataset) -> Indices:
+    """Unite the frames of a file, whose lesion is the same whatever else is known."""
+    return groups if dataset.files is None else _united(groups, _first_of(dataset.files))
 
 
 def _patients(names: Sequence[str | None]) -> Indices:
@@ -128,7 +134,8 @@ def _patients(names: Sequence[str | None]) -> Indices:
 
 
 def _find_twins(dataset: ImageDataset, cache: Path, detector: int) -> Indices:
-    stored = cache / "groups" / f"{dataset.fingerprint}-v{detector}.json"
+    decoding = read_file_notes(dataset, cache).decoding
+    stored = cache / "groups" / f"{dataset.fingerprint}-v{detector}{decoding}.json"
     try:
         groups = np.asarray(json.loads(stored.read_text()), dtype=np.int64)
         if groups.shape == (len(dataset),):
@@ -176,6 +183,10 @@ def _groups_from_csv(dataset: ImageDataset, path: Path) -> Indices:
             raise InputError(f"{path}: a row without file or group: {dict(row)}.")
         if named.setdefault(file, group) != group:
             raise InputError(f"{path}: '{file}' is listed in two groups; keep one row.")
+    # A frame is named itself, or belongs where its file does.
+    for name, file in zip(dataset.paths, dataset.files or (), strict=False):
+        if name not in named and file in named:
+            named[name] = named[file]
     missing = [name for name in dataset.paths if name not in named]
     if missing:
         raise InputError(

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from busi_search.data.dataset import ImageDataset
 from busi_search.data.file_cache import load_array
+from busi_search.data.file_notes import read_file_notes
 from busi_search.data.images import resize_image
 
 
@@ -27,7 +28,8 @@ def load_images(dataset: ImageDataset, size_pixels: int, cache: Path) -> npt.NDA
         InputError: an image cannot be read.
         BusiSearchError: the disk has no room for them.
     """
-    target = cache / "images" / f"{dataset.fingerprint}-{size_pixels}.npy"
+    decoding = read_file_notes(dataset, cache).decoding
+    target = cache / "images" / f"{dataset.fingerprint}-{size_pixels}{decoding}.npy"
     shape = (len(dataset), size_pixels, size_pixels)
     return load_array(
         target,

@@ -2,33 +2,54 @@
 
 import stat
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
+from busi_search.data import grey
+from busi_search.data.dicom import (
+    MAX_DICOM_BYTES,
+    is_dicom,
+)
+from busi_search.data.dicom_pixels import decode_dicom, dicom_white_level
+from busi_search.data.grey import (
+    MAX_IMAGE_PIXELS,
+    MIN_SIDE_PIXELS,
+    Values,
+    is_nearly_black,
+    luminance,
+    scale_to_grey,
+    white_level,
+)
 from busi_search.errors import InputError, reason_of
 
-MAX_IMAGE_PIXELS = 64_000_000
+GreyImage = grey.GreyImage
+
 MAX_FILE_BYTES = 256_000_000
-MIN_SIDE_PIXELS = 8
 # Pillow knows formats that start other programs (EPS) or are containers; images need none of them.
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "GIF", "WEBP")
+ORIENTATION_TAG = 0x0112
+_WHITE_IS_ZERO = 262
+_GREY_16 = ("I;16", "I;16L", "I;16B", "I;16N")
 
-GreyImage = npt.NDArray[np.uint8]
 
+def decode_image(
+    path: Path, *, shown: str | None = None, frame: int | None = None, white: float | None = None
+) -> GreyImage:
+    """Read an image file as grey 8-bit pixels, upright as its orientation tag says.
 
-def decode_image(path: Path, *, shown: str | None = None) -> GreyImage:
-    """Read an image file as grey 8-bit pixels.
-
-    Colour becomes luminance (ITU-R BT.601), transparent pixels are laid over black, 16-bit and
-    32-bit integer or float greys are scaled to 8 bits by their format's range (integers) or by
-    their maximum (floats).
+    Colour becomes luminance (ITU-R BT.601) and transparent pixels are laid over black. Values of
+    more than 8 bits are scaled so that ``white`` becomes 255. Of several pages the first is read.
+    DICOM is read as :func:`.decode_dicom` says.
 
     Args:
         path: the file.
         shown: how error messages name it (default: the path).
+        frame: of a DICOM file, counted from 1; None: the middle one.
+        white: value of white in pixels of more than 8 bits; None: as :func:`.white_level` finds it
+            in this image. A set, and the model trained on it, has one for all its images.
 
     Returns:
         (H, W) uint8.
@@ -36,7 +57,67 @@ def decode_image(path: Path, *, shown: str | None = None) -> GreyImage:
     Raises:
         InputError: the file is empty, truncated, not an image, too small or too large.
     """
-    return _decode(path, shown or str(path), _to_grey)
+    name = shown or str(path)
+    if is_dicom(path):
+        _check_file(path, name, MAX_DICOM_BYTES)
+        return decode_dicom(path, shown=name, frame=frame, white=white)
+    return _decode(path, name, partial(_to_grey, white=white, path=path))
+
+
+def decode_for_model(
+    path: Path, *, shown: str | None = None, frame: int | None = None, white: float | None = None
+) -> GreyImage:
+    """Read an image that a model is asked about, as :func:`decode_image` does.
+
+    Raises:
+        InputError: it cannot be read, or it is nearly black: any answer would mean nothing.
+    """
+    image = decode_image(path, shown=shown, frame=frame, white=white)
+    if is_nearly_black(image):
+        raise InputError(
+            f"{shown or path}: the image is nearly black as it is read (99 of 100 pixels are at "
+            f"most {int(np.quantile(image, 0.99))} of 255), and a model can say nothing of it; "
+            "save it as an 8-bit grey PNG that shows what you see."
+        )
+    return image
+
+
+def white_level_of(path: Path, frame: int | None = None) -> float | None:
+    """Return the white level of an image's own values; None: they have 8 bits.
+
+    Raises:
+        InputError: the image cannot be read.
+    """
+    if is_dicom(path):
+        return dicom_white_level(path, frame)
+    if not may_be_deep(path):
+        return None
+    found: list[float] = []
+
+    def measure(image: Image.Image) -> GreyImage:
+        values = _deep_values(image, path)
+        if values is not None:
+            found.append(white_level(values))
+        return np.zeros((1, 1), dtype=np.uint8)
+
+    _decode(path, str(path), measure)
+    return found[0] if found else None
+
+
+def may_be_deep(path: Path) -> bool:
+    """Return whether pixels may have more than 8 bits, told quickly from the first bytes."""
+    if is_dicom(path):
+        return True
+    if not path.is_file():
+        return False
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(26)
+    except OSError:
+        return False
+    if head.startswith(b"\x89PNG"):
+        return head[24:25] == b"\x10"
+    return head.startswith((b"II", b"MM"))
 
 
 def decode_mask(path: Path, *, shown: str | None = None) -> GreyImage:
@@ -52,32 +133,25 @@ def decode_mask(path: Path, *, shown: str | None = None) -> GreyImage:
     Raises:
         InputError: as :func:`decode_image`.
     """
-    return _decode(path, shown or str(path), _to_mask)
+    return _decode(path, shown or str(path), partial(_to_mask, path=path))
 
 
-def image_kind(path: Path) -> str:
-    """Return an image file's format and colour mode, such as ``PNG RGB``.
-
-    Raises:
-        InputError: it is not a readable image.
-    """
+def _check_file(path: Path, name: str, max_bytes: int) -> None:
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            return f"{image.format} {image.mode}"
-    except Exception as error:
-        raise InputError(f"{path}: not a readable image ({reason_of(error)}).") from None
+        status = path.stat()
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read ({error.strerror or error}).") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{name}: not a file; name image files, or folders of them.")
+    if status.st_size == 0:
+        raise InputError(f"{name}: the file is empty; restore or remove it.")
+    if status.st_size > max_bytes:
+        raise InputError(f"{name}: {status.st_size / 1e6:.0f} MB is too large for an image file.")
 
 
 def _decode(path: Path, name: str, convert: Callable[[Image.Image], GreyImage]) -> GreyImage:
     try:
-        status = path.stat()
-        num_bytes = status.st_size
-        if not stat.S_ISREG(status.st_mode):
-            raise InputError(f"{name}: not a file; name image files, or folders of them.")
-        if num_bytes == 0:
-            raise InputError(f"{name}: the file is empty; restore or remove it.")
-        if num_bytes > MAX_FILE_BYTES:
-            raise InputError(f"{name}: {num_bytes / 1e6:.0f} MB is too large for an image file.")
+        _check_file(path, name, MAX_FILE_BYTES)
         with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
             if width * height > MAX_IMAGE_PIXELS:
@@ -88,7 +162,7 @@ def _decode(path: Path, name: str, convert: Callable[[Image.Image], GreyImage]) 
             if min(width, height) < MIN_SIDE_PIXELS:
                 raise InputError(f"{name}: {width}×{height} pixels are too few for an image.")
             image.load()
-            return convert(image)
+            return convert(_upright(image))
     except InputError:
         raise
     except (UnidentifiedImageError, Image.DecompressionBombError) as error:
@@ -100,17 +174,24 @@ def _decode(path: Path, name: str, convert: Callable[[Image.Image], GreyImage]) 
         ) from None
 
 
-def _to_grey(image: Image.Image) -> GreyImage:
-    if image.mode in ("I;16", "I;16L", "I;16B", "I;16N"):
-        return (np.asarray(image).astype(np.uint32) // 257).astype(np.uint8)
-    if image.mode in ("I", "F"):
-        values = np.nan_to_num(np.asarray(image).astype(np.float64), posinf=0, neginf=0)
-        peak = float(values.max(initial=0))
-        # Pillow opens some 16-bit PNGs as 32-bit integers: their range, not their peak, is white.
-        white = 255.0 if peak <= 255 and image.mode == "I" else 65535.0
-        if image.mode == "F":
-            white = max(peak, 1e-12)
-        return np.clip(values * (255.0 / white), 0, 255).astype(np.uint8)
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn an image as its orientation tag says."""
+    if image.getexif().get(ORIENTATION_TAG, 1) == 1:
+        return image
+    turned = ImageOps.exif_transpose(image)
+    # What is known of the file is still asked for.
+    turned.format = image.format
+    return turned
+
+
+def _to_grey(image: Image.Image, *, white: float | None = None, path: Path) -> GreyImage:
+    values = _deep_values(image, path)
+    if values is not None:
+        white = white or white_level(values)
+        scaled = scale_to_grey(values, white)
+        # Pillow turns such greys round only where they have 8 bits.
+        inverted = image.format == "TIFF" and _tiff_tag(image, _WHITE_IS_ZERO) == 0
+        return 255 - scaled if inverted else scaled
     if image.mode in ("P", "PA", "LA", "La", "RGBA", "RGBa") or "transparency" in image.info:
         coloured = image.convert("RGBA")
         ground = Image.new("RGBA", coloured.size, (0, 0, 0, 255))
@@ -118,13 +199,45 @@ def _to_grey(image: Image.Image) -> GreyImage:
     return np.asarray(image.convert("L"), dtype=np.uint8)
 
 
-def _to_mask(image: Image.Image) -> GreyImage:
+def _tiff_tag(image: Image.Image, tag: int) -> object:
+    tags = getattr(image, "tag_v2", {})
+    return tags.get(tag)
+
+
+def is_deep(image: Image.Image, path: Path) -> bool:
+    """Return whether the pixels of an opened image file have more than 8 bits."""
+    if image.mode in (*_GREY_16, "I", "F"):
+        return True
+    return image.format == "PNG" and may_be_deep(path)
+
+
+def _deep_values(image: Image.Image, path: Path) -> Values | None:
+    """The grey values (H, W) of an image whose pixels have more than 8 bits; None for others."""
+    if not is_deep(image, path):
+        return None
+    if image.mode in _GREY_16:
+        return np.asarray(image).astype(np.uint16)
+    if image.mode in ("I", "F"):
+        return np.asarray(image)
+    # Pillow keeps the upper 8 bits of colour only, which are black where the lower ones are used.
+    import torch
+    from torchvision.io import ImageReadMode, decode_png
+
+    content = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
+    decoded = decode_png(content, mode=ImageReadMode.UNCHANGED).numpy()
+    colours: Values = np.moveaxis(decoded, 0, -1).astype(np.int64)
+    if colours.shape[2] in (2, 4):
+        colours = colours[..., :-1] * colours[..., -1:] // 65535
+    return luminance(colours) if colours.shape[2] == 3 else colours[..., 0]
+
+
+def _to_mask(image: Image.Image, *, path: Path) -> GreyImage:
     if image.mode in ("RGB", "P", "PA", "LA", "RGBA"):
         coloured = image.convert("RGBA")
         ground = Image.new("RGBA", coloured.size, (0, 0, 0, 255))
         colours = np.asarray(Image.alpha_composite(ground, coloured))[:, :, :3].max(axis=2)
     else:
-        colours = _to_grey(image)
+        colours = _to_grey(image, path=path)
     return np.where(colours > 127, 255, 0).astype(np.uint8)
 
 

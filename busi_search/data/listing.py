@@ -4,13 +4,23 @@ import hashlib
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from busi_search.data.classes import positive_class
+from busi_search.data.containers import Container, inspect_file
 from busi_search.data.dataset import ImageDataset
-from busi_search.data.images import MAX_FILE_BYTES, GreyImage, decode_image, decode_mask, image_kind
+from busi_search.data.dicom import MAX_DICOM_BYTES, cut_like_image, is_dicom
+from busi_search.data.images import (
+    MAX_FILE_BYTES,
+    GreyImage,
+    decode_image,
+    decode_mask,
+    may_be_deep,
+    white_level_of,
+)
 from busi_search.errors import InputError
 
 
@@ -26,6 +36,7 @@ class ListedImage:
         fold: its part in the authors' cross-validation; None: they give none.
         part: ``train``, ``val`` or ``test`` of the authors' split; None: they give none.
         properties: what else is known, such as ``site``, ``device``, ``age`` or ``birads``.
+        frame: which frame of a file of several it is, counted from 1; None: the file is one image.
     """
 
     file: str
@@ -35,6 +46,12 @@ class ListedImage:
     fold: str | None = None
     part: str | None = None
     properties: Mapping[str, str] = field(default_factory=dict)
+    frame: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What the image is called: its file, and of several frames which, as ``a.dcm#3``."""
+        return self.file if self.frame is None else f"{self.file}#{self.frame}"
 
 
 @dataclass(frozen=True)
@@ -61,12 +78,23 @@ class ListedReader:
     root: Path
     paths: tuple[str, ...]
     masks: tuple[tuple[str, ...], ...]
+    frames: tuple[int | None, ...]
+
+    @cached_property
+    def white_level(self) -> float | None:
+        """Value of white in images of more than 8 bits: it holds all values of the whole set."""
+        found = (
+            white_level_of(self.root / path, frame)
+            for path, frame in zip(self.paths, self.frames, strict=True)
+        )
+        return max((level for level in found if level is not None), default=None)
 
     def read(self, indices: Sequence[int]) -> Iterator[GreyImage]:
         """Yield the (H, W) uint8 image of each index."""
         for index in indices:
             path = self.root / self.paths[index]
-            yield decode_image(path, shown=str(path))
+            white = self.white_level if may_be_deep(path) else None
+            yield decode_image(path, shown=str(path), frame=self.frames[index], white=white)
 
     def read_masks(self, indices: Sequence[int]) -> Iterator[GreyImage | None]:
         """Yield the (H, W) uint8 mask of each index, several masks of one image joined."""
@@ -75,7 +103,8 @@ class ListedReader:
             masks = [decode_mask(path, shown=str(path)) for path in files]
             if len({mask.shape for mask in masks}) > 1:
                 raise InputError(f"{files[0]}: the masks of one image differ in size.")
-            yield np.max(masks, axis=0) if masks else None
+            mask = np.max(masks, axis=0) if masks else None
+            yield None if mask is None else cut_like_image(mask, self.root / self.paths[index])
 
     def masks_digest(self, indices: Sequence[int]) -> str | None:
         """Return 16 hexadecimal digits of the mask files' bytes, None if there are no files."""
@@ -86,9 +115,9 @@ class ListedReader:
                 found = True
         return digest.hexdigest()[:16] if found else None
 
-    def kinds(self, indices: Sequence[int]) -> list[str]:
-        """Return each image's file format and colour mode, such as ``PNG RGB``."""
-        return [image_kind(self.root / self.paths[index]) for index in indices]
+    def containers(self, indices: Sequence[int]) -> list[Container]:
+        """Return what each image's file holds."""
+        return [inspect_file(self.root / self.paths[index]) for index in indices]
 
 
 def dataset_of_listing(listing: Listing, *, positive: str | None = None) -> ImageDataset:
@@ -108,7 +137,8 @@ def dataset_of_listing(listing: Listing, *, positive: str | None = None) -> Imag
             f"{listing.root}: all images are of the class '{class_names[0]}'; expected at least "
             "two classes, such as benign and malignant."
         )
-    paths = tuple(image.file for image in listing.images)
+    files = tuple(image.file for image in listing.images)
+    paths = tuple(image.name for image in listing.images)
     if len(set(paths)) < len(paths):
         twice = next(path for path in paths if paths.count(path) > 1)
         raise InputError(f"{listing.root}: '{twice}' is listed twice; keep one row.")
@@ -122,9 +152,14 @@ def dataset_of_listing(listing: Listing, *, positive: str | None = None) -> Imag
         positive=positive_class(class_names, positive, where=str(listing.root)),
         labels=np.asarray([class_names.index(i.label) for i in listing.images], dtype=np.int64),
         paths=paths,
-        digests=tuple(file_digest(listing.root / path, listing.root) for path in paths),
+        digests=_digests(listing.root, files),
         official=tuple(part or "train" for part in parts) if any(parts) else None,
-        reader=ListedReader(listing.root.resolve(), paths, tuple(i.masks for i in listing.images)),
+        reader=ListedReader(
+            root=listing.root.resolve(),
+            paths=files,
+            masks=tuple(image.masks for image in listing.images),
+            frames=tuple(image.frame for image in listing.images),
+        ),
         positions=np.arange(len(paths), dtype=np.int64),
         patients=tuple(image.patient for image in listing.images) if any(known) else None,
         folds=tuple(folds) if any(fold is not None for fold in folds) else None,
@@ -132,7 +167,14 @@ def dataset_of_listing(listing: Listing, *, positive: str | None = None) -> Imag
             key: tuple(image.properties.get(key, "") for image in listing.images) for key in keys
         },
         notes=listing.notes,
+        files=files if len(set(files)) < len(files) else None,
     )
+
+
+def _digests(root: Path, files: Sequence[str]) -> tuple[str, ...]:
+    """The digest of each file; one of several frames is read once."""
+    known = {file: file_digest(root / file, root) for file in dict.fromkeys(files)}
+    return tuple(known[file] for file in files)
 
 
 def file_digest(path: Path, root: Path) -> str:
@@ -151,8 +193,9 @@ def file_digest(path: Path, root: Path) -> str:
         size = path.stat().st_size
         if size == 0:
             raise InputError(f"{path}: the file is empty; restore or remove it.")
-        if size > MAX_FILE_BYTES:
+        if size > (MAX_DICOM_BYTES if is_dicom(path) else MAX_FILE_BYTES):
             raise InputError(f"{path}: {size / 1e6:.0f} MB is too large for an image file.")
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from None

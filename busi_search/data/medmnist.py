@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from busi_search.data.classes import positive_class
+from busi_search.data.containers import Container
 from busi_search.data.dataset import ImageDataset
 from busi_search.data.images import GreyImage
 from busi_search.errors import InputError, reason_of
@@ -44,9 +45,14 @@ class NpzReader:
         """Return None: there are none."""
         return None
 
-    def kinds(self, indices: Sequence[int]) -> list[str]:
-        """Return nothing for each: all images stand in one file."""
-        return [""] * len(indices)
+    def containers(self, indices: Sequence[int]) -> list[Container]:
+        """Return nothing: there are no image files."""
+        return []
+
+    @property
+    def white_level(self) -> None:
+        """None: all pixels have 8 bits."""
+        return None
 
 
 def load_medmnist(

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from sklearn.metrics import roc_auc_score
 
 from busi_search.data.dataset import ImageDataset
+from busi_search.data.file_notes import dark_notes, read_file_notes
 from busi_search.errors import InputError
 from busi_search.files import disk_errors, write_atomically
 
@@ -60,7 +61,8 @@ def measure_files(dataset: ImageDataset, cache: Path) -> dict[str, Values]:
     Raises:
         InputError: an image cannot be read.
     """
-    stored = cache / "files" / f"{dataset.fingerprint}-v{_VERSION}.json"
+    decoding = read_file_notes(dataset, cache).decoding
+    stored = cache / "files" / f"{dataset.fingerprint}-v{_VERSION}{decoding}.json"
     try:
         kept = json.loads(stored.read_text())
         return {name: np.asarray(values, dtype=np.float64) for name, values in kept.items()}
@@ -86,8 +88,10 @@ def check_files(dataset: ImageDataset, cache: Path) -> list[str]:
     if dataset.simulated:
         return list(dataset.notes)
     files = measure_files(dataset, cache)
+    notes = [*read_file_notes(dataset, cache).texts, *dark_notes(dataset, files["mean grey"])]
     refuse_masks(dataset, files)
-    return [*dataset.notes, *(found.text() for found in find_shortcuts(dataset, files))]
+    found = find_shortcuts(dataset, files)
+    return [*dataset.notes, *notes, *(shortcut.text() for shortcut in found)]
 
 
 _PROPERTIES = ("width", "height", "mean grey", "border", "two-valued")

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from busi_search.data.classes import positive_class
+from busi_search.data.containers import Container
 from busi_search.data.dataset import ImageDataset
+from busi_search.data.dicom_listing import with_frames
 from busi_search.data.images import GreyImage
 from busi_search.data.layouts.class_folders import is_busi_folder, list_class_folders
 from busi_search.data.layouts.published import PUBLISHED
@@ -17,6 +19,7 @@ from busi_search.data.layouts.sheets import SHEET_SUFFIXES
 from busi_search.data.layouts.table import list_table
 from busi_search.data.listing import Listing, dataset_of_listing
 from busi_search.data.medmnist import load_medmnist
+from busi_search.data.patient_salt import SALT_FILE
 from busi_search.data.phantom import Phantom, simulate_phantom
 from busi_search.errors import InputError
 from busi_search.files import user_path
@@ -64,9 +67,14 @@ class PhantomReader:
         """Return a constant: the masks follow from the three numbers, as the images do."""
         return "simulated"
 
-    def kinds(self, indices: Sequence[int]) -> list[str]:
-        """Return nothing for each: there are no files."""
-        return [""] * len(indices)
+    def containers(self, indices: Sequence[int]) -> list[Container]:
+        """Return nothing: there are no image files."""
+        return []
+
+    @property
+    def white_level(self) -> None:
+        """None: all pixels have 8 bits."""
+        return None
 
 
 def guess_study(data: str | None, *, default_folder: Path = Path("data")) -> tuple[str, str | None]:
@@ -111,8 +119,12 @@ def guess_source(data: str) -> str:
     return next((layout.source for layout in PUBLISHED if layout.find(path) is not None), "busi")
 
 
-def load_dataset(section: DatasetSection) -> ImageDataset:
+def load_dataset(section: DatasetSection, *, cache: Path | None = None) -> ImageDataset:
     """Load what the ``[dataset]`` section of a study names.
+
+    Args:
+        section: what is named.
+        cache: folder of the home's cache; beside it lies the salt with which PatientIDs are hashed.
 
     Raises:
         InputError: the data is missing or not usable; the sentence names the file.
@@ -126,7 +138,9 @@ def load_dataset(section: DatasetSection) -> ImageDataset:
     path = user_path(section.path)
     if section.source == "medmnist":
         return load_medmnist(path, section.class_names, positive=section.positive)
-    return dataset_of_listing(_list(section, path), positive=section.positive)
+    salt_file = None if cache is None else cache.parent / SALT_FILE
+    listing = with_frames(_list(section, path), limit=section.frames_per_file, salt_file=salt_file)
+    return dataset_of_listing(listing, positive=section.positive)
 
 
 def _list(section: DatasetSection, path: Path) -> Listing:

@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from busi_search.data.images import GreyImage, decode_image, resize_image
+from busi_search.data.containers import frames_to_judge
+from busi_search.data.images import GreyImage, decode_for_model, resize_image
 from busi_search.data.known_images import small_copy
-from busi_search.data.layouts.files import IMAGE_SUFFIXES, is_mask
+from busi_search.data.layouts.files import is_image_file, is_mask
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.files import user_path
 from busi_search.home import Home, create_tracking_store, open_home, quiet_mlflow
@@ -34,7 +35,7 @@ class Prediction:
     """What the model says of one image.
 
     Attributes:
-        path: the file.
+        path: the file; of a DICOM file of several frames also which, as ``clip.dcm#3``.
         label: name of the most probable class.
         probabilities: of every class, by name; they sum to 1.
         sealed_by: names of the studies whose sealed test the image belongs to; asking about it
@@ -68,6 +69,8 @@ class Classifier:
             fold by the threshold of the others; of earlier versions, on those it was chosen on;
             None for models that do not say.
         familiarity: what its training images looked like; None for models that do not say.
+        white_level: value of white in image files of more than 8 bits, as in its training images;
+            None: they had 8 bits, or it does not say.
         preprocessing: what is done with an image file before the model sees it, in words.
         tags: of the registered version, its figures among them.
     """
@@ -88,6 +91,7 @@ class Classifier:
         self.size_pixels = int(metadata["image_size_pixels"])
         self.simulated = bool(metadata["simulated"])
         self.positive_class = str(metadata["positive_class"])
+        self.white_level: float | None = metadata.get("white_level")
         self.preprocessing = str(metadata.get("preprocessing", ""))
         self.weights_sha256 = str(metadata["weights_sha256"])
         self.operating_threshold = float(metadata["operating_threshold"])
@@ -119,8 +123,10 @@ class Classifier:
             keep_sealed: refuse sealed images rather than count the opening.
 
         Raises:
-            InputError: ``keep_sealed``, and an image belongs to a sealed test.
+            InputError: they are no such images, or ``keep_sealed``, and an image belongs to a
+                sealed test.
         """
+        self._check_pixels(pixels)
         names = [f"image {index}" for index in range(len(pixels))]
         found = self.find_sealed(list(pixels))
         self._warn(self.settle_sealed(found, names, keep_sealed=keep_sealed))
@@ -134,6 +140,8 @@ class Classifier:
         how: str = "python",
     ) -> list[Prediction]:
         """Return the class probabilities of image files, decoded as in training.
+
+        Of a DICOM file with several frames, five evenly spaced ones are answered for.
 
         An image that a study of the home has sealed, whatever its name, size or format, opens that
         study's test: the opening is written into its ledger, and a
@@ -149,19 +157,23 @@ class Classifier:
                 is answered then.
             BusiSearchError: the ledger of a study concerned was tampered with.
         """
-        files = find_images([paths] if isinstance(paths, str | Path) else paths)
+        found_files = find_images([paths] if isinstance(paths, str | Path) else paths)
+        files = [(path, frame) for path in found_files for frame in frames_to_judge(path)]
         rows: list[npt.NDArray[np.float32]] = []
         found: list[frozenset[int]] = []
         copies: list[GreyImage] = []
         for start in range(0, len(files), BATCH_SIZE):
-            images = [decode_image(path) for path in files[start : start + BATCH_SIZE]]
+            images = [
+                decode_for_model(path, frame=frame, white=self.white_level)
+                for path, frame in files[start : start + BATCH_SIZE]
+            ]
             copies += map(small_copy, images)
             if len(copies) >= LOOKUP_SIZE or start + BATCH_SIZE >= len(files):
                 found += self.find_sealed(copies)
                 copies = []
             pixels = np.stack([resize_image(image, self.size_pixels) for image in images])
             rows += list(ask_module(self._module, pixels))
-        names = [str(path) for path in files]
+        names = [str(path) if frame is None else f"{path}#{frame}" for path, frame in files]
         sealed_by = self.settle_sealed(found, names, keep_sealed=keep_sealed, how=how)
         if how == "python":
             self._warn(sealed_by)
@@ -174,6 +186,24 @@ class Classifier:
             )
             for name, row, studies in zip(names, rows, sealed_by, strict=True)
         ]
+
+    def _check_pixels(self, pixels: npt.NDArray[np.uint8]) -> None:
+        """Refuse what is no grey levels from 0 to 255: an answer about it would mean nothing."""
+        size = self.size_pixels
+        if pixels.ndim != 3 or pixels.shape[1:] != (size, size):
+            raise InputError(
+                f"Pixels of shape {tuple(pixels.shape)}: this model takes (N, {size}, {size})."
+            )
+        if pixels.dtype != np.uint8:
+            raise InputError(
+                f"Pixels of type {pixels.dtype}: this model takes grey levels from 0 to 255 as "
+                "uint8; multiply shares from 0 to 1 by 255 first."
+            )
+        if len(pixels) and pixels.max() <= 1:
+            raise InputError(
+                "No pixel is brighter than 1 of 255: this model takes grey levels from 0 to 255; "
+                "multiply shares from 0 to 1 by 255 first."
+            )
 
     def find_sealed(self, images: Sequence[GreyImage]) -> list[frozenset[int]]:
         """Return for each grey image (H, W) the sealed scans of the home that it shows."""
@@ -227,9 +257,7 @@ def find_images(paths: Sequence[str | Path]) -> list[Path]:
         path = user_path(named)
         if path.is_dir():
             inside = sorted(
-                file
-                for file in path.rglob("*")
-                if file.suffix.lower() in IMAGE_SUFFIXES and not is_mask(file.name)
+                file for file in path.rglob("*") if is_image_file(file) and not is_mask(file.name)
             )
             if not inside:
                 raise InputError(f"{path}: no image in this folder.")

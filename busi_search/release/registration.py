@@ -202,6 +202,8 @@ def _metadata(winner: Winner) -> dict[str, Any]:
         "study": context.name,
         "trial": winner.number,
         "dataset_fingerprint": context.partition.fingerprint,
+        # Said only where files have more than 8 bits.
+        **({} if development.white_level is None else {"white_level": development.white_level}),
     }
 
 

@@ -151,7 +151,7 @@ def make_context(
     Raises:
         InputError: the data is not usable.
     """
-    dataset = load_dataset(spec.dataset)
+    dataset = load_dataset(spec.dataset, cache=home.cache)
     remarks = check_files(dataset, home.cache)
     stem = origin.removesuffix(".toml").rsplit("/", 1)[-1]
     name = name or (stem if stem == dataset.name else f"{stem}-{dataset.name}")

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from busi_search.data.images import GreyImage, decode_image, resize_image
+from busi_search.data.containers import notes_of_file
+from busi_search.data.images import GreyImage, decode_for_model, resize_image
 from busi_search.models.evaluations import TEST_FIGURES
 from busi_search.models.predict import Classifier, ask_module
 from busi_search.serving.occlusion import occlusion_map
@@ -58,13 +59,14 @@ def judge_image(
         ``model`` (``name``, ``version``, ``run_id``), ``label``, ``probabilities`` by class,
         ``verdict``, ``familiarity`` (``unlike`` is null for models without the check),
         ``sealed`` (``studies`` that sealed the image, ``text`` or null),
+        ``file_notes`` (sentences on what of the file was not judged),
         ``image`` (PNG as a data address) and, if asked for, ``occlusion``.
 
     Raises:
         InputError: not a readable image, or a sealed one that is to be kept so.
         BusiSearchError: the ledger of a study concerned was tampered with.
     """
-    original = _decode(content)
+    original, notes = _decode(classifier, content)
     (studies,) = classifier.settle_sealed(
         classifier.find_sealed([original]), ["The image"], keep_sealed=keep_sealed, how="serve"
     )
@@ -81,6 +83,7 @@ def judge_image(
         "verdict": _verdict(classifier, row),
         "familiarity": _familiarity(classifier, pixels),
         "sealed": _sealed(studies),
+        "file_notes": notes,
         "image": _png_address(_shown(original)),
         "research_use_only": True,
     }
@@ -89,11 +92,13 @@ def judge_image(
     return answer
 
 
-def _decode(content: bytes) -> GreyImage:
+def _decode(classifier: Classifier, content: bytes) -> tuple[GreyImage, list[str]]:
+    """The image, and what was left out of its file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "image"
         path.write_bytes(content)
-        return decode_image(path, shown="The file")
+        image = decode_for_model(path, shown="The file", white=classifier.white_level)
+        return image, list(notes_of_file(path))
 
 
 def _shown(image: GreyImage) -> Image.Image:

@@ -326,6 +326,18 @@ class DatasetSection(Strict):
     Example: columns = { file = "Image_filename", label = "Classification" }
     """
 
+    frames_per_file: int = Field(default=5, ge=1)
+    """Largest number of frames that are taken from a DICOM file of several.
+
+    They are evenly spaced, and stay together as one group. A table can name a frame itself, in its
+    column frame.
+
+    Unit: frames.
+    Default: neighbouring frames of a clip show nearly the same; a few show how the lesion looks
+    from several sides without giving long clips more weight than short ones.
+    Example: frames_per_file = 1
+    """
+
     phantom_num_images: int = Field(default=300, ge=30, le=20_000)
     """Number of images that `source = "phantom"` simulates.
 

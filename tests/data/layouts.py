@@ -40,25 +40,25 @@ def sheet(path: Path, rows: list[list[object]]) -> None:
     book.save(path)
 
 
-def busi(root: Path) -> None:
+def busi(root: Path, n: int = 3) -> None:
     for c, name in enumerate(CLASSES):
-        for k in range(1, 4):
+        for k in range(1, n + 1):
             picture(root / f"Dataset_BUSI_with_GT/{name}/{name} ({k}).png", 10 * c + k)
             mask(root / f"Dataset_BUSI_with_GT/{name}/{name} ({k})_mask.png")
     mask(root / "Dataset_BUSI_with_GT/benign/benign (2)_mask_1.png", left=30)
 
 
-def curated_busi(root: Path) -> None:
+def curated_busi(root: Path, n: int = 3) -> None:
     for c, name in enumerate(CLASSES):
-        for k in range(3):
+        for k in range(n):
             picture(root / f"images/{name}_id_{k}.png", 10 * c + k)
             mask(root / f"masks/{name}_id_{k}.png")
 
 
-def busbra(root: Path) -> None:
+def busbra(root: Path, n: int = 3) -> None:
     rows = ["ID,Case,Histology,Pathology,BIRADS,Device,Width,Height,Side,BBOX"]
     folds = ["ID,Pathology,kFold,valid_1,valid_2"]
-    for case in range(1, 7):
+    for case in range(1, 2 * n + 1):
         name = "malignant" if case % 2 else "benign"
         for side in "lr" if case < 4 else "l":
             file = f"bus_{case:04d}-{side}"
@@ -70,13 +70,13 @@ def busbra(root: Path) -> None:
     (root / "5-fold-cv.csv").write_text("\n".join(folds) + "\n")
 
 
-def breast(root: Path) -> None:
+def breast(root: Path, n: int = 3) -> None:
     folder = root / "BrEaST-Lesions_USG-images_and_masks"
     rows: list[list[object]] = [
         ["CaseID", "Image_filename", "Mask_tumor_filename", "Mask_other_filename", "Age", "BIRADS",
          "Classification"]
     ]  # fmt: skip
-    for k in range(1, 7):
+    for k in range(1, 2 * n + 1):
         name = CLASSES[k % 3]
         file = f"case{k:03d}"
         picture(folder / f"{file}.png", k, "RGBA")
@@ -91,9 +91,10 @@ def breast(root: Path) -> None:
     sheet(root / "BrEaST-Lesions-USG-clinical-data.xlsx", rows)
 
 
-def bus_uclm(root: Path) -> None:
+def bus_uclm(root: Path, n: int = 3) -> None:
     rows = ["\ufeffImage;Resolution;Label;Doppler;Marks;Combined"]
-    for p, patient in enumerate(("ALWI", "CHVI", "CHCO", "VITR")):
+    others = [f"PA{p:02d}" for p in range(4 * (n - 3))]
+    for p, patient in enumerate(("ALWI", "CHVI", "CHCO", "VITR", *others)):
         for k in range(3):
             label = CLASSES[(p + k) % 3]
             picture(root / f"images/{patient}_{k:03d}.png", 10 * p + k, "RGB")
@@ -104,39 +105,40 @@ def bus_uclm(root: Path) -> None:
     (root / "INFO.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
-def udiat(root: Path) -> None:
+def udiat(root: Path, n: int = 3) -> None:
     rows: list[list[object]] = [["Image", "Type"]]
-    for k in range(1, 7):
+    for k in range(1, 2 * n + 1):
         picture(root / f"original/{k:06d}.png", k)
         mask(root / f"GT/{k:06d}.png")
         rows.append([k, "Malignant" if k % 3 == 0 else "Benign"])
     sheet(root / "DatasetB.xlsx", rows)
 
 
-def gdph_sysucc(root: Path) -> None:
+def gdph_sysucc(root: Path, n: int = 3) -> None:
     for s, site in enumerate(("GDPH", "SYSUCC")):
-        for k in range(1, 7):
+        for k in range(1, 2 * n + 1):
             name = "malignant" if (k + s) % 3 == 0 else "benign"
-            picture(root / f"{site}/{name}({k}).png", 10 * s + k)
+            picture(root / f"{site}/{name}({k}).png", 100 * s + k)
     sheet(root / "BIRADS&FOLD.xlsx", [["name", "birads", "fold"], ["benign(1)", 3, 1]])
 
 
-def qamebi(root: Path) -> None:
+def qamebi(root: Path, n: int = 3) -> None:
     for c, name in enumerate(("Benign", "Malignant")):
-        for k in range(1, 4):
+        for k in range(1, n + 1):
             picture(root / f"{name}/{k} {name} Image.bmp", 10 * c + k)
             mask(root / f"{name}/{k} {name} Mask.tif")
 
 
-def bus_uc(root: Path) -> None:
+def bus_uc(root: Path, n: int = 3) -> None:
     for c, name in enumerate(("Benign", "Malignant")):
-        for k in range(1, 4):
+        for k in range(1, n + 1):
             picture(root / f"{name}/images/{k:03d}.png", 10 * c + k)
             mask(root / f"{name}/masks/{k:03d}.png")
 
 
+# Each writes n images of a class, or a few more; n is at most 9.
 # What a set must be read as: source, classes, images, patients, images with masks.
-LAYOUTS: dict[str, tuple[Callable[[Path], None], str, tuple[str, ...], int, int, int]] = {
+LAYOUTS: dict[str, tuple[Callable[..., None], str, tuple[str, ...], int, int, int]] = {
     "BUSI": (busi, "busi", CLASSES, 9, 0, 9),
     "curated BUSI": (curated_busi, "curated_busi", CLASSES, 9, 0, 9),
     "BUS-BRA": (busbra, "busbra", CLASSES[:2], 9, 6, 9),

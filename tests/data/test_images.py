@@ -42,9 +42,9 @@ def test_16_bit_is_scaled_by_its_range(tmp_path: Path, grey: np.ndarray) -> None
     np.testing.assert_array_equal(decode_image(_save(tmp_path, deep)), grey)
 
 
-def test_16_bit_that_is_dark_stays_dark(tmp_path: Path) -> None:
+def test_16_bit_that_is_dark_stays_dark_where_white_is_known(tmp_path: Path) -> None:
     dark = Image.fromarray(np.full((16, 16), 2570, dtype=np.uint16))
-    np.testing.assert_array_equal(decode_image(_save(tmp_path, dark)), 10)
+    np.testing.assert_array_equal(decode_image(_save(tmp_path, dark), white=65535.0), 10)
 
 
 def test_float_and_int_tiffs(tmp_path: Path, grey: np.ndarray) -> None:

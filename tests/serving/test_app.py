@@ -19,6 +19,7 @@ import uvicorn
 from PIL import Image
 
 from busi_search.data.phantom import simulate_phantom
+from busi_search.errors import InputError
 from busi_search.models.out_of_distribution import (
     OutOfDistributionCheck,
     fit_out_of_distribution_check,
@@ -27,6 +28,7 @@ from busi_search.models.predict import Classifier, load_champion
 from busi_search.run import StudyResult
 from busi_search.serving.app import make_app
 from busi_search.serving.occlusion import occlusion_map
+from tests.data.dicoms import dicom
 from tests.test_cli import BUSI_SEARCH, call
 
 CANDIDATE = "models:/busi-classifier@candidate"
@@ -191,6 +193,42 @@ def test_a_model_without_stored_statistics_says_so(
         answer = json.loads(ask(port, "POST", "/predict", image)[2])
     assert answer["familiarity"]["unlike"] is None
     assert "nothing was compared" in answer["familiarity"]["text"]
+
+
+def test_dicom_and_other_containers_are_judged_or_refused(
+    port: int, classifier: Classifier, image: bytes, tmp_path: Path
+) -> None:
+    pixels = np.asarray(Image.open(BytesIO(image)))
+    screen = np.zeros((80, 90), np.uint8)
+    screen[8:72, 20:84] = pixels
+    region = (20, 8, 83, 71, 1, 1)
+    still = dicom(tmp_path / "still.dcm", screen, regions=[region])
+    plain = json.loads(ask(port, "POST", "/predict", image)[2])
+    found = json.loads(ask(port, "POST", "/predict", still.read_bytes())[2])
+    assert found["probabilities"] == plain["probabilities"]
+    assert found["file_notes"] == plain["file_notes"] == []
+    clip = dicom(tmp_path / "clip.dcm", np.stack([pixels[::-1], pixels, pixels[::-1]]))
+    found = json.loads(ask(port, "POST", "/predict", clip.read_bytes())[2])
+    assert found["probabilities"] == plain["probabilities"]
+    assert found["file_notes"] == ["The file has 3 frames; frame 2 was judged."]
+    rows = classifier.predict(clip)
+    assert [row.path for row in rows] == [f"{clip}#{number}" for number in (1, 2, 3)]
+    assert rows[1].probabilities == plain["probabilities"]
+    pages = BytesIO()
+    Image.fromarray(pixels).save(
+        pages, "TIFF", save_all=True, append_images=[Image.new("L", (8, 8))]
+    )
+    found = json.loads(ask(port, "POST", "/predict", pages.getvalue())[2])
+    assert found["file_notes"] == ["The file has 2 pages or frames; the first was judged."]
+    status, _, content = ask(port, "POST", "/predict", png(pixels // 40))
+    assert status == 422
+    assert "nearly black" in json.loads(content)["error"]
+    side = classifier.size_pixels
+    for wrong in (np.ones((1, side, side), np.uint8), np.ones((1, side, side), np.float32)):
+        with pytest.raises(InputError, match="0 to 255"):
+            classifier.predict_pixels(wrong)
+    with pytest.raises(InputError, match="takes"):
+        classifier.predict_pixels(np.full((1, side, side + 1), 99, np.uint8))
 
 
 def test_unlike_images_are_far_and_fresh_ones_are_not(rng: np.random.Generator) -> None:

@@ -5,11 +5,17 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from busi_search.data.dicom import is_dicom
 from busi_search.errors import InputError
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp"})
 _MASK = re.compile(r"[\s_-]*mask([\s_-]*\d+)?$", re.IGNORECASE)
 _IMAGE = re.compile(r"[\s_-]*image$", re.IGNORECASE)
+
+
+def is_image_file(path: Path) -> bool:
+    """Return whether a file is an image that is read, by its suffix or, for DICOM, by its start."""
+    return path.suffix.lower() in IMAGE_SUFFIXES or (is_dicom(path) and not path.is_dir())
 
 
 def is_mask(name: str) -> bool:
@@ -37,9 +43,7 @@ def image_files(folder: Path) -> list[Path]:
         found = [
             path
             for path in folder.iterdir()
-            if path.suffix.lower() in IMAGE_SUFFIXES
-            and not path.name.startswith(".")
-            and not path.is_dir()
+            if not path.name.startswith(".") and not path.is_dir() and is_image_file(path)
         ]
     return sorted(found, key=lambda path: natural(path.name))
 

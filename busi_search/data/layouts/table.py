@@ -6,9 +6,11 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from busi_search.data.dicom import DICOM_SUFFIXES, is_dicom
 from busi_search.data.layouts.files import (
     IMAGE_SUFFIXES,
     image_files,
+    is_image_file,
     is_mask,
     natural,
     reading,
@@ -27,6 +29,7 @@ ROLES: Mapping[str, tuple[str, ...]] = {
     "mask": ("mask", "mask_file", "mask_filename", "mask_tumor_filename", "mask_path"),
     "fold": ("fold", "kfold"),
     "split": ("split", "part", "subset"),
+    "frame": ("frame", "frame_number"),
 }
 NEEDED = ("file", "label")
 # Properties that are known under several names; every other column keeps its own.
@@ -62,7 +65,7 @@ def list_table(table: Path, columns: Mapping[str, str]) -> Listing:
             if not row[meaning[role]]:
                 raise InputError(f"{table}: line {number} ('{file}') has no {role}; fill it in.")
     paths = [_find(root, file) for file in files]
-    absent = [file for file, path in zip(files, paths, strict=True) if path is None]
+    absent = [file for file, path in zip(files, paths, strict=True) if not path]
     if absent:
         raise InputError(
             f"{table}: {len(absent)} of {len(files)} file(s) are not there, the first is "
@@ -70,8 +73,8 @@ def list_table(table: Path, columns: Mapping[str, str]) -> Listing:
         )
     images = [
         _listed(table, row, path, root, meaning)
-        for row, path in zip(rows, paths, strict=True)
-        if path is not None
+        for row, of_row in zip(rows, paths, strict=True)
+        for path in of_row
     ]
     notes = [*_guesses(table, meaning, columns), *_left_out(table, root, images)]
     return Listing(table.stem, root, images, tuple(notes))
@@ -103,13 +106,20 @@ def _columns(table: Path, rows: Sequence[Row], stated: Mapping[str, str]) -> dic
     return found
 
 
-def _find(root: Path, file: str) -> Path | None:
-    """The named file below the root; its suffix may have been left out."""
+def _find(root: Path, file: str) -> list[Path]:
+    """The named file below the root, whose suffix may have been left out, or a folder's DICOM."""
     path = root / file
     if path.is_file():
-        return path
-    with_suffix = (path.with_name(path.name + suffix) for suffix in sorted(IMAGE_SUFFIXES))
-    return next((found for found in with_suffix if found.is_file()), None)
+        return [path]
+    suffixes = sorted(IMAGE_SUFFIXES | DICOM_SUFFIXES)
+    with_suffix = (path.with_name(path.name + suffix) for suffix in suffixes)
+    found = next((found for found in with_suffix if found.is_file()), None)
+    if found is not None or not path.is_dir():
+        return [] if found is None else [found]
+    # The folder of a patient or a study: all its images have the label of the row.
+    with reading(path):
+        inside = [p for p in path.rglob("*") if p.is_file() and is_dicom(p)]
+    return sorted(inside, key=lambda p: natural(str(p)))
 
 
 def _listed(
@@ -128,6 +138,11 @@ def _listed(
         raise InputError(
             f"{table}: the split of '{path.name}' is '{part}'; use train, val or test."
         )
+    frame = cell("frame") if is_dicom(path) else None
+    if frame is not None and not (frame.isdecimal() and int(frame) > 0):
+        raise InputError(
+            f"{table}: the frame of '{path.name}' is '{frame}'; write its number, counted from 1."
+        )
     masks = [name.strip() for name in (cell("mask") or "").replace(";", "&").split("&")]
     for name in masks:
         if name and not (root / name).is_file():
@@ -139,7 +154,12 @@ def _listed(
         masks=tuple(below(root / name) for name in masks if name),
         fold=cell("fold"),
         part=None if part is None else PARTS[part.lower()],
-        properties={role: row[name] for role, name in meaning.items() if role not in ROLES},
+        properties={
+            role: row[name]
+            for role, name in meaning.items()
+            if role not in ROLES or (role == "frame" and frame is None)
+        },
+        frame=None if frame is None else int(frame),
     )
 
 
@@ -187,7 +207,7 @@ def table_of_folder(folder: Path, table: Path) -> int:
     if table.exists():
         raise InputError(f"{table}: the file is there already; name another one.")
     with reading(folder):
-        found = [p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
+        found = [p for p in folder.rglob("*") if p.is_file() and is_image_file(p)]
     images = sorted((p for p in found if not is_mask(p.name)), key=lambda p: natural(str(p)))
     if not images:
         raise InputError(f"{folder}: no images in this folder.")
@@ -203,7 +223,8 @@ def table_of_folder(folder: Path, table: Path) -> int:
     for path in images:
         inner = path.relative_to(common).parts[:-1]
         label = inner[0] if inner else ""
-        patient = inner[-1] if len(inner) > 1 else ""
+        # Of DICOM the files tell the patient, and folders may be of studies and series.
+        patient = inner[-1] if len(inner) > 1 and not is_dicom(path) else ""
         of = "&".join(p.resolve().relative_to(root).as_posix() for p in masks.get(path, ()))
         writer.writerow([path.resolve().relative_to(root).as_posix(), label, patient, of])
     with disk_errors(root):

@@ -44,6 +44,8 @@ function show(answer) {
   part("unlike").textContent = answer.familiarity.text;
   part("sealed").hidden = !answer.sealed.text;
   part("sealed").textContent = answer.sealed.text || "";
+  part("notes").hidden = !answer.file_notes.length;
+  part("notes").textContent = answer.file_notes.join(" ");
   part("familiar").textContent = answer.familiarity.unlike
     ? "No: see the warning above." : answer.familiarity.text;
   part("verdict").textContent = answer.verdict.text;

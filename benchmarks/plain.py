@@ -26,6 +26,11 @@ from torchvision import models
 from torchvision.transforms import v2
 
 from busi_search.data.folds import Fold
+from busi_search.training.efficientnet_lite import (
+    SCALINGS,
+    EfficientNetLite,
+    split_efficientnet_lite,
+)
 from busi_search.training.zoo import build_model
 
 IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
@@ -81,26 +86,30 @@ def make_transform(size: int, strength: float, *, train: bool) -> v2.Transform:
     return v2.Compose(steps)
 
 
+def resnet_stages(net: models.ResNet) -> list[nn.Module]:
+    return [
+        nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool),
+        net.layer1,
+        net.layer2,
+        net.layer3,
+        nn.Sequential(net.layer4, net.avgpool, nn.Flatten()),
+    ]
+
+
 class Frozen(nn.Module):
-    """A torchvision ResNet whose first stages are run under no_grad."""
+    """A torchvision ResNet, or an EfficientNet-Lite, whose first stages are run under no_grad."""
 
     def __init__(self, settings: Settings, num_classes: int) -> None:
         super().__init__()
-        net = getattr(models, settings.architecture)(weights=None)
-        if settings.weights is not None:
-            net.load_state_dict(torch.load(settings.weights, weights_only=True))
-        self.stages = nn.ModuleList(
-            [
-                nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool),
-                net.layer1,
-                net.layer2,
-                net.layer3,
-                nn.Sequential(net.layer4, net.avgpool, nn.Flatten()),
-            ]
-        )
-        self.head = nn.Sequential(
-            nn.Dropout(settings.dropout), nn.Linear(net.fc.in_features, num_classes)
-        )
+        if settings.architecture in SCALINGS:
+            stages, width = lite_stages(settings.architecture), 1280
+        else:
+            net = getattr(models, settings.architecture)(weights=None)
+            if settings.weights is not None:
+                net.load_state_dict(torch.load(settings.weights, weights_only=True))
+            stages, width = resnet_stages(net), net.fc.in_features
+        self.stages = nn.ModuleList(stages)
+        self.head = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(width, num_classes))
         self.depth = settings.freeze_depth
         for stage in self.stages[: self.depth]:
             stage.requires_grad_(False)
@@ -120,6 +129,11 @@ class Frozen(nn.Module):
         return self.head(x)
 
 
+def lite_stages(variant: str) -> list[nn.Module]:
+    """EfficientNet-Lite as its authors' network is cut, with random weights."""
+    return split_efficientnet_lite(EfficientNetLite(variant))
+
+
 class Grey(nn.Module):
     """The same small network as the search's, on the first of three equal channels."""
 
@@ -135,7 +149,8 @@ class Grey(nn.Module):
 
 
 def make_model(settings: Settings, num_classes: int) -> nn.Module:
-    kind = Frozen if settings.architecture.startswith("resnet") else Grey
+    three_channels = settings.architecture.startswith(("resnet", "efficientnet_lite"))
+    kind = Frozen if three_channels else Grey
     return kind(settings, num_classes)
 
 

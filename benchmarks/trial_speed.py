@@ -3,7 +3,9 @@
 Parts: ``inside`` (cross_validate against the bare loop, and against one that looks at the
 validation images as often, as pruning needs), ``decoding`` (all layers trained, against
 benchmarks/plain.py), ``frozen`` (layer4 and head, or the head alone, against benchmarks/plain.py),
-``memory`` (a worker that keeps the memory it frees, against one that gives it back).
+``memory`` (a worker that keeps the memory it frees, against one that gives it back), ``lite``
+(EfficientNet-Lite 0 at 160 px, all layers trained and frozen to the last stage, against
+benchmarks/plain.py, in processor seconds of one thread: it may be run beside other work).
 Rates are medians of alternating runs; ratios are what counts. Against the plain script, and in
 ``memory``, our side runs in processes of its own, as workers do; beside the bare loop it shares the
 process, and gives its memory back as that does.
@@ -284,7 +286,71 @@ def memory(data: str, cache: Path, repeats: int) -> None:
         print(f"  {ratio:.2f} x", flush=True)
 
 
-PARTS = {"inside": inside, "decoding": decoding, "frozen": frozen, "memory": memory}
+def processor_seconds(run: Callable[[], object]) -> float:
+    """Return the processor seconds of this process and of the children that ended meanwhile."""
+
+    def so_far() -> float:
+        kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+        return sum(use.ru_utime + use.ru_stime for use in map(resource.getrusage, kinds))
+
+    before = so_far()
+    run()
+    return so_far() - before
+
+
+def lite(data: str, cache: Path, repeats: int) -> None:
+    """Passes are timed on a part of the images; a trial of 5 folds x 20 epochs is their sum."""
+    part, views, epochs = 160, 4, 20
+    train_on_one_core()
+    material = Material(data, 160, cache)
+    num_images = len(material.labels)
+    chosen = np.random.default_rng(0).permutation(num_images)[:part]
+    material.images, material.labels = np.array(material.images[chosen]), material.labels[chosen]
+    material.items = [material.items[index] for index in chosen]
+    material.folds = list(make_folds(material.labels, np.arange(part), num_folds=5, seed=0))
+    passes = material.passes(1, 1)
+    common = {"architecture": "efficientnet_lite0", "weights": "imagenet", "epochs": 1}
+
+    def ours(depth: int, trial: int = 0, epochs: int = 1) -> float:
+        settings = {**common, "epochs": epochs, "freeze_depth": depth, "augmentation_views": views}
+        return processor_seconds(lambda: material.ours(1, trial, **settings))
+
+    def plainly(depth: int) -> float:
+        settings = {"architecture": "efficientnet_lite0", "epochs": 1, "freeze_depth": depth}
+        return processor_seconds(lambda: material.plain(1, 1, **settings))
+
+    for depth in (0, 4):
+        rows: dict[str, list[float]] = {"plain": [], "first": [], "next": [], "longer": []}
+        for _ in range(repeats):
+            for path in (cache / "features").glob("*.npy"):
+                path.unlink()
+            rows["plain"].append(plainly(depth))
+            rows["first"].append(ours(depth))
+            rows["next"].append(ours(depth, 1))
+            rows["longer"].append(ours(depth, 1, epochs=3))
+        found = {name: statistics.median(seconds) for name, seconds in rows.items()}
+        # What one more epoch takes, looks at the validation images included.
+        a_pass = (found["longer"] - found["next"]) / 2 / passes
+        ratio = found["plain"] / passes / a_pass
+        print(
+            f"efficientnet_lite0 160 px, freeze depth {depth}: plain {passes / found['plain']:.1f} "
+            f"images a processor second, ours {1 / a_pass:.1f}, {ratio:.2f} x",
+            flush=True,
+        )
+        if depth:
+            all_passes = num_images * 4 * epochs
+            once = (found["first"] - found["next"]) / part * num_images
+            whole = found["plain"] / passes * all_passes
+            mine = all_passes * a_pass
+            print(
+                f"  a trial of 5 folds x {epochs} epochs: plain {whole:.0f} s, the first "
+                f"{once + mine:.0f} s ({whole / (once + mine):.1f} x), the next {mine:.0f} s "
+                f"({whole / mine:.1f} x)",
+                flush=True,
+            )
+
+
+PARTS = {"inside": inside, "decoding": decoding, "frozen": frozen, "memory": memory, "lite": lite}
 
 
 def main() -> None:

@@ -66,6 +66,9 @@ ARCHITECTURES: dict[str, Architecture] = {
     "swin_t": Architecture("swin", "swin_t", 768, 4, min_size_pixels=32),
 }
 
+# Networks whose layers only follow one another: stochastic depth has no shortcut to leave open.
+WITHOUT_RESIDUAL_BLOCKS = frozenset({"small_cnn", "small_cnn_wide", "densenet121"})
+
 
 def is_timm(architecture: str) -> bool:
     """Return whether a name is that of a network of timm's; whether timm has it is asked later."""

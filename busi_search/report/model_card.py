@@ -94,7 +94,8 @@ def _partition(context: StudyContext) -> str:
 
 def _model(winner: Winner) -> str:
     settings = winner.hyperparameters.model_dump()
-    listed = ", ".join(f"{key} = {value}" for key, value in settings.items())
+    stated = {key: value for key, value in settings.items() if value is not None}
+    listed = ", ".join(f"{key} = {value}" for key, value in stated.items())
     geometry = winner.context.geometry(winner.hyperparameters)
     seen = "" if geometry == WHOLE else f" What is done with an image: {geometry.describe()}."
     if geometry.needs_lesion:

@@ -17,13 +17,14 @@ from busi_search.search.frozen_folds import solve_folds
 from busi_search.seeding import derive_seed, seed_everything
 from busi_search.spec import Hyperparameters
 from busi_search.training import metrics
-from busi_search.training.fit import predict_log_probabilities
+from busi_search.training.fit import SmallStart, predict_log_probabilities
 from busi_search.training.from_hyperparameters import (
     fit,
     make_inputs,
     make_masked_inputs,
     make_model,
     make_schedule,
+    make_small_start,
 )
 from busi_search.training.inputs import Inputs, place_pixels
 from busi_search.training.logistic import NotConverged
@@ -126,6 +127,7 @@ def cross_validate(
         return
     pixels = place_pixels(data.images, device)
     inputs: Inputs | None = None
+    small: SmallStart | None = None
     for turn in range(len(data.folds)):
         index = (first_fold + turn) % len(data.folds)
         if finished is not None and index in finished:
@@ -143,7 +145,8 @@ def cross_validate(
         elif inputs is None:
             # Frozen stages are the same in every fold: what they give is looked up once.
             inputs = make_inputs(model, pixels, hyperparameters, cache, device)
-        yield from _train_fold(data, index, model, inputs, hyperparameters, seed, started)
+            small = make_small_start(model, pixels, hyperparameters, cache, device)
+        yield from _train_fold(data, index, model, inputs, small, hyperparameters, seed, started)
 
 
 def _train_fold(
@@ -151,6 +154,7 @@ def _train_fold(
     index: int,
     model: ImageClassifier,
     inputs: Inputs,
+    small: SmallStart | None,
     hyperparameters: Hyperparameters,
     seed: int,
     started: float,
@@ -163,7 +167,7 @@ def _train_fold(
     train_loss, val_epochs, val_auc = list[float](), list[int](), list[float]()
     every = max(1, math.ceil(epochs / NUM_CURVE_POINTS))
     log_probabilities = np.zeros((0, data.num_classes), dtype=np.float32)
-    for epoch in fit(model, inputs, targets, train, monitor, hyperparameters, seed):
+    for epoch in fit(model, inputs, targets, train, monitor, hyperparameters, seed, small):
         if not math.isfinite(epoch.train_loss):
             raise TrainingDiverged(
                 f"the training loss became {epoch.train_loss} in epoch {epoch.epoch} "
@@ -174,10 +178,12 @@ def _train_fold(
         if not last and epoch.epoch % every != 0:
             continue
         # On the way the image alone: averaging over views takes up to 18 times as long.
-        log_probabilities = predict_log_probabilities(model, inputs, fold.validation, views=last)
+        shown = small.inputs if small is not None and epoch.epoch <= small.epochs else inputs
+        log_probabilities = predict_log_probabilities(model, shown, fold.validation, views=last)
         val_epochs.append(epoch.epoch)
         val_auc.append(metrics.auc(log_probabilities, truth, positive=data.positive))
-        if not last:
+        # While only the head learns, or on small images, nothing is given up for what is seen.
+        if not last and not epoch.beginning:
             yield Look(index, epoch.epoch, epochs, tuple(val_auc))
     model.mask_head = None
     if not np.isfinite(log_probabilities).all():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from optuna.trial import FrozenTrial, TrialState
 
+from busi_search.search.expected_cost import Costs
 from busi_search.search.store.records import FINISHED, best_trial, folds_begun
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ class TrialCounts:
     trials: Counter[TrialState] = field(default_factory=Counter)
     folds: Counter[TrialState] = field(default_factory=Counter)
     best: FrozenTrial | None = None
+    costs: Costs = field(default_factory=Costs)
 
     @property
     def finished(self) -> int:
@@ -37,21 +39,18 @@ class TrialCounts:
             trials[trial.state] += 1
             folds[trial.state] += folds_begun(trial, num_folds)
         rivals = [*more] if self.best is None else [self.best, *more]
-        return TrialCounts(trials, folds, best_trial(rivals, direction))
+        costs = self.costs.with_these(more, num_folds)
+        return TrialCounts(trials, folds, best_trial(rivals, direction), costs)
 
-    def seconds_left(self, target: int, num_folds: int, seconds_a_fold: float) -> float:
-        """Return the time until the study has its trials, at a pace.
-
-        A trial to come is taken to need as many folds as those that are finished needed.
+    def seconds_left(self, target: int, num_folds: int, pace: float) -> float:
+        """Return the time until the study has its trials, by what they are expected to cost.
 
         Args:
             target: finished trials asked for.
             num_folds: of a trial that is not given up.
-            seconds_a_fold: until all workers together have trained one more fold.
+            pace: seconds that pass while all workers together do one second's work of one worker.
         """
-        ended = sum(self.folds[state] for state in FINISHED)
-        folds_a_trial = ended / self.finished if self.finished else num_folds
-        return seconds_a_fold * max(0.0, target * folds_a_trial - self.folds.total())
+        return pace * self.costs.left(target - self.finished, num_folds)
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ class ProgressMeter:
         self._folds_before = so_far.folds.total()
         # When this run's first folds were seen, and how many there were then: what came before,
         # imports and weights to be learned, says nothing about the pace.
-        self._first_seen: tuple[float, int] | None = None
+        self._first_seen: tuple[float, TrialCounts] | None = None
         self.before = so_far.finished
 
     def _count(self, trials: list[FrozenTrial]) -> TrialCounts:
@@ -127,7 +126,7 @@ class ProgressMeter:
     def measure(
         self, trials: list[FrozenTrial], *, workers: int, unsent: int = 0
     ) -> SearchProgress:
-        """Return where the search stands, and the time left by its pace in folds.
+        """Return where the search stands, and the time left by its pace and what is to come.
 
         Args:
             trials: all of the study, by number.
@@ -139,11 +138,12 @@ class ProgressMeter:
         trained = counts.folds.total()
         now, remaining = time.monotonic(), None
         if self._first_seen is None and trained > self._folds_before:
-            self._first_seen = (now, trained)
-        since, folds_then = self._first_seen or (now, trained)
+            self._first_seen = (now, counts)
+        since, then = self._first_seen or (now, counts)
         # Workers begin together, and so their first folds end together.
-        if trained - folds_then >= max(1, workers):
-            pace = (now - since) / (trained - folds_then)
+        done = counts.costs.spent() - then.costs.spent(counts.costs)
+        if trained - then.folds.total() >= max(1, workers) and done > 0:
+            pace = (now - since) / done
             remaining = counts.seconds_left(self._target, num_folds, pace)
         return SearchProgress(
             target=self._target,

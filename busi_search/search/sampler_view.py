@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from busi_search.search.store.records import (
     FINISHED,
     best_look,
+    course,
     main_value,
     num_epochs,
     unfinished_fold,
@@ -37,8 +38,8 @@ def expected_values(
 
     Returns:
         A pruned trial has what the finished trials have on average, plus by how much it is better
-        than they on the folds it has; on the one that it was given up in, than they were at that
-        point of their training. None where nothing is known.
+        than they on the folds it has; on the one that it was given up in, than those of its course
+        were at that point of their training. None where nothing is known.
     """
     complete = [t for t in trials if t.state == TrialState.COMPLETE and t.values]
     overall = fmean(trial.values[0] for trial in complete) if complete else 0.0
@@ -47,7 +48,7 @@ def expected_values(
         for fold, score in _fold_scores(trial, running_means).items():
             of_fold.setdefault(fold, []).append(score)
     usual = {fold: fmean(found) for fold, found in of_fold.items()}
-    usual_then: dict[tuple[int, float], float] = {}
+    usual_then: dict[tuple[object, ...], float] = {}
     values: list[float | None] = []
     for trial in trials:
         if trial.state != TrialState.PRUNED:
@@ -57,12 +58,15 @@ def expected_values(
         better = [score - usual.get(fold, overall) for fold, score in scores.items()]
         if (broken_off := unfinished_fold(trial)) is not None:
             fold, share = broken_off.fold, broken_off.epochs / num_epochs(trial)
-            if (fold, share) not in usual_then:
-                then = [auc for t in complete if (auc := best_look(t, fold, share)) is not None]
-                usual_then[fold, share] = fmean(then) if then else math.nan
-            # Halfway through its epochs a network has a far lower AUC than in the end.
-            if not math.isnan(usual_then[fold, share]):
-                better.append(broken_off.auc - usual_then[fold, share])
+            point = (course(trial), fold, share)
+            if point not in usual_then:
+                # Halfway through its epochs a network has a far lower AUC than in the end, and a
+                # head on frozen features has not.
+                alike = [t for t in complete if course(t) == point[0]]
+                then = [auc for t in alike if (auc := best_look(t, fold, share)) is not None]
+                usual_then[point] = fmean(then) if then else math.nan
+            if not math.isnan(usual_then[point]):
+                better.append(broken_off.auc - usual_then[point])
         values.append(overall + fmean(better) if better else None)
     return values
 

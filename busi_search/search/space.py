@@ -34,7 +34,7 @@ def suggest_hyperparameters(trial: optuna.Trial, spec: StudySpec) -> Hyperparame
         if recipe and not _contains(searched, recipe[name]):
             continue
         known = spec.resolve(values).model_dump()
-        if all(_matches(known[key], allowed) for key, allowed in searched.only_if.items()):
+        if searched.holds(known):
             values[name] = _suggest(trial, name, searched)
     return spec.resolve(values)
 
@@ -68,14 +68,6 @@ def _contains(searched: Range | Choice, value: Any) -> bool:
         if abs(steps - round(steps)) > 1e-8:
             return False
     return searched.low <= value <= searched.high
-
-
-def _matches(value: Any, allowed: list[Any]) -> bool:
-    """Whether a condition holds; ``file`` stands for any weights given as a path."""
-    if value in allowed:
-        return True
-    weight_files = (".pth", ".pt", ".safetensors")
-    return "file" in allowed and isinstance(value, str) and value.endswith(weight_files)
 
 
 def _in_order(space: SearchSpace) -> list[str]:
@@ -118,11 +110,11 @@ def grid_points(spec: StudySpec) -> list[dict[str, Any]]:
     """
     points: list[dict[str, Any]] = [{}]
     for name in _in_order(spec.space):
-        values, condition = _finite_values(name, spec.space[name]), spec.space[name].only_if
+        values, searched = _finite_values(name, spec.space[name]), spec.space[name]
         grown: list[dict[str, Any]] = []
         for point in points:
-            known = spec.resolve(point).model_dump() if condition else {}
-            if all(_matches(known[key], allowed) for key, allowed in condition.items()):
+            known = spec.resolve(point).model_dump() if searched.only_if else {}
+            if searched.holds(known):
                 grown += [{**point, name: value} for value in values]
             else:
                 grown.append(point)

@@ -10,10 +10,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from busi_search.data.known_images import KnownImages
 from busi_search.home import Home
+from busi_search.search.expected_cost import NUM_RECENT, Costs, trial_cost
 from busi_search.search.progress import TrialCounts
 from busi_search.search.store.open import open_storage
 from busi_search.search.store.records import (
-    folds_begun,
     is_finished,
     last_failure,
     main_value,
@@ -22,9 +22,6 @@ from busi_search.search.store.records import (
 from busi_search.search.store.study_record import StudyRecord
 from busi_search.search.store.workers import workers_of
 from busi_search.spec import StudySection
-
-# The pace is estimated from so many trials, those that finished last.
-NUM_RECENT = 20
 
 
 def list_studies(home: Home) -> list["StudyStatus"]:
@@ -90,7 +87,7 @@ def study_status(study: optuna.Study, known: KnownImages | None = None) -> Study
     counts = TrialCounts().with_these(trials, num_folds, study.directions[0].name.lower())
     best, remaining = counts.best, None
     if workers and counts.finished < (target or 0):
-        pace = _seconds_a_fold(trials, num_folds)
+        pace = _pace(trials, num_folds, counts.costs)
         if pace is not None:
             remaining = counts.seconds_left(target or 0, num_folds, pace / len(workers))
     return StudyStatus(
@@ -119,13 +116,16 @@ def _num_not_independent(record: StudyRecord, name: str, known: KnownImages | No
     return record.counts.get("num_test_not_independent")
 
 
-def _seconds_a_fold(trials: Sequence[FrozenTrial], num_folds: int) -> float | None:
-    """Return what a fold took one worker, or None where nothing is to be estimated from."""
+def _pace(trials: Sequence[FrozenTrial], num_folds: int, costs: Costs) -> float | None:
+    """Return how long a trial lasts for each second's work in it, or None for want of trials."""
     recent = [t for t in trials if is_finished(t) and t.duration is not None][-NUM_RECENT:]
-    num_trained = sum(folds_begun(trial, num_folds) for trial in recent)
-    if num_trained == 0:
+    work = [costs.of(trial_cost(trial, num_folds)) for trial in recent]
+    if sum(work) == 0:
         return None
     spans = [trial.duration.total_seconds() for trial in recent if trial.duration is not None]
     # A trial that a stopped search left and another took up looks as long as the time between.
-    longest = 5 * statistics.median(spans)
-    return sum(min(span, longest) for span in spans) / num_trained
+    longest = [5 * statistics.median(spans)] * len(spans)
+    if any(costs.timed.values()):
+        # One kind may take a hundred times as long as another: each is judged by its own folds.
+        longest = [5 * done for done in work]
+    return sum(map(min, spans, longest)) / sum(work)

@@ -168,9 +168,11 @@ def _example(section: str, name: str, stated: str, schema: Mapping[str, Any]) ->
     values = schema.get("enum", [False, True])
     if section != "hyperparameters":
         return f"{_header(section)}\n{stated or f'{name} = {written(values[-1])}'}"
-    fixed = f"{name} = {written(schema.get('default', Hyperparameters.model_fields[name].default))}"
-    searched = stated or f"{name} = {written(values)}"
-    return f"[hyperparameters]\n{fixed}\n\n[space]\n{searched}"
+    default = schema.get("default", Hyperparameters.model_fields[name].default)
+    searched = f"[space]\n{stated or f'{name} = {written(values)}'}"
+    if default is None:
+        return searched
+    return f"[hyperparameters]\n{name} = {written(default)}\n\n{searched}"
 
 
 def _header(section: str) -> str:

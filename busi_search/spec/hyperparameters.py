@@ -106,6 +106,54 @@ class Hyperparameters(Strict):
     Example: freeze_depth = { low = 0, high = 5, only_if = { weights = ["imagenet", "file"] } }
     """
 
+    backbone_learning_rate_ratio: float = Field(default=1.0, gt=0, le=10)
+    """Learning rate of the backbone, as a multiple of that of the head.
+
+    The head starts from random weights and the backbone from learned ones, so that a smaller step
+    suits the backbone. AdamW's weight decay scales with the rate.
+
+    Unit: a multiple of `learning_rate`.
+    Default: one rate for all, as for networks that train from scratch.
+    Example: backbone_learning_rate_ratio = { low = 0.03, high = 1.0, log = true }
+    """
+
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
+    """Factor by which the learning rate falls from each stage of the backbone to the one before.
+
+    The last stage has the backbone's rate; with 0.5 the stage before it has half of that, and so
+    on down to the first stage.
+
+    Unit: a factor per stage.
+    Default: one rate for all stages.
+    Example: layer_decay = [0.5, 0.75, 1.0]
+    """
+
+    head_only_epochs: int = Field(default=0, ge=0, le=2000)
+    """Number of first epochs in which only the head is trained.
+
+    The backbone keeps its weights and its batch-norm statistics meanwhile, and is then trained
+    from `freeze_depth` on. It makes sense for weights that have learned something. A trial is not
+    given up within these epochs, and early stopping counts from their end.
+
+    Unit: epochs; fewer than `epochs`.
+    Default: off; all of the network is trained from the first step.
+    Example: head_only_epochs = [0, 2]
+    """
+
+    stochastic_depth: float | None = Field(default=None, ge=0, lt=1)
+    """Probability with which training skips the last residual block for an image.
+
+    It rises evenly from block to block, from near zero at the first to this value at the last;
+    what is not skipped is scaled up to make good for it (Huang et al. 2016). Frozen stages and
+    predictions skip nothing. Networks without residual blocks (`small_cnn`, `small_cnn_wide`,
+    `densenet121`) have nothing to skip, and a value above 0 is refused for them.
+
+    Unit: a probability.
+    Default: each network has what its authors gave it: 0.2 for `efficientnet_b0` and `swin_t`, 0.1
+    for `convnext_tiny`, none for the others.
+    Example: stochastic_depth = { low = 0.0, high = 0.3, only_if = { architecture = ["resnet18"] } }
+    """
+
     pooling: Literal["avg", "max", "gem", "avgmax", "attention"] = "avg"
     """How the maps of the last stage become features.
 
@@ -457,6 +505,19 @@ class Hyperparameters(Strict):
     Example: weight_averaging = [0.0, 0.99]
     """
 
+    average_last_epochs: int = Field(default=0, ge=0, le=2000)
+    """Number of last epochs whose weights are averaged into the final network.
+
+    The weights at the end of each of these epochs count equally (stochastic weight averaging,
+    Izmailov et al. 2018); batch norm's statistics are then taken anew. 0 keeps the weights of the
+    last epoch. It cannot be combined with `weight_averaging` or with early stopping.
+
+    Unit: epochs; at most `epochs`.
+    Default: off. With `cosine` the last epochs hardly differ; `scheduler = "none"` or a
+    `min_learning_rate` leaves them something to average.
+    Example: average_last_epochs = [0, 4]
+    """
+
     precise_batch_norm: bool = False
     """Whether, after training, batch norm's statistics are taken anew from unaugmented images.
 
@@ -527,6 +588,27 @@ class Hyperparameters(Strict):
 
     Default: the `crop` in `[dataset]`.
     Example: crop = ["none", "auto"]
+    """
+
+    start_image_size_ratio: float = Field(default=1.0, gt=0, le=1)
+    """Side of the images in the first epochs, as a share of `image_size_pixels`.
+
+    The last `full_size_epochs` epochs, and all predictions, have the full size: training begins
+    with small images, which take less time, and ends with the longer side. Small images must
+    have at least 16 pixels. It cannot be combined with early stopping, `scheduler = "plateau"` or
+    `mask_weight`. A trial is not given up while its images are small.
+
+    Unit: a share of the side.
+    Default: every epoch has the full size.
+    Example: start_image_size_ratio = [0.7, 1.0]
+    """
+
+    full_size_epochs: int = Field(default=3, ge=1, le=2000)
+    """Number of last epochs at the full image size, where `start_image_size_ratio` is below 1.
+
+    Unit: epochs; fewer than `epochs`.
+    Default: enough for batch norm and the last layers to adapt in a training of some twelve epochs.
+    Example: full_size_epochs = { low = 2, high = 6 }
     """
 
     @field_validator("architecture")

@@ -1,6 +1,7 @@
 """The search space: ranges and lists of values, each perhaps under a condition."""
 
-from typing import Annotated, Self
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Self
 
 from pydantic import Field, WithJsonSchema, model_validator
 
@@ -25,6 +26,17 @@ class Condition(Strict):
     Default: no condition; every trial samples the hyperparameter.
     Example: freeze_depth = { low = 0, high = 5, only_if = { weights = ["imagenet", "file"] } }
     """
+
+    def holds(self, known: Mapping[str, Any]) -> bool:
+        """Return whether the condition holds for a configuration; ``file`` is any path."""
+        return all(_matches(known[key], allowed) for key, allowed in self.only_if.items())
+
+
+def _matches(value: Any, allowed: Sequence[Any]) -> bool:
+    if value in allowed:
+        return True
+    weight_files = (".pth", ".pt", ".safetensors")
+    return "file" in allowed and isinstance(value, str) and value.endswith(weight_files)
 
 
 class Range(Condition):

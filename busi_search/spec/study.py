@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from busi_search.architectures import has_imagenet_weights
 from busi_search.spec.about import About
+from busi_search.spec.combinations import first_clash
 from busi_search.spec.gate import Gate
 from busi_search.spec.heads import check_heads, check_maps, refusal, settled
 from busi_search.spec.hyperparameters import FROM_DATASET, Hyperparameters
@@ -140,6 +141,8 @@ class StudySpec(Strict):
             _check_hyperparameters(settings, where)
             if (sentence := refusal(self._written(settings))) is not None:
                 raise ValueError(f"{where}: {sentence}")
+        if (clash := first_clash(self)) is not None:
+            raise ValueError(clash)
         return self
 
     def configurations(self, *names: str) -> list[Hyperparameters]:
@@ -169,7 +172,8 @@ class StudySpec(Strict):
         resolved = self._written(sampled)
         if resolved.weights == "imagenet" and not has_imagenet_weights(resolved.architecture):
             # Nobody has trained it on ImageNet: it starts from scratch, and says so.
-            return resolved.model_copy(update={"weights": "none", "freeze_depth": 0})
+            scratch = {"weights": "none", "freeze_depth": 0, "head_only_epochs": 0}
+            return resolved.model_copy(update=scratch)
         return settled(resolved)
 
     def _written(self, sampled: dict[str, Any]) -> Hyperparameters:

@@ -200,7 +200,7 @@ def _small_cnn(variant: str) -> nn.ModuleList:
     return nn.ModuleList(blocks)
 
 
-class _ResidualBlock(nn.Module):
+class ResidualBlock(nn.Module):
     """Two convolutions beside a shortcut, with ELU as in the small network, then a max-pool."""
 
     def __init__(self, inputs: int, outputs: int, *, pool: bool) -> None:
@@ -230,8 +230,8 @@ def _tiny_resnet(_variant: str) -> nn.ModuleList:
         nn.BatchNorm2d(16),
         nn.ELU(inplace=True),
     )
-    last = nn.Sequential(_ResidualBlock(32, 64, pool=False), nn.AdaptiveAvgPool2d(3), nn.Flatten())
-    return nn.ModuleList([stem, _ResidualBlock(16, 32, pool=True), last])
+    last = nn.Sequential(ResidualBlock(32, 64, pool=False), nn.AdaptiveAvgPool2d(3), nn.Flatten())
+    return nn.ModuleList([stem, ResidualBlock(16, 32, pool=True), last])
 
 
 FAMILIES: dict[str, Family] = {

@@ -1,22 +1,30 @@
 """Training one model on one fold, an epoch at a time."""
 
-import copy
 import math
 import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from busi_search.training.freezing import parameter_groups, set_training_mode
+from busi_search.training.averaging import (
+    BestEpoch,
+    EpochAverage,
+    MovingAverage,
+    estimate_batch_norm,
+)
+from busi_search.training.freezing import (
+    StageRates,
+    freeze_backbone,
+    parameter_groups,
+    set_training_mode,
+)
 from busi_search.training.gradients import accumulate_gradients
 from busi_search.training.inputs import Inputs
 from busi_search.training.losses import LossFunction
@@ -25,7 +33,18 @@ from busi_search.training.zoo import ImageClassifier
 
 Indices = npt.NDArray[np.int64]
 
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+@dataclass(frozen=True)
+class SmallStart:
+    """Smaller images that training begins with.
+
+    Attributes:
+        inputs: the same images, smaller.
+        epochs: number of first epochs that are trained on them.
+    """
+
+    inputs: Inputs
+    epochs: int
 
 
 @dataclass(frozen=True)
@@ -38,6 +57,8 @@ class EpochResult:
         monitor_loss: loss on the inner split, where there is one.
         learning_rate: at the end of the epoch.
         stopped: early stopping ended the training here.
+        beginning: only the head is trained yet, or on smaller images; how well the network does now
+            says little of how it will do in the end.
     """
 
     epoch: int
@@ -45,13 +66,24 @@ class EpochResult:
     monitor_loss: float | None
     learning_rate: float
     stopped: bool = False
+    beginning: bool = False
 
 
 def make_optimizer(
-    model: ImageClassifier, name: str, *, learning_rate: float, weight_decay: float
+    model: ImageClassifier,
+    name: str,
+    *,
+    learning_rate: float,
+    weight_decay: float,
+    rates: StageRates | None = None,
 ) -> torch.optim.Optimizer:
-    """Return an optimizer over the trainable parameters (``adam``, ``adamw`` or ``sgd``)."""
-    groups = parameter_groups(model, weight_decay=weight_decay)
+    """Return an optimizer over the trainable parameters (``adam``, ``adamw`` or ``sgd``).
+
+    ``rates``: how the rates of the stages lie to ``learning_rate``, that of the head.
+    """
+    groups = parameter_groups(
+        model, learning_rate=learning_rate, weight_decay=weight_decay, rates=rates
+    )
     if name == "sgd":
         return torch.optim.SGD(groups, lr=learning_rate, momentum=0.9, nesterov=True)
     kind = torch.optim.Adam if name == "adam" else torch.optim.AdamW
@@ -75,6 +107,9 @@ def fit_fold(
     seed: int,
     weight_averaging: float = 0.0,
     precise_batch_norm: bool = False,
+    average_last_epochs: int = 0,
+    head_only_epochs: int = 0,
+    small: SmallStart | None = None,
 ) -> Iterator[EpochResult]:
     """Train ``model`` in place and yield after every epoch; stop iterating to stop training.
 
@@ -96,21 +131,28 @@ def fit_fold(
             average is what is yielded and kept. 0: the weights as they are.
         precise_batch_norm: in the end take batch norm's statistics from ``train`` as it is, in
             shuffled batches: those of training are of augmented images, what is predicted is not.
+        average_last_epochs: in the end take the mean of the weights after each of these epochs, and
+            batch norm's statistics anew. 0: the weights of the last epoch.
+        head_only_epochs: first epochs in which all stages are frozen; the optimizer must have been
+            made before, over what is trained after them.
+        small: what the first epochs are trained on instead of ``inputs``.
     """
     generator = torch.Generator().manual_seed(seed)
     truth = F.one_hot(labels).to(torch.float32)
     batches_per_epoch = max(1, math.ceil((len(train) - 1) / batch_size))
     rate = LearningRate(optimizer, schedule, epochs, batches_per_epoch)
-    average, best = _MovingAverage(model, weight_averaging), _BestEpoch()
+    average, best = MovingAverage(model, weight_averaging), BestEpoch()
+    last_epochs = EpochAverage(model)
     patience = schedule.early_stopping_patience
-    classify = partial(inputs.forward, model)
     micro_batch = batch_size + 1
     for epoch in range(1, epochs + 1):
-        set_training_mode(model, freeze_depth)
+        shown = small.inputs if small is not None and epoch <= small.epochs else inputs
+        classify = partial(shown.forward, model)
+        _set_depth(model, epoch, head_only_epochs, freeze_depth)
         order = _epoch_order(train, labels, balanced_sampling, generator)
         losses, sizes = [], []
         for batch in _batches(order, batch_size):
-            examples, targets = inputs.batch(batch, truth[batch], generator)
+            examples, targets = shown.batch(batch, truth[batch], generator)
             rate.before_step()
             loss, micro_batch = accumulate_gradients(
                 classify, optimizer, loss_function, examples, targets, micro_batch
@@ -122,97 +164,53 @@ def fit_fold(
             sizes.append(len(batch))
         pairs = zip(torch.stack(losses).tolist(), sizes, strict=True)
         train_loss = sum(loss * size for loss, size in pairs) / len(order)
+        if epoch > epochs - average_last_epochs:
+            last_epochs.update()
         average.put_in()
         monitor_loss = None
         if monitor is not None:
             monitor_loss = _mean_loss(model, inputs, labels, monitor)
             rate.after_epoch(monitor_loss)
             best.compare(epoch, monitor_loss, model)
-        stopped = patience > 0 and epoch - best.epoch >= patience
+        waited = epoch - max(best.epoch, min(head_only_epochs, epoch))
+        stopped = patience > 0 and waited >= patience
         last = stopped or epoch == epochs
         if last and patience > 0:
             best.restore(model)
-        if last and precise_batch_norm:
-            shuffled = _epoch_order(train, labels, False, generator)
-            _estimate_batch_norm(model, inputs, shuffled, batch_size, freeze_depth)
-        yield EpochResult(epoch, train_loss, monitor_loss, rate.now, stopped=stopped)
+        averaged = last and last_epochs.put_in()
+        if last and (precise_batch_norm or averaged):
+            shuffled = _batches(_epoch_order(train, labels, False, generator), batch_size)
+            plain = partial(inputs.evaluate, model, views=False)
+            augmented = partial(_forward_augmented, model, inputs, truth, generator)
+            run = plain if precise_batch_norm else augmented
+            estimate_batch_norm(model, shuffled, run, freeze_depth)
+        beginning = max(head_only_epochs, 0 if small is None else small.epochs)
+        yield EpochResult(
+            epoch, train_loss, monitor_loss, rate.now, stopped=stopped, beginning=epoch <= beginning
+        )
         if last:
             return
         average.take_out()
 
 
-class _MovingAverage:
-    """An exponential moving average of a network's weights, and the weights it is of."""
-
-    def __init__(self, model: ImageClassifier, decay: float) -> None:
-        """Take the network and the decay of a step; 0: there is no average."""
-        self._model = model
-        self._average: AveragedModel | None = None
-        self._own: dict[str, Any] = {}
-        if decay > 0:
-            mean: Any = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-            self._average = AveragedModel(model, multi_avg_fn=mean, use_buffers=True)
-
-    def update(self) -> None:
-        """Take in the weights after a step."""
-        if self._average is not None:
-            self._average.update_parameters(self._model)
-
-    def put_in(self) -> None:
-        """Give the network the average; its own weights are kept."""
-        if self._average is not None:
-            self._own = copy.deepcopy(self._model.state_dict())
-            self._model.load_state_dict(self._average.module.state_dict())
-
-    def take_out(self) -> None:
-        """Give the network its own weights back."""
-        if self._average is not None:
-            self._model.load_state_dict(self._own)
-
-
-class _BestEpoch:
-    """The epoch with the lowest loss on the inner split, and the weights after it."""
-
-    def __init__(self) -> None:
-        self.epoch = 0
-        self._loss = math.inf
-        self._weights: dict[str, Any] | None = None
-
-    def compare(self, epoch: int, loss: float, model: ImageClassifier) -> None:
-        """Keep the weights if no epoch before had so low a loss."""
-        if loss < self._loss:
-            self.epoch, self._loss = epoch, loss
-            self._weights = copy.deepcopy(model.state_dict())
-
-    def restore(self, model: ImageClassifier) -> None:
-        """Go back to the weights of the best epoch, if the loss was ever a number."""
-        if self._weights is not None:
-            model.load_state_dict(self._weights)
-
-
-@torch.no_grad()
-def _estimate_batch_norm(
-    model: ImageClassifier, inputs: Inputs, order: Tensor, batch_size: int, freeze_depth: int
+def _set_depth(
+    model: ImageClassifier, epoch: int, head_only_epochs: int, freeze_depth: int
 ) -> None:
-    """Replace batch norm's running statistics, of what is not frozen, by those of the images.
+    """Freeze what an epoch does not train, and put the rest in training mode."""
+    depth = min(freeze_depth, len(model.stages))
+    if head_only_epochs > 0 and epoch in (1, head_only_epochs + 1):
+        freeze_backbone(model, len(model.stages) if epoch == 1 else depth)
+    set_training_mode(model, len(model.stages) if epoch <= head_only_epochs else depth)
 
-    ``order``: their indices, shuffled. The variance is a mean over batches: those of one class, as
-    files are sorted, would leave out how far the classes lie apart.
-    Source: Wu and Johnson 2021, "Rethinking 'Batch' in BatchNorm" (PreciseBN).
-    """
-    set_training_mode(model, freeze_depth)
-    norms = [m for m in model.modules() if isinstance(m, BATCH_NORMS) and m.training]
-    model.eval()
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # PyTorch's sign for the mean over all batches
-        norm.train()
-    for batch in _batches(order, batch_size) if norms else ():
-        inputs.evaluate(model, batch, views=False)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-        norm.eval()
+
+def _forward_augmented(
+    model: ImageClassifier, inputs: Inputs, truth: Tensor, generator: torch.Generator, batch: Tensor
+) -> None:
+    """Send images through a network whose layers are set, as in a training step."""
+    # For the outermost module training means one view of each image, and no more.
+    model.training = True
+    inputs.forward(model, inputs.batch(batch, truth[batch], generator)[0])
+    model.training = False
 
 
 def _epoch_order(

@@ -1,8 +1,7 @@
 """Freezing the first stages of a network, batch-norm statistics included."""
 
-from collections.abc import Iterator
-
-from torch import nn
+from dataclasses import dataclass
+from typing import Any
 
 from busi_search.errors import InputError
 from busi_search.training.zoo import ImageClassifier
@@ -35,21 +34,54 @@ def set_training_mode(model: ImageClassifier, depth: int) -> None:
         stage.eval()
 
 
+@dataclass(frozen=True)
+class StageRates:
+    """How the learning rates of the stages lie to that of the head.
+
+    Attributes:
+        backbone_ratio: rate of the last stage, as a multiple of the head's.
+        layer_decay: factor from each stage to the one before it.
+    """
+
+    backbone_ratio: float = 1.0
+    layer_decay: float = 1.0
+
+    def multiple(self, stage: int, num_stages: int) -> float:
+        """Return a stage's rate as a multiple of the head's; ``stage`` counts from 0."""
+        return self.backbone_ratio * self.layer_decay ** (num_stages - 1 - stage)
+
+
 def parameter_groups(
-    model: nn.Module, *, weight_decay: float
-) -> list[dict[str, list[nn.Parameter] | float]]:
+    model: ImageClassifier,
+    *,
+    learning_rate: float,
+    weight_decay: float,
+    rates: StageRates | None = None,
+) -> list[dict[str, Any]]:
     """Return the trainable parameters for an optimizer; only matrices and kernels decay.
 
     Biases and normalisation scales are not decayed, as is usual since Goyal et al. 2017.
+
+    Args:
+        model: the network.
+        learning_rate: of the head.
+        weight_decay: of matrices and kernels.
+        rates: of the stages; None: that of the head. Groups of the head come first.
     """
-    decayed = [p for p in _trainable(model) if p.ndim > 1]
-    others = [p for p in _trainable(model) if p.ndim <= 1]
-    groups: list[dict[str, list[nn.Parameter] | float]] = []
-    for parameters, decay in ((decayed, weight_decay), (others, 0.0)):
-        if parameters:
-            groups.append({"params": parameters, "weight_decay": decay})
+    parts = [(1.0, list(model.parameters()))]
+    if rates is not None and rates != StageRates():
+        stages = [list(stage.parameters()) for stage in model.stages]
+        in_stages = {id(parameter) for stage in stages for parameter in stage}
+        others = [p for p in model.parameters() if id(p) not in in_stages]
+        multiples = [rates.multiple(stage, len(stages)) for stage in range(len(stages))]
+        parts = [(1.0, others), *zip(multiples, stages, strict=True)]
+    groups: list[dict[str, Any]] = []
+    for multiple, parameters in parts:
+        trainable = [p for p in parameters if p.requires_grad]
+        decayed = [p for p in trainable if p.ndim > 1]
+        rest = [p for p in trainable if p.ndim <= 1]
+        for some, decay in ((decayed, weight_decay), (rest, 0.0)):
+            if some:
+                group = {"params": some, "weight_decay": decay, "lr": learning_rate * multiple}
+                groups.append(group)
     return groups
-
-
-def _trainable(model: nn.Module) -> Iterator[nn.Parameter]:
-    return (parameter for parameter in model.parameters() if parameter.requires_grad)

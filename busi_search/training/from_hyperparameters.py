@@ -11,22 +11,25 @@ import torch
 from torch import Tensor
 
 from busi_search.data.geometry import geometry_of
+from busi_search.errors import InputError
 from busi_search.spec import Hyperparameters
 from busi_search.training.augment import AugmentationRanges, augment_batch, mixup
 from busi_search.training.feature_bank import augmented_views, load_bank, test_time_views
 from busi_search.training.feature_cache import load_features, state_shapes
-from busi_search.training.fit import EpochResult, fit_fold, make_optimizer
-from busi_search.training.freezing import freeze_backbone
+from busi_search.training.fit import EpochResult, SmallStart, fit_fold, make_optimizer
+from busi_search.training.freezing import StageRates, freeze_backbone
 from busi_search.training.inputs import (
     Augmentation,
     FeatureInputs,
     Inputs,
     MaskedInputs,
     PixelInputs,
+    shrink_pixels,
 )
 from busi_search.training.losses import LossFunction, balanced_class_weights
 from busi_search.training.pretraining import phantom_weights
 from busi_search.training.schedule import Schedule
+from busi_search.training.stochastic_depth import set_stochastic_depth
 from busi_search.training.weights import load_backbone, load_weights
 from busi_search.training.zoo import ImageClassifier, build_model
 
@@ -69,6 +72,12 @@ def make_model(
             hyperparameters.weights,
             hyperparameters.image_size_pixels,
         )
+    rate = hyperparameters.stochastic_depth
+    if rate is not None and set_stochastic_depth(model, rate) == 0 and rate > 0:
+        raise InputError(
+            f"stochastic_depth = {rate} needs residual blocks, and {hyperparameters.architecture} "
+            "has none; set it to 0."
+        )
     # A searched depth may exceed the stages of a small architecture: only its head learns then.
     freeze_backbone(model, min(hyperparameters.freeze_depth, len(model.stages)))
     return model
@@ -91,6 +100,7 @@ def fit(
     monitor: Indices | None,
     hyperparameters: Hyperparameters,
     seed: int,
+    small: SmallStart | None = None,
 ) -> Iterator[EpochResult]:
     """Put the pieces a configuration names together and train with them."""
     weights = None
@@ -108,6 +118,9 @@ def fit(
             hyperparameters.optimizer,
             learning_rate=hyperparameters.learning_rate,
             weight_decay=hyperparameters.weight_decay,
+            rates=StageRates(
+                hyperparameters.backbone_learning_rate_ratio, hyperparameters.layer_decay
+            ),
         ),
         loss_function=LossFunction(
             hyperparameters.loss,
@@ -123,7 +136,15 @@ def fit(
         seed=seed,
         weight_averaging=hyperparameters.weight_averaging,
         precise_batch_norm=hyperparameters.precise_batch_norm,
+        average_last_epochs=hyperparameters.average_last_epochs,
+        head_only_epochs=_head_only_epochs(hyperparameters, len(model.stages)),
+        small=small,
     )
+
+
+def _head_only_epochs(hyperparameters: Hyperparameters, num_stages: int) -> int:
+    """Return the epochs before the backbone is trained; 0 where it never is."""
+    return hyperparameters.head_only_epochs if hyperparameters.freeze_depth < num_stages else 0
 
 
 def make_inputs(
@@ -190,6 +211,30 @@ def load_frozen_features(
     folder = None if cache is None else cache / "features"
     views = [*altered, *test_time_views(model)]
     return load_bank(model, pixels, views, folder=folder, begin_at=begin_at)
+
+
+def make_small_start(
+    model: ImageClassifier,
+    pixels: Tensor,
+    hyperparameters: Hyperparameters,
+    cache: Path | None,
+    device: str,
+) -> SmallStart | None:
+    """Return the smaller images that a configuration's first epochs see, or None."""
+    if hyperparameters.start_image_size_ratio == 1:
+        return None
+    ratio, full = hyperparameters.start_image_size_ratio, pixels.shape[-1]
+    side = round(ratio * full)
+    try:
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, model.num_regions, side, side, device=model.mean.device))
+    except (AssertionError, RuntimeError) as error:
+        raise InputError(
+            f"{hyperparameters.architecture} takes images of {full} px only, and "
+            f"start_image_size_ratio = {ratio} gives it {side} px; set it to 1.0."
+        ) from error
+    inputs = make_inputs(model, shrink_pixels(pixels, side), hyperparameters, cache, device)
+    return SmallStart(inputs, hyperparameters.epochs - hyperparameters.full_size_epochs)
 
 
 def make_masked_inputs(

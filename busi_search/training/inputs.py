@@ -66,6 +66,19 @@ def place_pixels(images: npt.NDArray[np.uint8], device: str) -> Tensor:
     return pixels.to(device)
 
 
+def shrink_pixels(images: Tensor, side: int) -> Tensor:
+    """Return (N, 1, S, S) uint8 images as (N, 1, side, side), smoothed before they are thinned out.
+
+    Some images at a time: they may be many, and memory-mapped.
+    """
+    size = (side, side)
+    parts = [
+        F.interpolate(some.to(torch.float32), size=size, mode="bilinear", antialias=True)
+        for some in torch.split(images, 64)
+    ]
+    return torch.cat([part.round().clamp(0, 255).to(torch.uint8) for part in parts])
+
+
 class PixelInputs:
     """Grey pixels, augmented anew whenever they are used."""
 

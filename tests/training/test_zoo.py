@@ -181,7 +181,7 @@ def test_freezing_deeper_than_the_network_is_refused() -> None:
 
 def test_only_matrices_decay() -> None:
     model = build_model("small_cnn", num_classes=2)
-    decayed, others = parameter_groups(model, weight_decay=0.1)
+    decayed, others = parameter_groups(model, learning_rate=0.1, weight_decay=0.1)
     assert all(parameter.ndim > 1 for parameter in decayed["params"])
     assert all(parameter.ndim == 1 for parameter in others["params"])
     assert (decayed["weight_decay"], others["weight_decay"]) == (0.1, 0.0)

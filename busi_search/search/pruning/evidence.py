@@ -147,11 +147,11 @@ def hoped_difference(
         positive: the class that binary figures are about.
 
     Returns:
-        None while it is too early to say.
+        None while it is too early to say, or where the best trial was not looked at on the way.
     """
     looks = zip(best.val_epochs, best.val_auc, strict=True)
     later = [auc for epoch, auc in looks if epoch / best_epochs >= share - 1e-9]
-    if share < FIRST_LOOK or not later:
+    if share < FIRST_LOOK or not later or len(best.val_epochs) < 2:
         return None
     _, influence = _metric_influence(best.log_probabilities, labels, "auc", positive)
     return Difference(max(val_auc) - min(later), float(np.mean(influence**2)) / len(labels))

@@ -17,6 +17,7 @@ from busi_search.search.pruning.evidence import (
 from busi_search.search.store.queue import Claim
 from busi_search.search.store.records import (
     best_trial,
+    course,
     recipe_name,
     stored_costs,
     stored_folds,
@@ -53,10 +54,15 @@ class Incumbents:
     def __init__(self, context: StudyContext, study: optuna.Study) -> None:
         self._context = context
         self._study = study
-        self._latest: Incumbent | None = None
+        # By whether it is the best of all, or of one course.
+        self._latest: dict[bool, Incumbent] = {}
 
-    def find(self, claim: Claim) -> Incumbent | None:
+    def find(self, claim: Claim, *, of_its_course: bool = False) -> Incumbent | None:
         """Return the best finished trial that costs no more than the claimed one.
+
+        Args:
+            claim: the trial that is compared.
+            of_its_course: among those that come near their final score as fast as it does.
 
         Returns:
             None where no trial is finished, or where scores alone decide nothing.
@@ -72,13 +78,18 @@ class Incumbents:
             complete = [
                 t for t in complete if all(stored_costs(t)[key] <= mine[key] for key in costs)
             ]
+        if of_its_course:
+            own = course(claim.frozen())
+            complete = [trial for trial in complete if course(trial) == own]
         best = best_trial(complete, section.direction)
         if best is None:
             return None
-        if self._latest is None or self._latest.number != best.number:
+        latest = self._latest.get(of_its_course)
+        if latest is None or latest.number != best.number:
             folds = stored_folds(best, len(self._context.partition.folds))
-            self._latest = Incumbent(best.number, folds, trial_hyperparameters(best).epochs)
-        return self._latest
+            latest = Incumbent(best.number, folds, trial_hyperparameters(best).epochs)
+            self._latest[of_its_course] = latest
+        return latest
 
 
 @dataclass(frozen=True)
@@ -107,7 +118,11 @@ class Race:
         self._standing: _Standing | None = None
 
     def look(self, look: Look) -> str | None:
-        """Give up within a fold what would not be good enough if the fold ended at its best."""
+        """Give up within a fold what would not be good enough if the fold ended at its best.
+
+        The rival is the best trial of the same course: a head on frozen features, done in seconds,
+        is early where a whole network will be late, and says nothing of where that will end.
+        """
         if not self._by_looks or look.epoch < FIRST_LOOK * look.epochs:
             return None
         if self._is_known_system and not self._folds:
@@ -115,7 +130,7 @@ class Race:
             return None
         if self._standing is None:
             # Once a fold: a look may come every few milliseconds.
-            self._standing = self._stand()
+            self._standing = self._stand(of_its_course=True)
         rival, development = self._standing.rival, self._context.development
         if rival is None:
             return None
@@ -160,8 +175,8 @@ class Race:
             f"overtaking index {evidence.overtaking_index:.2g} (at least {LEAST_INDEX} is needed)"
         )
 
-    def _stand(self) -> _Standing:
-        rival = self._incumbents.find(self._claim)
+    def _stand(self, *, of_its_course: bool = False) -> _Standing:
+        rival = self._incumbents.find(self._claim, of_its_course=of_its_course)
         if rival is None:
             return _Standing(None, [])
         return _Standing(rival, paired_differences(self._context, self._folds, rival.folds))

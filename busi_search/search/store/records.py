@@ -14,6 +14,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from busi_search.architectures import ARCHITECTURES
 from busi_search.search.fold_result import FoldResult, Look
 from busi_search.spec import COSTS, Hyperparameters, StudySection
 
@@ -30,6 +31,8 @@ LOST = "lost"
 # When its worker was last heard of, by the server's clock.
 HEARTBEAT = "heartbeat"
 _FOLD = "fold"
+# Of the networks that are not in our table.
+_MOST_STAGES = 5
 
 # States of the trials that a study is asked for: evaluated on all folds, or given up early.
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -194,15 +197,24 @@ def folds_begun(trial: FrozenTrial, num_folds: int) -> int:
     return finished + _broke_off(trial)
 
 
+def fold_seconds(trial: FrozenTrial, num_folds: int) -> list[float]:
+    """Return how long each finished fold of a trial took, of those that say so."""
+    stored = [trial.user_attrs.get(key, {}) for key in _fold_keys(num_folds)]
+    return [float(fold["seconds"]) for fold in stored if "seconds" in fold]
+
+
 def num_stored_folds(trial: FrozenTrial) -> int:
     """Return how many folds of a trial were finished."""
     return sum(key.startswith(_FOLD) for key in trial.user_attrs)
 
 
 def best_look(trial: FrozenTrial, fold: int, share: float) -> float | None:
-    """Return the highest validation AUC of a finished fold up to a share of the epochs."""
+    """Return the highest validation AUC of a finished fold up to a share of the epochs.
+
+    A fold that was looked at once, in its end, says nothing of how training went.
+    """
     stored = trial.user_attrs.get(fold_key(fold))
-    if stored is None:
+    if stored is None or len(stored["val_epochs"]) < 2:
         return None
     latest = share * num_epochs(trial) + 1e-9
     looks = zip(stored["val_epochs"], stored["val_auc"], strict=True)
@@ -222,6 +234,23 @@ def trial_hyperparameters(trial: FrozenTrial) -> Hyperparameters:
 def num_epochs(trial: FrozenTrial) -> int:
     """Return the number of epochs that a trial that has started was to be trained for."""
     return int(trial.user_attrs[HYPERPARAMETERS]["epochs"])
+
+
+def course(trial: FrozenTrial) -> tuple[object, ...]:
+    """Return what decides how fast a network comes near its final score.
+
+    A head on frozen features is there after some epochs, a whole network is not. Scores in the
+    middle of training are compared only between trials that are alike in this.
+    """
+    values = stored_hyperparameters(trial)
+    entry = ARCHITECTURES.get(values.get("architecture", ""))
+    num_stages = _MOST_STAGES if entry is None else entry.num_stages
+    return (
+        values.get("weights", "none"),
+        values.get("freeze_depth", 0) >= num_stages,
+        values.get("head_only_epochs", 0) > 0,
+        values.get("start_image_size_ratio", 1.0) < 1,
+    )
 
 
 def recipe_attributes(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:

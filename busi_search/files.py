@@ -1,6 +1,7 @@
 """Files and folders: named by users, written whole, and full disks as one sentence."""
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from busi_search.errors import BusiSearchError, InputError
 
 # Left free when a cache is built, for the stores that grow beside it.
 SPARE_BYTES = 20_000_000
+# `.NAME.json.` and eight characters that `tempfile` drew, or `STEM.`, a process number and `.tmp`.
+_TEMPORARY = re.compile(r"\..+\.json\.[a-z0-9_]{8}|[^.].*\.\d+\.tmp")
 
 
 def user_path(written: str | Path) -> Path:
@@ -69,6 +72,21 @@ def write_file(target: str | Path, content: bytes) -> None:
         write_atomically(Path(target), content)
     except OSError as error:
         raise InputError(f"{target}: cannot be written ({error.strerror}).") from None
+
+
+def utf8(text: str) -> bytes:
+    """Return text as UTF-8; of a file name in another encoding, its bytes are written as \\xfc."""
+    return (
+        text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace").encode("utf-8")
+    )
+
+
+def is_temporary_name(name: str) -> bool:
+    """Return whether a file is called as :func:`write_atomically` and the caches call theirs.
+
+    Others call files so, too: only in a folder of busi-search's own does it mean anything.
+    """
+    return _TEMPORARY.fullmatch(name) is not None
 
 
 def write_atomically(path: Path, content: bytes) -> None:

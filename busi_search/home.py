@@ -11,8 +11,15 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from busi_search.errors import InputError, TrackingAway
-from busi_search.files import user_path
+from busi_search.files import is_temporary_name, user_path
 from busi_search.interrupts import interrupts_wait
+
+
+UNFINISHED_DATABASE = "mlflow.db.tmp"
+# What busi-search makes below the cache.
+CACHE_FOLDERS = ("images", "groups", "files", "features", "weights", "known_images")
+# What SQLAlchemy reads in the path of a database as something else.
+_NOT_IN_PATHS = "?%"
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,11 @@ class Home:
     def cache(self) -> Path:
         """Folder of everything that can be computed again."""
         return self.root / "cache"
+
+    @property
+    def cache_folders(self) -> list[Path]:
+        """The folders of the cache; whatever else lies beside them is not busi-search's."""
+        return [self.cache / name for name in CACHE_FOLDERS]
 
     @property
     def has_local_storage(self) -> bool:
@@ -64,6 +76,11 @@ def open_home(
         InputError: the folder cannot be created or written to.
     """
     folder = user_path(root if root is not None else "mlruns").resolve()
+    if (tracking_uri is None or storage is None) and any(c in str(folder) for c in _NOT_IN_PATHS):
+        raise InputError(
+            f"The home {folder} has a ? or % in its path, which the addresses of databases cannot "
+            "hold; choose another with --home DIR, or rename the folder."
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -141,12 +158,24 @@ def _create_database(database: Path, artifacts: str) -> None:
     """Make MLflow's SQLite database under another name first: half of its tables is unusable."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    unfinished = database.with_name(f"{database.name}.tmp")
+    unfinished = database.with_name(UNFINISHED_DATABASE)
     unfinished.unlink(missing_ok=True)
     unfinished.with_name(f"{unfinished.name}-journal").unlink(missing_ok=True)
     store = SqlAlchemyStore(f"sqlite:///{unfinished}", artifacts)  # type: ignore[no-untyped-call]
     store.engine.dispose()
     os.replace(unfinished, database)
+
+
+def own_temporaries(home: Home) -> list[Path]:
+    """Return the temporary files that processes of busi-search have, or left, on a home.
+
+    Known by place and name: a home may lie in a folder with other things, such as a project's.
+    """
+    folders = [*home.cache_folders, home.root / "known_images", home.root / "known_images/studies"]
+    found = [path for folder in folders if folder.is_dir() for path in folder.iterdir()]
+    found = [path for path in found if is_temporary_name(path.name)]
+    unfinished = (home.root / f"{UNFINISHED_DATABASE}{end}" for end in ("", "-journal"))
+    return [path for path in (*found, *unfinished) if path.is_file() and not path.is_symlink()]
 
 
 def damage_of(database: Path) -> str | None:

@@ -1,5 +1,6 @@
 """All that a trial needs to know about its study; travels to every worker."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,10 +17,11 @@ from busi_search.data.partition import Partition, make_partition
 from busi_search.data.shortcuts import check_files
 from busi_search.data.sources import load_dataset
 from busi_search.errors import BusiSearchError, InputError
+from busi_search.files import user_path
 from busi_search.home import Home
 from busi_search.search.store.errors import storage_errors
 from busi_search.search.store.open import find_study
-from busi_search.search.store.study_record import CHANGED_DIVISION, StudyRecord
+from busi_search.search.store.study_record import CHANGED_DIVISION, ImagesAt, StudyRecord
 from busi_search.spec import Hyperparameters, Range, StudySpec
 
 Images = npt.NDArray[np.uint8]
@@ -226,9 +228,7 @@ def reopen_study(
     identity = record.identity
     if identity is None:
         raise InputError(f"Study '{study.study_name}' has not begun; run it first.")
-    spec = identity.load_spec()
-    if data is not None:
-        spec = spec.model_copy(update={"dataset": spec.dataset.model_copy(update={"path": data})})
+    spec = at_place(identity.load_spec(), record, home, data=data)
     context = make_context(
         spec,
         record.spec_text,
@@ -238,7 +238,10 @@ def reopen_study(
         origin=record.origin,
     )
     if (changed := identity.change_of_images(context.partition.fingerprint)) is not None:
-        raise InputError(f"The images of study '{study.study_name}' {changed}; restore them.")
+        raise InputError(
+            f"The images of study '{study.study_name}' at {spec.dataset.path} {changed}; restore "
+            "them, or name the folder with those it began with (--data PATH)."
+        )
     if context.partition.digest() != identity.partition:
         made_by = record.versions.get("busi-search", "an earlier version")
         raise InputError(
@@ -247,4 +250,40 @@ def reopen_study(
         )
     # Studies that began before there was a register, or on another machine.
     KnownImages(home).add(context.membership)
+    if data is not None:
+        note_place(study, context)
     return context
+
+
+def at_place(
+    spec: StudySpec, record: StudyRecord, home: Home, *, data: str | None = None
+) -> StudySpec:
+    """Return a study file with the place where its images are on this machine.
+
+    Args:
+        spec: the study file.
+        record: what the study keeps about itself, the place where its images were last found too.
+        home: the home, with which the images may have been moved.
+        data: the place, if somebody names it.
+    """
+    written, noted = spec.dataset.path, record.images_at
+    if data is None and noted is not None and written is not None:
+        candidates = [noted.absolute, str(home.root / noted.from_home), written]
+        data = next((path for path in candidates if user_path(path).exists()), None)
+    if data is None:
+        return spec
+    return spec.model_copy(update={"dataset": spec.dataset.model_copy(update={"path": data})})
+
+
+def note_place(study: optuna.Study, context: StudyContext) -> None:
+    """Keep where a study's images were found; a place that is noted is not written again."""
+    if context.spec.dataset.path is None:
+        return
+    absolute = user_path(context.spec.dataset.path).resolve()
+    try:
+        from_home = os.path.relpath(absolute, context.home.root)
+    except ValueError:  # On another drive of Windows.
+        from_home = str(absolute)
+    place, record = ImagesAt(str(absolute), from_home), StudyRecord(study)
+    if record.images_at != place:
+        record.set_images_at(place)

@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 from busi_search.data.ledger import mendings
 from busi_search.data.sources import load_dataset
 from busi_search.errors import BusiSearchError, InputError
-from busi_search.home import Home, damage_of, quiet_mlflow, without_password
+from busi_search.home import Home, damage_of, own_temporaries, quiet_mlflow, without_password
 from busi_search.search.mlflow.retry import brief_calls, tracking_errors
 from busi_search.search.mlflow.study import LOGGED, search_all
 from busi_search.search.seal_ledger import SealLedger
@@ -261,13 +261,7 @@ def _copy(home: Home, study: optuna.Study, about: str, *, fix: bool) -> Iterator
 
 def _leftovers(home: Home, *, fix: bool) -> Iterator[Finding]:
     """Temporary files of processes that were killed; lock files are no leftovers."""
-    stale = []
-    for path in home.root.rglob("*"):
-        temporary = path.suffix == ".tmp" or path.name.startswith(".")
-        if "artifacts" in path.parts or not temporary or not path.is_file():
-            continue
-        if time.time() - path.stat().st_mtime > STALE_SECONDS:
-            stale.append(path)
+    stale = [p for p in own_temporaries(home) if time.time() - p.stat().st_mtime > STALE_SECONDS]
     if not stale:
         return
     size = sum(path.stat().st_size for path in stale)
@@ -281,7 +275,8 @@ def _leftovers(home: Home, *, fix: bool) -> Iterator[Finding]:
 
 
 def _caches(home: Home) -> Iterator[Finding]:
-    files = [path for path in home.cache.rglob("*") if path.is_file()]
+    folders = [folder for folder in home.cache_folders if folder.is_dir()]
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
     if not files:
         return
     size = sum(path.stat().st_size for path in files)
@@ -289,7 +284,8 @@ def _caches(home: Home) -> Iterator[Finding]:
     text = f"{size / 1e6:.1f} MB in {len(files)} file(s), all of which can be computed again"
     if broken:
         text += f"; {len(broken)} damaged, which are made anew when needed"
-    yield Finding("caches", "note", text, f"rm -r {shlex.quote(str(home.cache))} frees the space")
+    line = shlex.join(["rm", "-r", *map(str, folders)])
+    yield Finding("caches", "note", text, f"{line} frees the space")
 
 
 def _is_json(path: Path) -> bool:

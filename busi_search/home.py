@@ -5,7 +5,7 @@ import os
 import sqlite3
 import tempfile
 import warnings
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -13,9 +13,11 @@ from urllib.parse import urlsplit, urlunsplit
 from busi_search.errors import InputError, TrackingAway
 from busi_search.files import is_temporary_name, user_path
 from busi_search.interrupts import interrupts_wait
+from busi_search.relocation import relocate_artifacts
 
-
-UNFINISHED_DATABASE = "mlflow.db.tmp"
+TRACKING_DATABASE = "mlflow.db"
+UNFINISHED_DATABASE = f"{TRACKING_DATABASE}.tmp"
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 # What busi-search makes below the cache.
 CACHE_FOLDERS = ("images", "groups", "files", "features", "weights", "known_images")
 # What SQLAlchemy reads in the path of a database as something else.
@@ -58,6 +60,11 @@ class Home:
         path = self.tracking_uri.removeprefix("sqlite:///")
         return Path(path) if path != self.tracking_uri else None
 
+    @property
+    def has_own_tracking(self) -> bool:
+        """Whether the tracking store is the SQLite file of this home."""
+        return self.tracking_database == self.root / TRACKING_DATABASE
+
     def writing(self) -> AbstractContextManager[None]:
         """Let short writes to a local tracking store end before an interrupt is raised."""
         return nullcontext() if self.tracking_database is None else interrupts_wait()
@@ -92,7 +99,7 @@ def open_home(
         ) from None
     home = Home(
         root=folder,
-        tracking_uri=tracking_uri or f"sqlite:///{folder / 'mlflow.db'}",
+        tracking_uri=tracking_uri or f"sqlite:///{folder / TRACKING_DATABASE}",
         storage_url=_with_driver(storage or f"sqlite:///{folder / 'optuna.db'}"),
     )
     return home
@@ -124,9 +131,19 @@ def quiet_mlflow() -> None:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+    reach_loopback_directly()
     for name in ("mlflow", "alembic", "alembic.runtime.migration"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"mlflow(\..*)?")
+
+
+def reach_loopback_directly() -> None:
+    """Let no proxy stand between this process, or one that it starts, and this machine."""
+    for variable in ("NO_PROXY", "no_proxy"):
+        listed = [part for part in os.environ.get(variable, "").split(",") if part.strip()]
+        missing = [] if "*" in listed else [name for name in LOOPBACK if name not in listed]
+        if missing:
+            os.environ[variable] = ",".join([*listed, *missing])
 
 
 def create_tracking_store(home: Home) -> None:
@@ -146,6 +163,9 @@ def create_tracking_store(home: Home) -> None:
         with FileLock(home.root / "mlflow.lock"):
             if home.tracking_database is not None and not home.tracking_database.exists():
                 _create_database(home.tracking_database, (home.root / "artifacts").as_uri())
+            elif home.has_own_tracking:
+                with suppress(sqlite3.Error):  # MLflow says what is wrong with it.
+                    relocate_artifacts(home.root / TRACKING_DATABASE, home.root / "artifacts")
             MlflowClient(tracking_uri=home.tracking_uri).search_experiments(max_results=1)
     except (MlflowException, SQLAlchemyError, OSError) as error:
         raise TrackingAway(

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from optuna.trial import FrozenTrial
+
 from busi_search.errors import BusiSearchError, TrackingAway
 from busi_search.home import Home, open_home
 from busi_search.release.intervals import with_intervals
@@ -24,7 +26,7 @@ from busi_search.release.selection import Estimate
 from busi_search.release.winner import find_winner
 from busi_search.report.grad_cam import explain_images
 from busi_search.report.publishing import publish_winner
-from busi_search.search.context import StudyContext, reopen_study
+from busi_search.search.context import StudyContext, fold_sizes, reopen_study
 from busi_search.search.cost import CostMeter, total_cost
 from busi_search.search.driver import join_search, run_search
 from busi_search.search.mlflow.retry import tracking_errors
@@ -34,7 +36,7 @@ from busi_search.search.prepare import prepare_study
 from busi_search.search.progress import SearchProgress
 from busi_search.search.store.errors import storage_errors
 from busi_search.search.store.open import find_study
-from busi_search.search.store.records import is_finished
+from busi_search.search.store.records import foreign_trials, is_finished, is_foreign
 from busi_search.search.store.study_record import Released, StudyRecord
 
 
@@ -48,6 +50,7 @@ class StudyResult:
         release: the registered winner; None if trials are missing or none is complete.
         experiment_id, run_id: of the study in MLflow.
         cost: what it took so far, over all calls.
+        foreign: numbers of trials that another program or study made, which are ignored.
     """
 
     context: StudyContext
@@ -56,6 +59,7 @@ class StudyResult:
     experiment_id: str
     run_id: str
     cost: dict[str, float]
+    foreign: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as ``busi-search run --json`` prints it."""
@@ -75,6 +79,7 @@ class StudyResult:
                 "pruned": self.progress.pruned,
                 "failed": self.progress.failed,
             },
+            "foreign_trials": list(self.foreign),
             "best": None,
             "corrected": None,
             "calibration": None,
@@ -156,8 +161,14 @@ def search_and_release(
         release=release,
         experiment_id=tracker.experiment_id,
         run_id=tracker.run_id,
-        cost=total_cost(context, progress.trials),
+        cost=total_cost(context, _own(context, progress)),
+        foreign=tuple(foreign_trials(progress.trials, fold_sizes(context))),
     )
+
+
+def _own(context: StudyContext, progress: SearchProgress) -> list[FrozenTrial]:
+    sizes = fold_sizes(context)
+    return [trial for trial in progress.trials if not is_foreign(trial, sizes)]
 
 
 def _release_unless_away(
@@ -207,7 +218,8 @@ def release_winner(context: StudyContext, tracker: Tracker) -> Release:
     num_finished = sum(map(is_finished, winner.trials))
     noted = record.released
     registered = noted_version(winner, noted)
-    if noted is not None and registered is not None and noted.finished == num_finished:
+    unchanged = noted is not None and noted.finished == num_finished and tracker.has_results
+    if noted is not None and registered is not None and unchanged:
         tracker.mark("complete")
         estimates = {metric: Estimate(**found) for metric, found in noted.estimates.items()}
         return release_of(winner, registered, estimates)

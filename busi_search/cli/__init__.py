@@ -6,7 +6,7 @@ their options and their help. What a command does is in ``actions``, imported wh
 
 import click
 
-from busi_search.cli.base import exit_code_of, run_and_leave
+from busi_search.cli.base import exit_code_of, run_and_leave, write_any_text
 from busi_search.cli.groups import LazyGroup, Row
 
 __all__ = ["command", "main"]
@@ -62,4 +62,5 @@ main.add_sections(_SECTIONS)
 
 def command() -> None:
     """What `busi-search` runs."""
+    write_any_text()
     run_and_leave(lambda: exit_code_of(main))

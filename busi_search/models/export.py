@@ -11,7 +11,13 @@ import numpy as np
 from busi_search.errors import BusiSearchError
 from busi_search.home import Home, without_password
 from busi_search.models.ensemble import FoldEnsemble
-from busi_search.models.registry import MODEL_NAME, RegisteredVersion, find_version, open_registry
+from busi_search.models.registry import (
+    MODEL_NAME,
+    RegisteredVersion,
+    find_version,
+    named,
+    open_registry,
+)
 from busi_search.search.mlflow.retry import brief_calls
 
 # What may pass by itself, how long to wait for it, and for one answer.
@@ -139,7 +145,7 @@ def _create_version(home: Home, name: str, *, source: str, **options: Any) -> st
 
 
 def _versions_of(client: Any, name: str, source: str) -> list[int]:
-    found = client.search_model_versions(f"name = '{name}'")
+    found = client.search_model_versions(named(name))
     return sorted(int(version.version) for version in found if version.source == source)
 
 
@@ -147,7 +153,7 @@ def _create_model(client: Any, name: str) -> None:
     """Create the registered model unless it is there; another study may do so meanwhile."""
     from mlflow.exceptions import MlflowException
 
-    if client.search_registered_models(f"name = '{name}'"):
+    if client.search_registered_models(named(name)):
         return
     try:
         client.create_registered_model(

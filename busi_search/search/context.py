@@ -114,6 +114,11 @@ def membership_of(name: str, partition: Partition) -> Membership:
     )
 
 
+def fold_sizes(context: StudyContext) -> list[int]:
+    """Return how many images each fold of a study is scored on."""
+    return [len(fold.validation) for fold in context.partition.folds]
+
+
 def image_sizes(spec: StudySpec) -> list[int]:
     """Return the sizes, in pixels, at which trials of a study look at images.
 

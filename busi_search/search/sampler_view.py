@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from busi_search.search.store.records import (
     FINISHED,
     best_look,
+    is_foreign,
     main_value,
     num_epochs,
     unfinished_fold,
@@ -199,7 +200,7 @@ class ShownTrials(BaseStorage):
         if self._trials is None:
             states_shown = (*FINISHED, TrialState.RUNNING)
             found = self._study.get_trials(deepcopy=False, states=states_shown)
-            found = [t for t in found if self._needed <= t.params.keys()]
+            found = [t for t in found if self._needed <= t.params.keys() and not is_foreign(t)]
             minimise = self._study.direction == StudyDirection.MINIMIZE
             self._trials = as_finished(found, minimise=minimise, running_means=self._running_means)
         if states is None:

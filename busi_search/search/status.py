@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import optuna
@@ -14,6 +14,7 @@ from busi_search.search.progress import TrialCounts
 from busi_search.search.store.open import open_storage
 from busi_search.search.store.records import (
     folds_begun,
+    foreign_trials,
     is_finished,
     last_failure,
     main_value,
@@ -55,6 +56,7 @@ class StudyStatus:
         num_test: images of the sealed test; None where the study does not say.
         num_test_not_independent: of these, how many other studies of the home developed on; None
             where this is not known.
+        foreign: numbers of trials that another program or study made, which are ignored.
     """
 
     name: str
@@ -70,6 +72,7 @@ class StudyStatus:
     last_failure: str | None
     num_test: int | None
     num_test_not_independent: int | None
+    foreign: list[int] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Return the line as ``busi-search status --json`` prints it."""
@@ -83,7 +86,9 @@ def study_status(study: optuna.Study, known: KnownImages | None = None) -> Study
         study: the study.
         known: the home's register of images; None takes what the study noted itself.
     """
-    trials = study.get_trials(deepcopy=False)
+    everything = study.get_trials(deepcopy=False)
+    foreign = foreign_trials(everything)
+    trials = [trial for trial in everything if trial.number not in foreign]
     record = StudyRecord(study)
     identity, target, workers = record.identity, record.target, workers_of(trials)
     num_folds = identity.num_folds if identity is not None else 1
@@ -107,6 +112,7 @@ def study_status(study: optuna.Study, known: KnownImages | None = None) -> Study
         last_failure=last_failure(trials),
         num_test=record.counts.get("num_test"),
         num_test_not_independent=_num_not_independent(record, study.study_name, known),
+        foreign=foreign,
     )
 
 

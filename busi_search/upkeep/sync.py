@@ -16,7 +16,7 @@ from busi_search.search.store.errors import storage_errors
 from busi_search.search.store.locks import claim_lock, only_driver, wait_for_old_workers
 from busi_search.search.store.open import find_study, open_storage
 from busi_search.search.store.queue import put_back_lost
-from busi_search.search.store.records import num_finished
+from busi_search.search.store.records import foreign_trials, num_finished
 from busi_search.search.store.study_record import StudyRecord
 
 
@@ -29,12 +29,14 @@ class SyncedStudy:
         num_sent: trials sent by this call.
         num_there: trials that were there before.
         problem: why it could not be brought up to date; None if it was.
+        foreign: numbers of trials that another program or study made, which are not sent.
     """
 
     study: str
     num_sent: int
     num_there: int
     problem: str | None
+    foreign: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return what became of it as ``busi-search sync --json`` prints it."""
@@ -43,6 +45,8 @@ class SyncedStudy:
 
 def sync_studies(home: Home, names: Sequence[str] | None = None) -> list[SyncedStudy]:
     """Bring the copies of studies in MLflow up to date; each trial is there once in the end.
+
+    A study's run or experiment that was deleted in MLflow comes back.
 
     Args:
         home: where the stores are.
@@ -59,14 +63,15 @@ def sync_studies(home: Home, names: Sequence[str] | None = None) -> list[SyncedS
 
 def _sync(home: Home, study: optuna.Study) -> SyncedStudy:
     trials = study.get_trials(deepcopy=False)
-    ended = sum(trial.state.is_finished() for trial in trials)
+    foreign = tuple(foreign_trials(trials))
+    ended = sum(trial.state.is_finished() for trial in trials) - len(foreign)
     if not StudyRecord(study).has_begun:
         return SyncedStudy(study.study_name, 0, 0, None)
     try:
         before, sent = _bring_up_to_date(home, study)
     except BusiSearchError as error:
         return SyncedStudy(study.study_name, 0, 0, str(error))
-    return SyncedStudy(study.study_name, sent, ended - before, None)
+    return SyncedStudy(study.study_name, sent, ended - before, None, foreign)
 
 
 def _bring_up_to_date(home: Home, study: optuna.Study) -> tuple[int, int]:

@@ -62,6 +62,28 @@ def disk_errors(folder: Path) -> Iterator[None]:
         ) from error
 
 
+def ensure_temporary_room(fallback: Path, num_bytes: int = 0) -> None:
+    """Let this process's temporary files go to a folder of the home where TMPDIR has no room.
+
+    Libraries write there, too, and some end the process when they cannot.
+
+    Args:
+        fallback: the folder, made if it is needed.
+        num_bytes: that are about to be written.
+    """
+    try:
+        free = shutil.disk_usage(tempfile.gettempdir()).free
+    except OSError:  # There is no folder for temporary files at all.
+        free = 0
+    if free >= num_bytes + SPARE_BYTES or tempfile.tempdir == str(fallback):
+        return
+    nearest = next(folder for folder in (fallback, *fallback.parents) if folder.is_dir())
+    if shutil.disk_usage(nearest).free <= free:
+        return
+    fallback.mkdir(parents=True, exist_ok=True)
+    tempfile.tempdir = os.environ["TMPDIR"] = str(fallback)
+
+
 def write_file(target: str | Path, content: bytes) -> None:
     """Write a file the user named, whole or not at all.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from busi_search.errors import InputError, TrackingAway
-from busi_search.files import is_temporary_name, user_path
+from busi_search.files import ensure_temporary_room, is_temporary_name, user_path
 from busi_search.interrupts import interrupts_wait
 from busi_search.relocation import relocate_artifacts
 
@@ -19,7 +19,7 @@ TRACKING_DATABASE = "mlflow.db"
 UNFINISHED_DATABASE = f"{TRACKING_DATABASE}.tmp"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 # What busi-search makes below the cache.
-CACHE_FOLDERS = ("images", "groups", "files", "features", "weights", "known_images")
+CACHE_FOLDERS = ("images", "groups", "files", "features", "weights", "known_images", "tmp")
 # What SQLAlchemy reads in the path of a database as something else.
 _NOT_IN_PATHS = "?%"
 
@@ -36,6 +36,11 @@ class Home:
     def cache(self) -> Path:
         """Folder of everything that can be computed again."""
         return self.root / "cache"
+
+    @property
+    def temporary(self) -> Path:
+        """Folder of temporary files where the system's own has no room."""
+        return self.cache / "tmp"
 
     @property
     def cache_folders(self) -> list[Path]:
@@ -102,6 +107,7 @@ def open_home(
         tracking_uri=tracking_uri or f"sqlite:///{folder / TRACKING_DATABASE}",
         storage_url=_with_driver(storage or f"sqlite:///{folder / 'optuna.db'}"),
     )
+    ensure_temporary_room(home.temporary)
     return home
 
 

@@ -203,9 +203,8 @@ def show_result(result: "StudyResult") -> None:
     """Print the short table and the exact next lines to type."""
     release = result.release
     if release is None:
-        if result.foreign:
-            err.print(f"{foreign_sentence(result.foreign)}.", markup=False)
-        err.print("No trial was fully evaluated yet; the same line goes on.")
+        ignored = f" {foreign_sentence(result.foreign)}." if result.foreign else ""
+        err.print(f"No trial was fully evaluated yet; the same line goes on.{ignored}")
         return
     if result.progress.finished == result.progress.before and not release.new:
         err.print(
@@ -237,8 +236,7 @@ def show_result(result: "StudyResult") -> None:
         f"{name.removeprefix('calibration_').replace('_', '/')} {figure:.2f}"
         for name, figure in release.calibration.items()
     )
-    if result.foreign:
-        rows["ignored"] = foreign_sentence(result.foreign)
+    rows |= {"ignored": foreign_sentence(result.foreign)} if result.foreign else {}
     if result.context.developed_by:
         rows["not independent"] = f"{result.context.test_not_independent} sealed images"
     for name in result.context.spec.space:

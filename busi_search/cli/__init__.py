@@ -40,6 +40,7 @@ _SECTIONS = {
     "Maintenance": (
         Row("doctor", _MAINTAINING, "Say what works here and what was left behind."),
         Row("sync", _MAINTAINING, "Send MLflow the finished trials it lacks."),
+        Row("delete", _MAINTAINING, "Delete a study; its test's ledger is kept."),
     ),
 }
 

@@ -137,6 +137,7 @@ def status() -> None:
 @click.command(cls=Command)
 @click.argument("name", shell_complete=complete_study)
 @click.option("--to", "target", required=True, help="HTML file to write.")
+@click.option("--data", help="Where its images are on this machine, if they were moved.")
 @deferred("busi_search.cli.actions.study_view")
 def report() -> None:
     """Write a study as one self-contained HTML page that works offline.

@@ -1,14 +1,17 @@
 """A model into the registry: exported without pickle, logged to a run, and registered once."""
 
+import tempfile
 import time
 import warnings
 from collections.abc import Mapping
 from importlib.metadata import version as package_version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from busi_search.errors import BusiSearchError
+from busi_search.files import check_free_space, ensure_temporary_room
 from busi_search.home import Home, without_password
 from busi_search.models.ensemble import FoldEnsemble
 from busi_search.models.registry import (
@@ -62,6 +65,11 @@ def register_version(
         BusiSearchError: the registry refuses.
     """
     client = open_registry(home)
+    # Written once as a program, and once more for MLflow; a full disk would end the process.
+    num_bytes = 3 * sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    ensure_temporary_room(home.temporary, num_bytes)
+    check_free_space(Path(tempfile.gettempdir()), num_bytes)
+    check_free_space(home.root, num_bytes)
     import mlflow.pytorch
     from mlflow.exceptions import MlflowException
     from mlflow.models import ModelSignature

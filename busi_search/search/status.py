@@ -9,11 +9,13 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from busi_search.data.known_images import KnownImages
+from busi_search.errors import InputError
 from busi_search.home import Home
 from busi_search.search.progress import TrialCounts
-from busi_search.search.store.open import open_storage
+from busi_search.search.store.open import find_study, open_storage
 from busi_search.search.store.records import (
     folds_begun,
+    foreign_sentence,
     foreign_trials,
     is_finished,
     last_failure,
@@ -114,6 +116,16 @@ def study_status(study: optuna.Study, known: KnownImages | None = None) -> Study
         num_test_not_independent=_num_not_independent(record, study.study_name, known),
         foreign=foreign,
     )
+
+
+def foreign_note(home: Home, name: str) -> str | None:
+    """Return which trials of a study were made elsewhere; None where none was, or no such study."""
+    try:
+        trials = find_study(home, name).get_trials(deepcopy=False)
+    except InputError:
+        return None
+    numbers = foreign_trials(trials)
+    return f"{foreign_sentence(numbers)}." if numbers else None
 
 
 def _num_not_independent(record: StudyRecord, name: str, known: KnownImages | None) -> int | None:

@@ -6,9 +6,9 @@ from busi_search.cli.actions.shared import home_of
 from busi_search.report.study_view import load_study
 
 
-def report(ctx: click.Context, name: str, target: str) -> None:
+def report(ctx: click.Context, name: str, target: str, data: str | None) -> None:
     """What ``busi-search report`` does."""
-    load_study(name, home=home_of(ctx)).report(target)
+    load_study(name, home=home_of(ctx)).report(target, data=data)
     click.echo(f"{target} written", err=True)
 
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -275,9 +276,10 @@ def at_place(
     if data is None and noted is not None and written is not None:
         candidates = [noted.absolute, str(home.root / noted.from_home), written]
         data = next((path for path in candidates if user_path(path).exists()), None)
-    if data is None:
-        return spec
-    return spec.model_copy(update={"dataset": spec.dataset.model_copy(update={"path": data})})
+    update = {} if data is None else {"path": data}
+    if noted is not None and noted.groups is not None and Path(noted.groups).is_file():
+        update["groups"] = noted.groups
+    return spec.model_copy(update={"dataset": spec.dataset.model_copy(update=update)})
 
 
 def note_place(study: optuna.Study, context: StudyContext) -> None:
@@ -289,6 +291,9 @@ def note_place(study: optuna.Study, context: StudyContext) -> None:
         from_home = os.path.relpath(absolute, context.home.root)
     except ValueError:  # On another drive of Windows.
         from_home = str(absolute)
-    place, record = ImagesAt(str(absolute), from_home), StudyRecord(study)
+    groups = user_path(context.spec.dataset.groups)
+    is_file = context.spec.dataset.groups not in ("auto", "none")
+    place = ImagesAt(str(absolute), from_home, str(groups.resolve()) if is_file else None)
+    record = StudyRecord(study)
     if record.images_at != place:
         record.set_images_at(place)

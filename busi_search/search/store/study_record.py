@@ -120,10 +120,12 @@ class ImagesAt:
     Attributes:
         absolute: path of the folder, table or file.
         from_home: the same, seen from the home: it holds where both were moved together.
+        groups: path of the file of groups, where there is one.
     """
 
     absolute: str
     from_home: str
+    groups: str | None = None
 
 
 @dataclass(frozen=True)

@@ -3,20 +3,27 @@
 import os
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
 import pytest
 from mlflow import MlflowClient
 
-from busi_search.errors import InputError
+from busi_search.errors import BusiSearchError, GateRefused, InputError
 from busi_search.home import Home, create_tracking_store, open_home
 from busi_search.models.predict import load_champion
 from busi_search.models.registry import list_versions
+from busi_search.release import evaluation
 from busi_search.release.evaluation import evaluate_sealed_test
-from busi_search.run import StudyResult, run_study
+from busi_search.release.gate import promote_after_evaluation, refused_by_tags, study_gate
+from busi_search.report.study_view import study_page
+from busi_search.run import StudyResult, run_study, search_and_release
+from busi_search.search.context import reopen_study
 from busi_search.search.mlflow.lookup import STUDY_ID, find_experiment
+from busi_search.search.prepare import prepare_study
 from busi_search.search.status import study_status
+from busi_search.search.store.identity import create_study
 from busi_search.search.store.open import find_study, open_storage
 from busi_search.search.store.study_record import StudyRecord
 from busi_search.upkeep.delete import delete_study, plan_deletion
@@ -45,15 +52,8 @@ def client_of(home: Home) -> MlflowClient:
 
 
 def search_again(home: Home, *, trials: int = 4, **options: object) -> StudyResult:
-    return run_study(
-        "quickstart",
-        trials=trials,
-        home=home.root,
-        overrides=TINY,
-        device="cpu",
-        inline=True,
-        **options,  # type: ignore[arg-type]
-    )
+    given = {"overrides": TINY, "device": "cpu", "inline": True, **options}
+    return run_study("quickstart", trials=trials, home=home.root, **given)  # type: ignore[arg-type]
 
 
 def problems(home: Home, *, fix: bool = False) -> list[str]:
@@ -118,9 +118,6 @@ def test_two_people_with_one_mlflow_do_not_touch_each_other(
     searched: Home, tmp_path: Path, name: str
 ) -> None:
     other = open_home(tmp_path / "other", tracking_uri=searched.tracking_uri)
-    from busi_search.run import search_and_release
-    from busi_search.search.prepare import prepare_study
-
     first = StudyRecord(find_study(searched, name)).tracked
     context = prepare_study("quickstart", home=other, overrides=TINY, device="cpu", seed=3)
     *_, last = search_and_release(context, num_trials=2, inline=True)
@@ -280,6 +277,71 @@ def test_trials_made_elsewhere_are_ignored_and_said(searched: Home, name: str) -
     assert sync_studies(searched)[0].foreign == (4, 5)
     assert any("were not made by this search" in f.text for f in examine(searched))
     assert problems(searched) == []
-    from busi_search.report.study_view import study_page
-
     assert "were not made by this search" in study_page(searched, name)
+
+
+def test_a_gate_that_was_changed_after_the_search_is_used_and_said(
+    searched: Home, name: str
+) -> None:
+    changed = (*TINY, "gate.min_auc=0.9")
+    context = prepare_study("quickstart", home=searched, overrides=changed, device="cpu")
+    assert any("min_auc 0.5 → 0.9" in text for text in context.warnings)
+    search_again(searched, overrides=changed)
+    assert study_gate(searched, list_versions(searched)[0]).min_auc == 0.9
+    # A study of an earlier version keeps its overrides as comments only.
+    study = find_study(searched, name)
+    study.set_user_attr("gate", None)
+    assert study_gate(searched, list_versions(searched)[0]).min_auc == 0.9
+
+
+def test_promote_looks_at_tags_before_it_opens_a_test(searched: Home) -> None:
+    (version,) = list_versions(searched)
+    assert "simulated" in str(refused_by_tags(version))
+    tags = {**version.tags, "busi.simulated": "false"}
+    assert refused_by_tags(replace(version, tags=tags)) is None
+    for missing in ("busi.study", "busi.partition", "busi.weights_sha256"):
+        without = {key: value for key, value in tags.items() if key != missing}
+        assert missing in str(refused_by_tags(replace(version, tags=without)))
+    client = client_of(searched)
+    client.create_model_version("busi-classifier", f"runs:/{version.run_id}/x", version.run_id)
+    with pytest.raises(GateRefused, match="not registered by busi-search"):
+        promote_after_evaluation(searched, version="2")
+    assert not (searched.study_folder(version.tags["busi.study"]) / "ledger.jsonl").exists()
+
+
+def test_figures_that_mlflow_does_not_take_stand_in_the_ledger_and_are_said(
+    searched: Home, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no room")
+
+    monkeypatch.setattr(evaluation, "log_evaluation", refuse)
+    with pytest.raises(BusiSearchError, match=r"holds 1 opening\(s\), and of version 1: AUC 0\.\d"):
+        evaluate_sealed_test(searched, name)
+
+
+def test_a_study_is_the_same_wherever_its_images_are(
+    busi_folder: Path, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(busi_folder)
+    options = {"home": home, "overrides": TINY[:1], "device": "cpu", "name": "places"}
+
+    def begin(data: str) -> optuna.Study:
+        context = prepare_study("busi", data=data, **options)  # type: ignore[arg-type]
+        return create_study(context, open_storage(home))
+
+    begin("Dataset_BUSI_with_GT")
+    begin("Dataset_BUSI_with_GT/")
+    study = begin(str(busi_folder / "Dataset_BUSI_with_GT"))
+    monkeypatch.chdir(tmp_path)
+    reopen_study(study, home=home)
+    elsewhere = tmp_path / "elsewhere"
+    busi_folder.rename(elsewhere)
+    with pytest.raises(InputError):
+        reopen_study(study, home=home)
+    reopen_study(study, home=home, data=str(elsewhere / "Dataset_BUSI_with_GT"))
+    # The place is remembered.
+    reopen_study(study, home=home)
+    next((elsewhere / "Dataset_BUSI_with_GT" / "benign").glob("*).png")).unlink()
+    with pytest.raises(InputError, match="changed since it began"):
+        reopen_study(study, home=home)

@@ -313,6 +313,11 @@ def _places(home: Home, *, fix: bool) -> Iterator[Finding]:
     database, artifacts = home.root / TRACKING_DATABASE, home.root / "artifacts"
     if not home.has_own_tracking or not database.exists() or damage_of(database) is not None:
         return
+    before = addresses_elsewhere(database, artifacts)
+    # As every command does that opens the database.
+    if moved := relocate_artifacts(database, artifacts):
+        text = f"the home was at {', '.join(sorted(before))}; {moved} address(es) followed it"
+        yield Finding("places", "mended", text)
     elsewhere = addresses_elsewhere(database, artifacts)
     if not elsewhere:
         return
@@ -321,7 +326,6 @@ def _places(home: Home, *, fix: bool) -> Iterator[Finding]:
     if not fix:
         yield Finding("places", "problem", text, "busi-search doctor --fix")
         return
-    relocate_artifacts(database, artifacts)
     bring_home(database, artifacts)
     if left := addresses_elsewhere(database, artifacts):
         text += f"; {sum(left.values())} still do, for their files are not in this home"

@@ -65,6 +65,11 @@ def addresses_elsewhere(database: Path, artifacts: Path) -> dict[str, int]:
     return found
 
 
+def is_there(address: str) -> bool:
+    """Return whether a folder that :func:`addresses_elsewhere` found is on this machine."""
+    return _path_of(address).is_dir()
+
+
 def bring_home(database: Path, artifacts: Path) -> int:
     """Let every address whose files are in this home's folder, too, point there.
 

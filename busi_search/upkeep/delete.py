@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 
-from busi_search.data.known_images import KnownImages
 from busi_search.data.ledger import ledger_path
 from busi_search.errors import InputError
 from busi_search.home import Home, create_tracking_store, quiet_mlflow
@@ -171,24 +170,17 @@ def _artifact_folders(
 
 def _cache_files(home: Home, study: optuna.Study) -> list[Path]:
     """Return the cached files of images that no other study of the home uses."""
-    identity = StudyRecord(study).identity
-    if identity is None:
-        return []
-    storage = open_storage(home)
-    others = {
-        found.fingerprint
-        for name in optuna.get_all_study_names(storage)
-        if name != study.study_name
-        and (found := StudyRecord(optuna.load_study(study_name=name, storage=storage)).identity)
-    }
-    known = {m.fingerprint for m in KnownImages(home).memberships if m.study == study.study_name}
-    mine = ({identity.fingerprint} | known) - others
+    storage, others = open_storage(home), set[str]()
+    for name in optuna.get_all_study_names(storage):
+        if name != study.study_name:
+            others |= StudyRecord(optuna.load_study(study_name=name, storage=storage)).cached_as
+    mine = StudyRecord(study).cached_as - others
     return [
         path
         for folder in home.cache_folders
         if folder.is_dir()
         for path in folder.iterdir()
-        if path.is_file() and any(path.name.startswith(f"{name}-") for name in mine)
+        if path.is_file() and any(path.name.startswith(f"{found}-") for found in mine)
     ]
 
 

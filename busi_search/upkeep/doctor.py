@@ -27,7 +27,7 @@ from busi_search.home import (
     without_password,
 )
 from busi_search.models.registry import has_files, list_versions
-from busi_search.relocation import addresses_elsewhere, bring_home, relocate_artifacts
+from busi_search.relocation import addresses_elsewhere, bring_home, is_there, relocate_artifacts
 from busi_search.search.context import at_place
 from busi_search.search.mlflow.lookup import find_experiment, is_deleted, runs_of_study
 from busi_search.search.mlflow.retry import brief_calls, tracking_errors
@@ -323,6 +323,9 @@ def _places(home: Home, *, fix: bool) -> Iterator[Finding]:
         return
     number = sum(elsewhere.values())
     text = f"{number} address(es) of artifacts in MLflow point to {', '.join(sorted(elsewhere))}"
+    if all(map(is_there, elsewhere)):
+        yield Finding("places", "note", f"{text}, which is there: another home's, as a rule")
+        return
     if not fix:
         yield Finding("places", "problem", text, "busi-search doctor --fix")
         return

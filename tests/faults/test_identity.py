@@ -172,8 +172,11 @@ def test_delete_removes_one_study_and_keeps_its_ledger(searched: Home, name: str
         p.stat().st_size for p in (searched.root / "artifacts").rglob("*") if p.is_file()
     )
     assert plan.num_bytes >= artifacts > 0
+    cached = list((searched.cache / "images").glob("*.npy"))
     done = delete_study(searched, name)
     assert done == plan
+    assert cached
+    assert not any(path.exists() for path in cached)
     assert ledger.read_text() == entries
     assert not [p for p in (searched.root / "artifacts").rglob("*") if p.is_file()]
     assert optuna.get_all_study_names(open_storage(searched)) == []

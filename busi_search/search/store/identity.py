@@ -47,6 +47,7 @@ def create_study(context: StudyContext, storage: BaseStorage) -> optuna.Study:
             record.make_id()
             _initialise(study, context)
             record.set_gate(context.spec.gate)
+            record.set_cached_as(context.development.fingerprint)
             note_place(study, context)
             record.set_identity(identity)
         elif (difference := known.difference(identity)) is not None:
@@ -64,6 +65,8 @@ def take_over(record: StudyRecord, context: StudyContext) -> None:
     """Keep what a study file says now and the search does not depend on, such as its [gate]."""
     if record.spec_text != context.spec_text:
         record.set_spec_text(context.spec_text)
+    if context.development.fingerprint not in record.cached_as:
+        record.set_cached_as(context.development.fingerprint)
     if record.gate != context.spec.gate:
         record.set_gate(context.spec.gate)
 

@@ -29,6 +29,7 @@ _TEST_LEDGER = "test_ledger"
 _ID = "id"
 _GATE = "gate"
 _IMAGES_AT = "images_at"
+_CACHED_AS = "cached_as"
 # In a sentence about a study whose images and file are those it began with.
 CHANGED_DIVISION = (
     "began with another division into folds and test: its file of groups changed, or an earlier "
@@ -290,6 +291,16 @@ class StudyRecord:
     def set_images_at(self, place: ImagesAt) -> None:
         """Keep where the images were found."""
         self._study.set_user_attr(_IMAGES_AT, asdict(place))
+
+    @property
+    def cached_as(self) -> frozenset[str]:
+        """With what the names of files begin that are cached for the study's images."""
+        identity, found = self.identity, self._get(_CACHED_AS, ())
+        return frozenset([*found, *([] if identity is None else [identity.fingerprint])])
+
+    def set_cached_as(self, fingerprint: str) -> None:
+        """Keep the fingerprint of the development images."""
+        self._study.set_user_attr(_CACHED_AS, [fingerprint])
 
     @property
     def origin(self) -> str:

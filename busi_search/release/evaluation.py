@@ -132,7 +132,14 @@ def evaluate_sealed_test(
         )
     classifier = load_champion(home, f"models:/{chosen.name}/{chosen.version}")
     ledger = SealLedger(home, study_name)
-    ledger.check_version(chosen.tags)
+    if is_of_study(chosen, context):
+        ledger.check_version(chosen.tags)
+    elif released is not None and released.version == chosen.version:
+        raise InputError(
+            f"Version {chosen.version} of '{chosen.name}' in this MLflow is another study's, though "
+            f"study '{study_name}' registered one of that number elsewhere; name its own --version, "
+            "or use the --tracking-uri it was registered with."
+        )
     # All that may fail without the test comes before it is opened.
     tracked = StudyRecord(study).tracked
     try:
@@ -140,6 +147,8 @@ def evaluate_sealed_test(
     except BusiSearchError as error:
         raise type(error)(f"{error} The sealed test was not opened. {_held(ledger)}") from error
     others = [_ready(home, context, ledger, rival) for rival in rivals(home, chosen)]
+    known = KnownImages(home)
+    developed = known.developed_elsewhere(context.membership)
     reason = {"study": study_name, "model": chosen.name, "version": chosen.version}
     test = open_sealed_test(
         context.spec.dataset,
@@ -165,8 +174,6 @@ def evaluate_sealed_test(
     everyone = np.ones(len(test.labels), dtype=bool)
     against = [_against(home, context, ledger, rival, test, probabilities) for rival in others]
     without = figures(~test.has_twin) if test.has_twin.any() else None
-    known = KnownImages(home)
-    developed = known.developed_elsewhere(context.membership)
     independent = ~np.isin(context.partition.test, list(developed))
     judged = (
         bool(developed)

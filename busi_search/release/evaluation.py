@@ -136,9 +136,9 @@ def evaluate_sealed_test(
         ledger.check_version(chosen.tags)
     elif released is not None and released.version == chosen.version:
         raise InputError(
-            f"Version {chosen.version} of '{chosen.name}' in this MLflow is another study's, though "
-            f"study '{study_name}' registered one of that number elsewhere; name its own --version, "
-            "or use the --tracking-uri it was registered with."
+            f"Version {chosen.version} of '{chosen.name}' in this MLflow is another study's; "
+            f"'{study_name}' registered its own elsewhere: use that --tracking-uri, or name a "
+            "--version."
         )
     # All that may fail without the test comes before it is opened.
     tracked = StudyRecord(study).tracked

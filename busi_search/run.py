@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from optuna.trial import FrozenTrial
-
 from busi_search.errors import BusiSearchError, TrackingAway
 from busi_search.home import Home, open_home
 from busi_search.release.intervals import with_intervals
@@ -26,7 +24,7 @@ from busi_search.release.selection import Estimate
 from busi_search.release.winner import find_winner
 from busi_search.report.grad_cam import explain_images
 from busi_search.report.publishing import publish_winner
-from busi_search.search.context import StudyContext, fold_sizes, reopen_study
+from busi_search.search.context import StudyContext, reopen_study
 from busi_search.search.cost import CostMeter, total_cost
 from busi_search.search.driver import join_search, run_search
 from busi_search.search.mlflow.retry import tracking_errors
@@ -35,8 +33,9 @@ from busi_search.search.places import RaySettings, choose_places, local_processe
 from busi_search.search.prepare import prepare_study
 from busi_search.search.progress import SearchProgress
 from busi_search.search.store.errors import storage_errors
+from busi_search.search.store.foreign import foreign_trials
 from busi_search.search.store.open import find_study
-from busi_search.search.store.records import foreign_trials, is_finished, is_foreign
+from busi_search.search.store.records import is_finished
 from busi_search.search.store.study_record import Released, StudyRecord
 
 
@@ -161,14 +160,9 @@ def search_and_release(
         release=release,
         experiment_id=tracker.experiment_id,
         run_id=tracker.run_id,
-        cost=total_cost(context, _own(context, progress)),
-        foreign=tuple(foreign_trials(progress.trials, fold_sizes(context))),
+        cost=total_cost(context, progress.trials),
+        foreign=tuple(foreign_trials(find_study(context.home, context.name))),
     )
-
-
-def _own(context: StudyContext, progress: SearchProgress) -> list[FrozenTrial]:
-    sizes = fold_sizes(context)
-    return [trial for trial in progress.trials if not is_foreign(trial, sizes)]
 
 
 def _release_unless_away(

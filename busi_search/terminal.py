@@ -13,8 +13,8 @@ from rich.progress import BarColumn, Progress
 from rich.table import Table
 from rich.text import Text
 
+from busi_search.search.store.foreign import foreign_sentence
 from busi_search.search.store.records import (
-    foreign_sentence,
     last_failure,
     prune_reason,
     standard_error,

@@ -26,9 +26,9 @@ from busi_search.release.selection import (
 )
 from busi_search.search.context import StudyContext, fold_sizes
 from busi_search.search.fold_result import FoldResult, OutOfFoldPredictions, gather_out_of_fold
+from busi_search.search.store.foreign import foreign_numbers
 from busi_search.search.store.records import (
     cv_metrics,
-    foreign_trials,
     stored_folds,
     trial_hyperparameters,
 )
@@ -151,7 +151,7 @@ def find_winner(context: StudyContext, trials: Sequence[FrozenTrial]) -> Winner 
         trials: all its trials, by number.
     """
     sizes = fold_sizes(context)
-    foreign = tuple(foreign_trials(trials, sizes))
+    foreign = tuple(foreign_numbers(trials, sizes))
     trials = [trial for trial in trials if trial.number not in foreign]
     best = select_trial(trials, context.spec.study)
     if best is None:

@@ -20,9 +20,9 @@ from busi_search.report.known_systems import known_systems
 from busi_search.report.model_card import Card
 from busi_search.report.rendering import plot_html, render
 from busi_search.report.study_charts import CAPTIONS, SECTIONS, WIDE, report_charts
+from busi_search.search.store.foreign import foreign_sentence
 from busi_search.search.store.records import (
     folds_begun,
-    foreign_sentence,
     is_finished,
     main_value,
     recipe_name,

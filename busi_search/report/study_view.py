@@ -27,9 +27,9 @@ from busi_search.report.study_page import render_report
 from busi_search.search.context import reopen_study
 from busi_search.search.seal_ledger import SealLedger
 from busi_search.search.status import StudyStatus, study_status
+from busi_search.search.store.foreign import best_of_study
 from busi_search.search.store.open import find_study
 from busi_search.search.store.records import (
-    best_of_study,
     cv_metrics,
     main_value,
     recipe_name,

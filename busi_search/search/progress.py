@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from optuna.trial import FrozenTrial, TrialState
 
-from busi_search.search.store.records import FINISHED, best_trial, folds_begun, is_foreign
+from busi_search.search.store.records import FINISHED, best_trial, folds_begun
 
 if TYPE_CHECKING:
     from busi_search.search.context import StudyContext
@@ -32,7 +32,6 @@ class TrialCounts:
         self, more: Sequence[FrozenTrial], num_folds: int, direction: str
     ) -> "TrialCounts":
         """Return the counts with further trials of the study."""
-        more = [trial for trial in more if not is_foreign(trial)]
         trials, folds = self.trials.copy(), self.folds.copy()
         for trial in more:
             trials[trial.state] += 1

@@ -12,10 +12,10 @@ from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from busi_search.search.store.foreign import own_trials
 from busi_search.search.store.records import (
     FINISHED,
     best_look,
-    is_foreign,
     main_value,
     num_epochs,
     unfinished_fold,
@@ -199,8 +199,8 @@ class ShownTrials(BaseStorage):
         """Return the trials that are shown; whoever asks may not change them."""
         if self._trials is None:
             states_shown = (*FINISHED, TrialState.RUNNING)
-            found = self._study.get_trials(deepcopy=False, states=states_shown)
-            found = [t for t in found if self._needed <= t.params.keys() and not is_foreign(t)]
+            found = [t for t in own_trials(self._study) if t.state in states_shown]
+            found = [t for t in found if self._needed <= t.params.keys()]
             minimise = self._study.direction == StudyDirection.MINIMIZE
             self._trials = as_finished(found, minimise=minimise, running_means=self._running_means)
         if states is None:

@@ -12,11 +12,10 @@ from busi_search.data.known_images import KnownImages
 from busi_search.errors import InputError
 from busi_search.home import Home
 from busi_search.search.progress import TrialCounts
+from busi_search.search.store.foreign import foreign_sentence, foreign_trials, own_trials
 from busi_search.search.store.open import find_study, open_storage
 from busi_search.search.store.records import (
     folds_begun,
-    foreign_sentence,
-    foreign_trials,
     is_finished,
     last_failure,
     main_value,
@@ -88,9 +87,7 @@ def study_status(study: optuna.Study, known: KnownImages | None = None) -> Study
         study: the study.
         known: the home's register of images; None takes what the study noted itself.
     """
-    everything = study.get_trials(deepcopy=False)
-    foreign = foreign_trials(everything)
-    trials = [trial for trial in everything if trial.number not in foreign]
+    trials, foreign = own_trials(study), foreign_trials(study)
     record = StudyRecord(study)
     identity, target, workers = record.identity, record.target, workers_of(trials)
     num_folds = identity.num_folds if identity is not None else 1
@@ -121,10 +118,9 @@ def study_status(study: optuna.Study, known: KnownImages | None = None) -> Study
 def foreign_note(home: Home, name: str) -> str | None:
     """Return which trials of a study were made elsewhere; None where none was, or no such study."""
     try:
-        trials = find_study(home, name).get_trials(deepcopy=False)
+        numbers = foreign_trials(find_study(home, name))
     except InputError:
         return None
-    numbers = foreign_trials(trials)
     return f"{foreign_sentence(numbers)}." if numbers else None
 
 

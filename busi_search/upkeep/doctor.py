@@ -34,10 +34,10 @@ from busi_search.search.mlflow.retry import brief_calls, tracking_errors
 from busi_search.search.mlflow.study import LOGGED, RESULTS
 from busi_search.search.seal_ledger import SealLedger
 from busi_search.search.store.errors import storage_errors
+from busi_search.search.store.foreign import foreign_sentence, foreign_trials, own_trials
 from busi_search.search.store.identity import check_versions
 from busi_search.search.store.locks import only_driver
 from busi_search.search.store.open import open_storage
-from busi_search.search.store.records import foreign_sentence, foreign_trials, is_foreign
 from busi_search.search.store.study_record import StudyRecord
 from busi_search.spec import NAMED_WEIGHTS, StudySpec
 from busi_search.upkeep.sync import put_back_orphans, sync_studies
@@ -268,7 +268,7 @@ def _copy(home: Home, study: optuna.Study, about: str, *, fix: bool) -> Iterator
         for run in kinds["trial"]
         if LOGGED in run.data.tags
     }
-    trials = [t for t in study.get_trials(deepcopy=False) if not is_foreign(t)]
+    trials = own_trials(study)
     unsent = [t.number for t in trials if t.state.is_finished() and t.number not in logged]
     running = [run for run in (*kinds["study"], *kinds["trial"]) if run.info.status == "RUNNING"]
     lacking = _lacks_results(record, kinds["study"])
@@ -304,7 +304,7 @@ def _lacks_results(record: StudyRecord, runs: "list[Run]") -> bool:
 
 def _foreign(study: optuna.Study, about: str) -> Iterator[Finding]:
     """Say which trials another program or study made."""
-    if numbers := foreign_trials(study.get_trials(deepcopy=False)):
+    if numbers := foreign_trials(study):
         yield Finding(about, "note", foreign_sentence(numbers))
 
 

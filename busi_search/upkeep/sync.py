@@ -13,10 +13,11 @@ from busi_search.search.context import reopen_study
 from busi_search.search.mlflow.tracking import Tracker
 from busi_search.search.seal_ledger import SealLedger
 from busi_search.search.store.errors import storage_errors
+from busi_search.search.store.foreign import foreign_trials, own_trials
 from busi_search.search.store.locks import claim_lock, only_driver, wait_for_old_workers
 from busi_search.search.store.open import find_study, open_storage
 from busi_search.search.store.queue import put_back_lost
-from busi_search.search.store.records import foreign_trials, num_finished
+from busi_search.search.store.records import num_finished
 from busi_search.search.store.study_record import StudyRecord
 
 
@@ -63,7 +64,7 @@ def sync_studies(home: Home, names: Sequence[str] | None = None) -> list[SyncedS
 
 def _sync(home: Home, study: optuna.Study) -> SyncedStudy:
     trials = study.get_trials(deepcopy=False)
-    foreign = tuple(foreign_trials(trials))
+    foreign = tuple(foreign_trials(study))
     ended = sum(trial.state.is_finished() for trial in trials) - len(foreign)
     if not StudyRecord(study).has_begun:
         return SyncedStudy(study.study_name, 0, 0, None)
@@ -103,7 +104,7 @@ def put_back_orphans(home: Home, study: optuna.Study) -> list[int]:
 
 def state_of(study: optuna.Study) -> str:
     """Return how far a study that nobody searches is: complete, searched or interrupted."""
-    trials = study.get_trials(deepcopy=False)
+    trials = own_trials(study)
     finished = num_finished(trials)
     released = StudyRecord(study).released
     if released is not None and released.finished == finished:

@@ -8,8 +8,8 @@ from busi_search.cli.actions.shared import home_of, print_json
 from busi_search.data.known_images import KnownImages
 from busi_search.search.seal_register import num_openings_of_study
 from busi_search.search.status import StudyStatus, list_studies, study_status
+from busi_search.search.store.foreign import foreign_sentence
 from busi_search.search.store.open import find_study
-from busi_search.search.store.records import foreign_sentence
 from busi_search.spec.schema import study_schema
 from busi_search.study_files import list_bundled
 from busi_search.terminal import duration

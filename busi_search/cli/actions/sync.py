@@ -4,7 +4,7 @@ import click
 
 from busi_search.cli.actions.shared import home_of, print_json
 from busi_search.errors import BusiSearchError
-from busi_search.search.store.records import foreign_sentence
+from busi_search.search.store.foreign import foreign_sentence
 from busi_search.upkeep.sync import sync_studies
 
 

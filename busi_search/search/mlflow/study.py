@@ -31,6 +31,7 @@ from busi_search.search.mlflow.trial import (
     trial_tags,
     write_trial_files,
 )
+from busi_search.search.store.foreign import own_trials
 from busi_search.search.store.records import (
     main_value,
     stored_folds,
@@ -241,7 +242,7 @@ class MlflowStudy:
 
     def _find_best(self, study: optuna.Study) -> None:
         """Best of the trials that are there: what ``best_`` reached so far."""
-        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        complete = [t for t in own_trials(study) if t.state == TrialState.COMPLETE]
         found = [main_value(t) for t in complete if t.number in self.logged]
         values = [value for value in found if value is not None]
         if self._best is not None:

@@ -11,7 +11,7 @@ from busi_search.errors import BusiSearchError, TrackingAway
 from busi_search.search.context import StudyContext, fold_sizes
 from busi_search.search.mlflow.retry import CALL_SECONDS, Pause, brief_calls, tracking_errors
 from busi_search.search.mlflow.study import MlflowStudy
-from busi_search.search.store.records import is_foreign
+from busi_search.search.store.foreign import is_foreign
 from busi_search.search.store.study_record import StudyRecord, Tracked
 
 # The driver sends a backlog in portions, so that it still watches its workers.

@@ -14,10 +14,10 @@ from busi_search.search.pruning.evidence import (
     paired_differences,
     weigh,
 )
+from busi_search.search.store.foreign import is_foreign
 from busi_search.search.store.queue import Claim
 from busi_search.search.store.records import (
     best_trial,
-    is_foreign,
     recipe_name,
     stored_costs,
     stored_folds,

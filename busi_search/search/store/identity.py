@@ -8,7 +8,7 @@ import optuna
 from optuna.storages import BaseStorage
 
 from busi_search.errors import InputError
-from busi_search.search.context import StudyContext, note_place
+from busi_search.search.context import StudyContext, fold_sizes, note_place
 from busi_search.search.pruning.optuna_pruners import make_pruner
 from busi_search.search.samplers import make_sampler
 from busi_search.search.space import recipe_trials
@@ -48,6 +48,7 @@ def create_study(context: StudyContext, storage: BaseStorage) -> optuna.Study:
             _initialise(study, context)
             record.set_gate(context.spec.gate)
             record.set_cached_as(context.development.fingerprint)
+            record.set_fold_sizes(fold_sizes(context))
             note_place(study, context)
             record.set_identity(identity)
         elif (difference := known.difference(identity)) is not None:
@@ -65,6 +66,8 @@ def take_over(record: StudyRecord, context: StudyContext) -> None:
     """Keep what a study file says now and the search does not depend on, such as its [gate]."""
     if record.spec_text != context.spec_text:
         record.set_spec_text(context.spec_text)
+    if record.fold_sizes is None:
+        record.set_fold_sizes(fold_sizes(context))
     if context.development.fingerprint not in record.cached_as:
         record.set_cached_as(context.development.fingerprint)
     if record.gate != context.spec.gate:

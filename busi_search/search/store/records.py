@@ -37,65 +37,13 @@ FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 def is_finished(trial: FrozenTrial) -> bool:
     """Return whether a trial counts towards the trials that a study is asked for."""
-    return trial.state in FINISHED and not is_foreign(trial)
+    return trial.state in FINISHED
 
 
-def is_foreign(trial: FrozenTrial, sizes: Sequence[int] | None = None) -> bool:
-    """Return whether a finished trial was put into a study by another program or another study.
-
-    It lacks what a search leaves of a trial: nothing can be shown, compared or trained again.
-
-    Args:
-        trial: in any state.
-        sizes: how many images each fold of the study is scored on, where that is known.
-    """
-    if trial.state not in FINISHED:
-        return False
-    folds = _stored_indices(trial)
-    if HYPERPARAMETERS not in trial.user_attrs or (sizes is not None and not _fits(trial, sizes)):
-        return True
-    whole = bool(folds) and folds == list(range(len(folds)))
-    value = main_value(trial)
-    return trial.state == TrialState.COMPLETE and not (whole and value is not None)
-
-
-def _stored_indices(trial: FrozenTrial) -> list[int]:
+def stored_indices(trial: FrozenTrial) -> list[int]:
+    """Return the indices of the folds of a trial that were finished, in their order."""
     names = (key.removeprefix(_FOLD) for key in trial.user_attrs if key.startswith(_FOLD))
     return sorted(int(name) for name in names if name.isdecimal())
-
-
-def _fits(trial: FrozenTrial, sizes: Sequence[int]) -> bool:
-    """Return whether the folds of a trial are folds of the study, of as many images."""
-    folds = _stored_indices(trial)
-    if trial.state == TrialState.COMPLETE and len(folds) != len(sizes):
-        return False
-    return all(
-        fold < len(sizes) and _num_rows(trial.user_attrs[fold_key(fold)]) == sizes[fold]
-        for fold in folds
-    )
-
-
-def _num_rows(stored: Mapping[str, Any]) -> int | None:
-    try:
-        coded, num_classes = str(stored["log_probabilities"]), int(stored["num_classes"])
-        # Base64: four characters are three bytes; a number is four bytes.
-        return (len(coded) // 4 * 3 - coded[-2:].count("=")) // (4 * num_classes)
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
-        return None
-
-
-def foreign_trials(trials: Iterable[FrozenTrial], sizes: Sequence[int] | None = None) -> list[int]:
-    """Return the numbers of the trials that another program or study made; see is_foreign."""
-    return [trial.number for trial in trials if is_foreign(trial, sizes)]
-
-
-def foreign_sentence(numbers: Sequence[int]) -> str:
-    """Return what is said of trials that were made elsewhere; at least one."""
-    shown = ", ".join(map(str, numbers[:10])) + (", …" if len(numbers) > 10 else "")
-    return (
-        f"{len(numbers)} trial(s) were not made by this search ({shown}): they lack its folds and "
-        "hyperparameters, and are ignored"
-    )
 
 
 def num_finished(trials: Iterable[FrozenTrial]) -> int:
@@ -171,7 +119,7 @@ def stored_folds(trial: FrozenTrial, num_folds: int) -> dict[int, FoldResult]:
 
 def known_folds(trial: FrozenTrial) -> list[FoldResult]:
     """Return the folds of a trial that were finished, in their order, however many there are."""
-    return [decode_fold(fold, trial.user_attrs[fold_key(fold)]) for fold in _stored_indices(trial)]
+    return [decode_fold(fold, trial.user_attrs[fold_key(fold)]) for fold in stored_indices(trial)]
 
 
 @dataclass(frozen=True)
@@ -253,7 +201,7 @@ def folds_begun(trial: FrozenTrial, num_folds: int) -> int:
 
 def num_stored_folds(trial: FrozenTrial) -> int:
     """Return how many folds of a trial were finished."""
-    return len(_stored_indices(trial))
+    return len(stored_indices(trial))
 
 
 def best_look(trial: FrozenTrial, fold: int, share: float) -> float | None:
@@ -364,16 +312,9 @@ def last_failure(trials: Sequence[FrozenTrial]) -> str | None:
 
 def best_trial(trials: list[FrozenTrial], direction: str) -> FrozenTrial | None:
     """Return the best fully evaluated trial (the earliest of equals), or None."""
-    complete = [t for t in trials if t.state == TrialState.COMPLETE and not is_foreign(t)]
+    complete = [t for t in trials if t.state == TrialState.COMPLETE]
     sign = 1 if direction == "maximize" else -1
     return max(complete, key=lambda t: (sign * (main_value(t) or 0.0), -t.number), default=None)
-
-
-def best_of_study(study: optuna.Study) -> FrozenTrial | None:
-    """Return a study's best fully evaluated trial by its first objective, or None."""
-    minimise = study.directions[0] == optuna.study.StudyDirection.MINIMIZE
-    trials = study.get_trials(deepcopy=False)
-    return best_trial(trials, "minimize" if minimise else "maximize")
 
 
 def cv_metrics(results: Sequence[FoldResult]) -> dict[str, float]:

@@ -30,6 +30,7 @@ _ID = "id"
 _GATE = "gate"
 _IMAGES_AT = "images_at"
 _CACHED_AS = "cached_as"
+_FOLD_SIZES = "fold_sizes"
 # In a sentence about a study whose images and file are those it began with.
 CHANGED_DIVISION = (
     "began with another division into folds and test: its file of groups changed, or an earlier "
@@ -291,6 +292,16 @@ class StudyRecord:
     def set_images_at(self, place: ImagesAt) -> None:
         """Keep where the images were found."""
         self._study.set_user_attr(_IMAGES_AT, asdict(place))
+
+    @property
+    def fold_sizes(self) -> tuple[int, ...] | None:
+        """How many images each fold is scored on; None in a study of an earlier version."""
+        found = self._get(_FOLD_SIZES)
+        return None if found is None else tuple(found)
+
+    def set_fold_sizes(self, sizes: Iterable[int]) -> None:
+        """Keep how many images each fold is scored on."""
+        self._study.set_user_attr(_FOLD_SIZES, list(sizes))
 
     @property
     def cached_as(self) -> frozenset[str]:

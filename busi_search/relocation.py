@@ -22,7 +22,7 @@ _COLUMNS = (
 )
 
 _ADDRESS = re.compile(
-    r"(?P<folder>file:.*/artifacts)"
+    r"(?P<folder>file:.*?/artifacts)"
     r"(/0|/[0-9a-f]{32}(/artifacts)?|/models/m-[0-9a-f]{32}(/artifacts)?)?"
 )
 

@@ -162,9 +162,10 @@ def _artifact_folders(
     artifacts = home.root / "artifacts"
     folders = [artifacts / run.info.run_id for run in runs]
     for version in versions:
-        found = client.get_model_version(version.name, version.version)
-        if model_id := getattr(found, "model_id", None):
-            folders.append(artifacts / "models" / model_id)
+        source = str(client.get_model_version(version.name, version.version).source)
+        # A model that was logged, and not a run's artifact or a path.
+        if source.startswith("models:/m-"):
+            folders.append(artifacts / "models" / source.removeprefix("models:/"))
     return [folder for folder in folders if folder.is_dir() and not folder.is_symlink()]
 
 

@@ -40,6 +40,7 @@ from busi_search.release.gate_rule import Judgement, judge
 from busi_search.release.registration import REBUILT, WEIGHTS_SHA256
 from busi_search.search.mlflow.retry import tracking_errors
 from busi_search.search.seal_register import num_openings_of_study
+from busi_search.search.store.open import find_study
 from busi_search.search.store.study_record import StudyRecord
 from busi_search.spec import Gate
 from busi_search.study_files import load_spec, parse_spec, with_overrides
@@ -299,28 +300,34 @@ def promote_after_evaluation(
                 "name); evaluate it where it was made."
             )
         evaluate_sealed_test(home, chosen.tags["busi.study"], version=chosen.version)
-    limits = gate or study_gate(home, chosen)
+    limits = gate or gate_of(home, chosen)
     return promote(home, version=chosen.version, name=name, gate=limits, force=force, reason=reason)
 
 
-def study_gate(home: Home, version: RegisteredVersion) -> Gate:
+def gate_of(home: Home, version: RegisteredVersion) -> Gate:
     """Return the ``[gate]`` of the study that made a version, as it was last run.
 
-    The default where that study is not on this home.
+    The default where that study is not on this home, or only another one of its name.
     """
     study = study_of_version(home, version)
-    if study is None:
+    return Gate() if study is None else study_gate(home, study.study_name)
+
+
+def study_gate(home: Home, study_name: str) -> Gate:
+    """Return the ``[gate]`` of a study's file; the default where the study is not on this home."""
+    try:
+        record = StudyRecord(find_study(home, study_name))
+    except InputError:
         return Gate()
-    record = StudyRecord(study)
     if record.gate is not None:
         return record.gate
     text = record.spec_text
     if not text:
         return Gate()
     # A study of an earlier version, which kept its file only, overrides as comments.
-    overrides = re.findall(r"^# --set ((?:gate\.).*)$", text, flags=re.MULTILINE)
-    origin = f"study '{study.study_name}'"
-    return parse_spec(with_overrides(tomllib.loads(text), overrides), origin=origin).gate
+    overrides = re.findall(r"^# --set (gate\..*)$", text, flags=re.MULTILINE)
+    raw = with_overrides(tomllib.loads(text), overrides)
+    return parse_spec(raw, origin=f"study '{study_name}'").gate
 
 
 def unused_gate(home: Home, version: RegisteredVersion) -> str | None:

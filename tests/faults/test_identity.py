@@ -16,7 +16,7 @@ from busi_search.models.predict import load_champion
 from busi_search.models.registry import list_versions
 from busi_search.release import evaluation
 from busi_search.release.evaluation import evaluate_sealed_test
-from busi_search.release.gate import promote_after_evaluation, refused_by_tags, study_gate
+from busi_search.release.gate import gate_of, promote_after_evaluation, refused_by_tags
 from busi_search.report.study_view import study_page
 from busi_search.run import StudyResult, run_study, search_and_release
 from busi_search.search.context import reopen_study
@@ -292,11 +292,11 @@ def test_a_gate_that_was_changed_after_the_search_is_used_and_said(
     context = prepare_study("quickstart", home=searched, overrides=changed, device="cpu")
     assert any("min_auc 0.5 → 0.9" in text for text in context.warnings)
     search_again(searched, overrides=changed)
-    assert study_gate(searched, list_versions(searched)[0]).min_auc == 0.9
+    assert gate_of(searched, list_versions(searched)[0]).min_auc == 0.9
     # A study of an earlier version keeps its overrides as comments only.
     study = find_study(searched, name)
     study.set_user_attr("gate", None)
-    assert study_gate(searched, list_versions(searched)[0]).min_auc == 0.9
+    assert gate_of(searched, list_versions(searched)[0]).min_auc == 0.9
 
 
 def test_promote_looks_at_tags_before_it_opens_a_test(searched: Home) -> None:

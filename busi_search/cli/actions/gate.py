@@ -38,7 +38,7 @@ def promote(
         "max_ece": max_ece,
     }
     given = {key: value for key, value in flags.items() if value is not None}
-    limits = gate.study_gate(home, chosen).model_copy(update=given)
+    limits = gate.gate_of(home, chosen).model_copy(update=given)
     if (unused := gate.unused_gate(home, chosen)) is not None:
         click.echo(f"Note: {unused}.", err=True)
     if (note := foreign_note(home, chosen.tags.get("busi.study", ""))) is not None:

@@ -104,11 +104,17 @@ def _columns(connection: sqlite3.Connection) -> list[tuple[str, str]]:
 
 
 def _artifacts_before(connection: sqlite3.Connection) -> str | None:
-    """Return the folder that MLflow was told when the database was made: its experiment 0's."""
-    rows = connection.execute("SELECT artifact_location FROM experiments WHERE experiment_id = 0")
-    address = next((str(found) for (found,) in rows), "")
-    before = address.removesuffix("/0")
-    return before if before.startswith("file:") and before != address else None
+    """Return the folder of artifacts that the experiments know; None if they do not agree.
+
+    The first experiment is MLflow's own, which it makes where the database says by default.
+    """
+    rows = connection.execute(
+        "SELECT artifact_location FROM experiments ORDER BY experiment_id"
+    ).fetchall()
+    found = [folder for (address,) in rows if (folder := _folder_of(address)) is not None]
+    if rows and _folder_of(rows[0][0]) is not None:
+        return found[0]
+    return found[0] if len(set(found)) == 1 else None
 
 
 def _folder_of(address: object) -> str | None:

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment, Run
 
+# Folders of the cache whose files belong to one set of images; weights serve every study.
+OF_IMAGES = ("images", "groups", "files", "features")
+
 
 @dataclass(frozen=True)
 class Deletion:
@@ -171,17 +174,19 @@ def _artifact_folders(
 
 def _cache_files(home: Home, study: optuna.Study) -> list[Path]:
     """Return the cached files of images that no other study of the home uses."""
-    storage, others = open_storage(home), set[str]()
-    for name in optuna.get_all_study_names(storage):
-        if name != study.study_name:
-            others |= StudyRecord(optuna.load_study(study_name=name, storage=storage)).cached_as
-    mine = StudyRecord(study).cached_as - others
+    storage = open_storage(home)
+    names = [name for name in optuna.get_all_study_names(storage) if name != study.study_name]
+    others: set[str] = set()
+    for name in names:
+        others |= StudyRecord(optuna.load_study(study_name=name, storage=storage)).cached_as
+    # Where nobody else is left, sealed images and those of earlier versions go, too.
+    mine = StudyRecord(study).cached_as - others if names else {""}
     return [
         path
         for folder in home.cache_folders
-        if folder.is_dir()
+        if folder.is_dir() and folder.name in OF_IMAGES
         for path in folder.iterdir()
-        if path.is_file() and any(path.name.startswith(f"{found}-") for found in mine)
+        if path.is_file() and any(path.name.startswith(found) for found in mine)
     ]
 
 

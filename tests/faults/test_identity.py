@@ -97,6 +97,7 @@ def test_doctor_removes_nothing_that_busi_search_did_not_write(searched: Home) -
     assert f"{searched.cache} " not in advice
 
 
+@pytest.mark.slow
 def test_a_study_that_was_deleted_and_searched_again_is_another_one(
     searched: Home, name: str
 ) -> None:
@@ -117,6 +118,7 @@ def test_a_study_that_was_deleted_and_searched_again_is_another_one(
     assert problems(searched) == []
 
 
+@pytest.mark.slow
 def test_two_people_with_one_mlflow_do_not_touch_each_other(
     searched: Home, tmp_path: Path, name: str
 ) -> None:
@@ -133,6 +135,7 @@ def test_two_people_with_one_mlflow_do_not_touch_each_other(
     assert sync_studies(searched)[0].num_there == 4
 
 
+@pytest.mark.slow
 def test_a_renamed_experiment_stays_the_studys(searched: Home, name: str) -> None:
     client, tracked = client_of(searched), StudyRecord(find_study(searched, name)).tracked
     assert tracked is not None
@@ -144,6 +147,7 @@ def test_a_renamed_experiment_stays_the_studys(searched: Home, name: str) -> Non
     assert problems(searched) == []
 
 
+@pytest.mark.slow
 def test_a_copied_home_is_whole_and_leaves_the_original_alone(
     searched: Home, tiny_result: StudyResult, name: str
 ) -> None:
@@ -165,6 +169,7 @@ def test_a_copied_home_is_whole_and_leaves_the_original_alone(
     assert problems(there) == []
 
 
+@pytest.mark.slow
 def test_delete_removes_one_study_and_keeps_its_ledger(searched: Home, name: str) -> None:
     evaluate_sealed_test(searched, name)
     ledger = searched.study_folder(name) / "ledger.jsonl"
@@ -208,6 +213,7 @@ def find_or_none(home: Home, name: str) -> optuna.Study | None:
         return None
 
 
+@pytest.mark.slow
 def test_a_deleted_run_comes_back_before_a_test_is_opened(searched: Home, name: str) -> None:
     client, tracked = client_of(searched), StudyRecord(find_study(searched, name)).tracked
     assert tracked is not None
@@ -222,6 +228,7 @@ def test_a_deleted_run_comes_back_before_a_test_is_opened(searched: Home, name: 
     assert evaluate_sealed_test(searched, name).openings == 1
 
 
+@pytest.mark.slow
 def test_a_run_that_is_gone_for_good_is_written_again_with_its_results(
     searched: Home, name: str
 ) -> None:
@@ -253,6 +260,7 @@ def test_a_deleted_experiment_is_said_and_comes_back(searched: Home, name: str) 
     assert problems(searched) == []
 
 
+@pytest.mark.slow
 def test_a_model_without_files_is_found_and_registered_anew(searched: Home, name: str) -> None:
     create_tracking_store(searched)
     shutil.rmtree(searched.root / "artifacts" / "models")
@@ -263,6 +271,7 @@ def test_a_model_without_files_is_found_and_registered_anew(searched: Home, name
     assert problems(searched) == []
 
 
+@pytest.mark.slow
 def test_trials_made_elsewhere_are_ignored_and_said(searched: Home, name: str) -> None:
     study = find_study(searched, name)
     imported = optuna.distributions.FloatDistribution(-5.0, 5.0)

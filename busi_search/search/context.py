@@ -235,6 +235,13 @@ def reopen_study(
     if identity is None:
         raise InputError(f"Study '{study.study_name}' has not begun; run it first.")
     spec = at_place(identity.load_spec(), record, home, data=data)
+    place = spec.dataset.path
+    if place is not None and not user_path(place).exists():
+        raise InputError(
+            f"{place}: no such folder or file; if the images of study '{study.study_name}' were "
+            "moved, name their place with --data PATH (`busi-search report` and `evaluate` take "
+            "it, and it is remembered)."
+        )
     context = make_context(
         spec,
         record.spec_text,

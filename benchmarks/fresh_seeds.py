@@ -19,9 +19,9 @@ from busi_search.home import open_home
 from busi_search.search.context import reopen_study
 from busi_search.search.cross_validation import cross_validate, development_set
 from busi_search.search.fold_result import fold_results
+from busi_search.search.store.foreign import best_of_study
 from busi_search.search.store.open import find_study
 from busi_search.search.store.records import (
-    best_of_study,
     folds_begun,
     main_value,
     trial_hyperparameters,

@@ -1,6 +1,7 @@
 """Files and folders: named by users, written whole, and full disks as one sentence."""
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from busi_search.errors import BusiSearchError, InputError
 
 # Left free when a cache is built, for the stores that grow beside it.
 SPARE_BYTES = 20_000_000
+# `.NAME.json.` and eight characters that `tempfile` drew, or `STEM.`, a process number and `.tmp`.
+_TEMPORARY = re.compile(r"\..+\.json\.[a-z0-9_]{8}|[^.].*\.\d+\.tmp")
 
 
 def user_path(written: str | Path) -> Path:
@@ -59,6 +62,28 @@ def disk_errors(folder: Path) -> Iterator[None]:
         ) from error
 
 
+def ensure_temporary_room(fallback: Path, num_bytes: int = 0) -> None:
+    """Let this process's temporary files go to a folder of the home where TMPDIR has no room.
+
+    Libraries write there, too, and some end the process when they cannot.
+
+    Args:
+        fallback: the folder, made if it is needed.
+        num_bytes: that are about to be written.
+    """
+    try:
+        free = shutil.disk_usage(tempfile.gettempdir()).free
+    except OSError:  # There is no folder for temporary files at all.
+        free = 0
+    if free >= num_bytes + SPARE_BYTES or tempfile.tempdir == str(fallback):
+        return
+    nearest = next(folder for folder in (fallback, *fallback.parents) if folder.is_dir())
+    if shutil.disk_usage(nearest).free <= free:
+        return
+    fallback.mkdir(parents=True, exist_ok=True)
+    tempfile.tempdir = os.environ["TMPDIR"] = str(fallback)
+
+
 def write_file(target: str | Path, content: bytes) -> None:
     """Write a file the user named, whole or not at all.
 
@@ -69,6 +94,21 @@ def write_file(target: str | Path, content: bytes) -> None:
         write_atomically(Path(target), content)
     except OSError as error:
         raise InputError(f"{target}: cannot be written ({error.strerror}).") from None
+
+
+def utf8(text: str) -> bytes:
+    """Return text as UTF-8; of a file name in another encoding, its bytes are written as \\xfc."""
+    return (
+        text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace").encode("utf-8")
+    )
+
+
+def is_temporary_name(name: str) -> bool:
+    """Return whether a file is called as :func:`write_atomically` and the caches call theirs.
+
+    Others call files so, too: only in a folder of busi-search's own does it mean anything.
+    """
+    return _TEMPORARY.fullmatch(name) is not None
 
 
 def write_atomically(path: Path, content: bytes) -> None:

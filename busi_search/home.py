@@ -5,14 +5,23 @@ import os
 import sqlite3
 import tempfile
 import warnings
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from busi_search.errors import InputError, TrackingAway
-from busi_search.files import user_path
+from busi_search.files import ensure_temporary_room, is_temporary_name, user_path
 from busi_search.interrupts import interrupts_wait
+from busi_search.relocation import relocate_artifacts
+
+TRACKING_DATABASE = "mlflow.db"
+UNFINISHED_DATABASE = f"{TRACKING_DATABASE}.tmp"
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+# What busi-search makes below the cache.
+CACHE_FOLDERS = ("images", "groups", "files", "features", "weights", "known_images", "tmp")
+# What SQLAlchemy reads in the path of a database as something else.
+_NOT_IN_PATHS = "?%"
 
 
 @dataclass(frozen=True)
@@ -27,6 +36,16 @@ class Home:
     def cache(self) -> Path:
         """Folder of everything that can be computed again."""
         return self.root / "cache"
+
+    @property
+    def temporary(self) -> Path:
+        """Folder of temporary files where the system's own has no room."""
+        return self.cache / "tmp"
+
+    @property
+    def cache_folders(self) -> list[Path]:
+        """The folders of the cache; whatever else lies beside them is not busi-search's."""
+        return [self.cache / name for name in CACHE_FOLDERS]
 
     @property
     def has_local_storage(self) -> bool:
@@ -46,6 +65,11 @@ class Home:
         path = self.tracking_uri.removeprefix("sqlite:///")
         return Path(path) if path != self.tracking_uri else None
 
+    @property
+    def has_own_tracking(self) -> bool:
+        """Whether the tracking store is the SQLite file of this home."""
+        return self.tracking_database == self.root / TRACKING_DATABASE
+
     def writing(self) -> AbstractContextManager[None]:
         """Let short writes to a local tracking store end before an interrupt is raised."""
         return nullcontext() if self.tracking_database is None else interrupts_wait()
@@ -64,6 +88,11 @@ def open_home(
         InputError: the folder cannot be created or written to.
     """
     folder = user_path(root if root is not None else "mlruns").resolve()
+    if (tracking_uri is None or storage is None) and any(c in str(folder) for c in _NOT_IN_PATHS):
+        raise InputError(
+            f"The home {folder} has a ? or % in its path, which the addresses of databases cannot "
+            "hold; choose another with --home DIR, or rename the folder."
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -75,9 +104,10 @@ def open_home(
         ) from None
     home = Home(
         root=folder,
-        tracking_uri=tracking_uri or f"sqlite:///{folder / 'mlflow.db'}",
+        tracking_uri=tracking_uri or f"sqlite:///{folder / TRACKING_DATABASE}",
         storage_url=_with_driver(storage or f"sqlite:///{folder / 'optuna.db'}"),
     )
+    ensure_temporary_room(home.temporary)
     return home
 
 
@@ -107,9 +137,19 @@ def quiet_mlflow() -> None:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+    reach_loopback_directly()
     for name in ("mlflow", "alembic", "alembic.runtime.migration"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"mlflow(\..*)?")
+
+
+def reach_loopback_directly() -> None:
+    """Let no proxy stand between this process, or one that it starts, and this machine."""
+    for variable in ("NO_PROXY", "no_proxy"):
+        listed = [part for part in os.environ.get(variable, "").split(",") if part.strip()]
+        missing = [] if "*" in listed else [name for name in LOOPBACK if name not in listed]
+        if missing:
+            os.environ[variable] = ",".join([*listed, *missing])
 
 
 def create_tracking_store(home: Home) -> None:
@@ -129,6 +169,9 @@ def create_tracking_store(home: Home) -> None:
         with FileLock(home.root / "mlflow.lock"):
             if home.tracking_database is not None and not home.tracking_database.exists():
                 _create_database(home.tracking_database, (home.root / "artifacts").as_uri())
+            elif home.has_own_tracking:
+                with suppress(sqlite3.Error):  # MLflow says what is wrong with it.
+                    relocate_artifacts(home.root / TRACKING_DATABASE, home.root / "artifacts")
             MlflowClient(tracking_uri=home.tracking_uri).search_experiments(max_results=1)
     except (MlflowException, SQLAlchemyError, OSError) as error:
         raise TrackingAway(
@@ -141,12 +184,24 @@ def _create_database(database: Path, artifacts: str) -> None:
     """Make MLflow's SQLite database under another name first: half of its tables is unusable."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    unfinished = database.with_name(f"{database.name}.tmp")
+    unfinished = database.with_name(UNFINISHED_DATABASE)
     unfinished.unlink(missing_ok=True)
     unfinished.with_name(f"{unfinished.name}-journal").unlink(missing_ok=True)
     store = SqlAlchemyStore(f"sqlite:///{unfinished}", artifacts)  # type: ignore[no-untyped-call]
     store.engine.dispose()
     os.replace(unfinished, database)
+
+
+def own_temporaries(home: Home) -> list[Path]:
+    """Return the temporary files that processes of busi-search have, or left, on a home.
+
+    Known by place and name: a home may lie in a folder with other things, such as a project's.
+    """
+    folders = [*home.cache_folders, home.root / "known_images", home.root / "known_images/studies"]
+    found = [path for folder in folders if folder.is_dir() for path in folder.iterdir()]
+    found = [path for path in found if is_temporary_name(path.name)]
+    unfinished = (home.root / f"{UNFINISHED_DATABASE}{end}" for end in ("", "-journal"))
+    return [path for path in (*found, *unfinished) if path.is_file() and not path.is_symlink()]
 
 
 def damage_of(database: Path) -> str | None:

@@ -33,6 +33,7 @@ from busi_search.search.places import RaySettings, choose_places, local_processe
 from busi_search.search.prepare import prepare_study
 from busi_search.search.progress import SearchProgress
 from busi_search.search.store.errors import storage_errors
+from busi_search.search.store.foreign import foreign_trials
 from busi_search.search.store.open import find_study
 from busi_search.search.store.records import is_finished
 from busi_search.search.store.study_record import Released, StudyRecord
@@ -48,6 +49,7 @@ class StudyResult:
         release: the registered winner; None if trials are missing or none is complete.
         experiment_id, run_id: of the study in MLflow.
         cost: what it took so far, over all calls.
+        foreign: numbers of trials that another program or study made, which are ignored.
     """
 
     context: StudyContext
@@ -56,6 +58,7 @@ class StudyResult:
     experiment_id: str
     run_id: str
     cost: dict[str, float]
+    foreign: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as ``busi-search run --json`` prints it."""
@@ -75,6 +78,7 @@ class StudyResult:
                 "pruned": self.progress.pruned,
                 "failed": self.progress.failed,
             },
+            "foreign_trials": list(self.foreign),
             "best": None,
             "corrected": None,
             "calibration": None,
@@ -157,6 +161,7 @@ def search_and_release(
         experiment_id=tracker.experiment_id,
         run_id=tracker.run_id,
         cost=total_cost(context, progress.trials),
+        foreign=tuple(foreign_trials(find_study(context.home, context.name))),
     )
 
 
@@ -207,7 +212,8 @@ def release_winner(context: StudyContext, tracker: Tracker) -> Release:
     num_finished = sum(map(is_finished, winner.trials))
     noted = record.released
     registered = noted_version(winner, noted)
-    if noted is not None and registered is not None and noted.finished == num_finished:
+    unchanged = noted is not None and noted.finished == num_finished and tracker.has_results
+    if noted is not None and registered is not None and unchanged:
         tracker.mark("complete")
         estimates = {metric: Estimate(**found) for metric, found in noted.estimates.items()}
         return release_of(winner, registered, estimates)

@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,17 @@ def _read_recipes(raw: dict[str, Any], origin: str) -> None:
         if isinstance(limit, int) and isinstance(entry, dict):
             epochs = entry.get("epochs", fixed.get("epochs", limit))
             entry["epochs"] = min(limit, epochs) if isinstance(epochs, int) else epochs
+
+
+def with_overrides(raw: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """Return a decoded study file with values replaced, as ``--set`` does.
+
+    Raises:
+        InputError: an override is not usable.
+    """
+    for override in overrides:
+        _apply_override(raw, override)
+    return raw
 
 
 def _apply_override(raw: dict[str, Any], override: str) -> None:

@@ -13,7 +13,12 @@ from rich.progress import BarColumn, Progress
 from rich.table import Table
 from rich.text import Text
 
-from busi_search.search.store.records import last_failure, prune_reason, standard_error
+from busi_search.search.store.foreign import foreign_sentence
+from busi_search.search.store.records import (
+    last_failure,
+    prune_reason,
+    standard_error,
+)
 
 if TYPE_CHECKING:
     from busi_search.release.evaluation import TestReport
@@ -198,7 +203,8 @@ def show_result(result: "StudyResult") -> None:
     """Print the short table and the exact next lines to type."""
     release = result.release
     if release is None:
-        err.print("No trial was fully evaluated yet; the same line goes on.")
+        ignored = f" {foreign_sentence(result.foreign)}." if result.foreign else ""
+        err.print(f"No trial was fully evaluated yet; the same line goes on.{ignored}")
         return
     if result.progress.finished == result.progress.before and not release.new:
         err.print(
@@ -230,6 +236,7 @@ def show_result(result: "StudyResult") -> None:
         f"{name.removeprefix('calibration_').replace('_', '/')} {figure:.2f}"
         for name, figure in release.calibration.items()
     )
+    rows |= {"ignored": foreign_sentence(result.foreign)} if result.foreign else {}
     if result.context.developed_by:
         rows["not independent"] = f"{result.context.test_not_independent} sealed images"
     for name in result.context.spec.space:

@@ -6,7 +6,7 @@ written: their options and their help. What a command does is in ``actions``, im
 
 import click
 
-from busi_search.cli.base import exit_code_of, run_and_leave
+from busi_search.cli.base import exit_code_of, run_and_leave, write_any_text
 from busi_search.cli.groups import LazyGroup, Row
 
 __all__ = ["command", "main"]
@@ -42,6 +42,7 @@ _SECTIONS = {
         Row("weights", _WEIGHTS, "List, fetch and check pretrained weights."),
         Row("doctor", _MAINTAINING, "Say what works here and what was left behind."),
         Row("sync", _MAINTAINING, "Send MLflow the finished trials it lacks."),
+        Row("delete", _MAINTAINING, "Delete a study; its test's ledger is kept."),
     ),
 }
 
@@ -64,4 +65,5 @@ main.add_sections(_SECTIONS)
 
 def command() -> None:
     """What `busi-search` runs."""
+    write_any_text()
     run_and_leave(lambda: exit_code_of(main))

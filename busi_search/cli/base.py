@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import io
 import os
 import shlex
 import signal
@@ -12,7 +13,7 @@ from types import FrameType
 
 import click
 
-from busi_search.cli.global_options import GlobalOptions, global_options_of
+from busi_search.cli.global_options import GlobalOptions, global_options_of, json_text
 from busi_search.cli.system_errors import system_error
 from busi_search.errors import BusiSearchError, Interrupted
 from busi_search.interrupts import interrupt
@@ -30,31 +31,48 @@ def exit_code_of(group: click.Group, words: Sequence[str] | None = None) -> int:
         group.main(words, prog_name="busi-search", standalone_mode=False, obj=given)
     except click.ClickException as error:
         error.show()
+        _say_in_json(error.format_message(), given)
         return 2 if error.exit_code in (1, 2) else error.exit_code
     except (click.Abort, KeyboardInterrupt) as error:
         # click turns an interrupt into an Abort of its own.
         cause = error.__cause__ if isinstance(error, click.Abort) else error
         ended = cause if isinstance(cause, Interrupted) else Interrupted("Interrupted.")
-        return _say(ended, debug=given.debug)
+        return _say(ended, given)
     except BusiSearchError as error:
-        return _say(error, debug=given.debug)
+        return _say(error, given)
     except BrokenPipeError:
         os._exit(0)
     except Exception as error:
         if given.debug:
             raise
-        return _say(system_error(error), debug=False)
+        return _say(system_error(error), given)
     return 0
 
 
-def _say(error: BusiSearchError | Interrupted, *, debug: bool) -> int:
-    if debug:
+def _say(error: BusiSearchError | Interrupted, given: GlobalOptions) -> int:
+    if given.debug:
         traceback.print_exc()
     label = "" if isinstance(error, Interrupted) else "Error: "
     # One line, whatever a file name or a library put into it.
     sentence = "".join(c if c.isprintable() else " " for c in f"{label}{error}")
     click.echo(sentence, err=True)
+    _say_in_json(sentence.removeprefix("Error: "), given)
     return error.exit_code
+
+
+def _say_in_json(sentence: str, given: GlobalOptions) -> None:
+    """Answer a program, too, that asked for JSON and got none yet."""
+    words = given.words[: given.words.index("--")] if "--" in given.words else given.words
+    if "--json" in words and not given.answered:
+        given.answered = True
+        click.echo(json_text({"error": sentence}))
+
+
+def write_any_text() -> None:
+    """Let no character that the terminal or file cannot hold end a command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def run_and_leave(command: Callable[[], int]) -> None:

@@ -1,5 +1,7 @@
 """The options of every command: accepted before its name and after it."""
 
+import json
+import sys
 from dataclasses import dataclass
 
 import click
@@ -16,6 +18,7 @@ class GlobalOptions:
         storage: URL of Optuna's storage; None means the database in the home.
         debug: show tracebacks.
         words: the command line as it was typed, without the program's name.
+        answered: whether the one JSON object of the command was written.
     """
 
     home: str = "mlruns"
@@ -23,11 +26,29 @@ class GlobalOptions:
     storage: str | None = None
     debug: bool = False
     words: tuple[str, ...] = ()
+    answered: bool = False
 
 
 def global_options_of(ctx: click.Context) -> GlobalOptions:
     """Return what the global options say, wherever they stand on this command line."""
     return ctx.ensure_object(GlobalOptions)
+
+
+def json_text(value: object) -> str:
+    """Return JSON that is text in every encoding where this one would not be.
+
+    A file name in another encoding than UTF-8 has no characters of its own; its bytes stand in
+    escapes, as for a terminal or file that does not hold all characters.
+    """
+    text = json.dumps(value, ensure_ascii=False)
+    encoding = str(getattr(sys.stdout, "encoding", None) or "utf-8")
+    try:
+        text.encode("utf-8")
+        text.encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return json.dumps(value)
+    # In another encoding its bytes would not be JSON, which is UTF-8.
+    return text if encoding.lower().replace("-", "") == "utf8" else json.dumps(value)
 
 
 def _keep(ctx: click.Context, option: click.Parameter, value: str | bool | None) -> None:

@@ -9,6 +9,7 @@ from busi_search.cli.options import JSON_OPTION, complete_study
 @click.command(cls=Command)
 @click.argument("name", shell_complete=complete_study)
 @click.option("--version", help="Model version (default: what the study registered last).")
+@click.option("--data", help="Where its images are on this machine, if they were moved.")
 @JSON_OPTION
 @deferred("busi_search.cli.actions.evaluate")
 def evaluate() -> None:

@@ -137,6 +137,7 @@ def status() -> None:
 @click.command(cls=Command)
 @click.argument("name", shell_complete=complete_study)
 @click.option("--to", "target", required=True, help="HTML file to write (.md of a checklist).")
+@click.option("--data", help="Where its images are on this machine, if they were moved.")
 @click.option(
     "--checklist",
     type=click.Choice(["tripod-ai", "claim", "stard-ai"]),

@@ -93,7 +93,9 @@ class ImageDataset:
         """16 hexadecimal digits that change with any image, label, name or their order."""
         digest = hashlib.sha256("\n".join(self.class_names).encode())
         for path, content, label in zip(self.paths, self.digests, self.labels, strict=True):
-            digest.update(f"\n{path}\t{content}\t{label}".encode())
+            # A name in another encoding than UTF-8 counts by its bytes.
+            line = f"\n{path}\t{content}\t{label}"
+            digest.update(line.encode("utf-8", "surrogateescape"))
         return digest.hexdigest()[:16]
 
     def subset(self, indices: npt.NDArray[np.int64]) -> "ImageDataset":

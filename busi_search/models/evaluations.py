@@ -1,15 +1,20 @@
 """What a version scored on the sealed test, kept with it."""
 
 import json
+import shlex
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from busi_search.data.ledger import Entry, anchor_of
+from busi_search.errors import InputError
 from busi_search.home import Home
 from busi_search.models.registry import RegisteredVersion, open_registry
 from busi_search.search.mlflow.ledger_anchor import LEDGER_TAG
+from busi_search.search.mlflow.lookup import find_run, is_deleted
+from busi_search.search.mlflow.retry import tracking_errors
 from busi_search.search.mlflow.study import NOT_INDEPENDENT
 from busi_search.search.seal_ledger import OPENINGS_TAG
 
@@ -28,6 +33,45 @@ CALIBRATION_TAGS = (
 )
 
 
+# Tag of a version: the run that its evaluation is kept with, where its own is gone.
+EVALUATION_RUN = "busi.evaluation_run"
+
+
+def find_recording_run(home: Home, version: RegisteredVersion, study_run: str | None) -> str:
+    """Return the run that a version's evaluation can be written to, after writing to it once.
+
+    Asked before a sealed test is opened: an opening is counted, whatever becomes of its figures.
+
+    Args:
+        home: where the stores are.
+        version: the model.
+        study_run: the run of its study, for a version whose own run is gone.
+
+    Raises:
+        InputError: these runs were deleted; the sentence says how they come back.
+        BusiSearchError: the tracking store does not take anything.
+    """
+    candidates = [version.tags.get(EVALUATION_RUN), version.run_id, study_run]
+    with tracking_errors(home):
+        client = open_registry(home)
+        for run_id in dict.fromkeys(filter(None, candidates)):
+            run = find_run(client, run_id)
+            if run is not None and not is_deleted(run):
+                with home.writing():
+                    client.set_tag(run_id, "busi.asked_at", time.strftime("%Y-%m-%dT%H:%M:%S%z"))
+                return run_id
+    line = shlex.join(["busi-search", "sync", version.tags.get("busi.study", "NAME")])
+    raise InputError(
+        f"The MLflow run of version {version.version} of '{version.name}' was deleted, and nothing "
+        f"could be kept with it; `{line}` brings it back."
+    )
+
+
+def run_of_evaluation(version: RegisteredVersion) -> str:
+    """Return the run that a version's evaluation is kept with."""
+    return version.tags.get(EVALUATION_RUN) or version.run_id
+
+
 def log_evaluation(
     home: Home,
     version: RegisteredVersion,
@@ -35,6 +79,7 @@ def log_evaluation(
     report: Mapping[str, Any],
     ledger: Sequence[Entry],
     predictions: Mapping[str, Sequence[float]],
+    run_id: str,
 ) -> None:
     """Keep a test report with its model: tags of the version, artifacts and metrics of its run.
 
@@ -44,6 +89,7 @@ def log_evaluation(
         report: what ``evaluate --json`` prints.
         ledger: all entries of the study's ledger.
         predictions: probabilities by image name.
+        run_id: the run that takes metrics and artifacts.
     """
     client = open_registry(home)
     figures = _known_figures(report["test"])
@@ -54,13 +100,15 @@ def log_evaluation(
     num_images = report["test"]["num_images"]
     tags[NOT_INDEPENDENT] = f"{report['num_test_not_independent']} of {num_images}"
     tags[LEDGER_TAG] = anchor_of(ledger)
+    if run_id != run_of_evaluation(version):
+        tags[EVALUATION_RUN] = run_id
     for tag in (AGAINST_CHAMPION, AGAINST_BEST):
         if tag.removeprefix("busi.") in report:
             tags[tag] = json.dumps(report[tag.removeprefix("busi.")])
     for key, value in tags.items():
         client.set_model_version_tag(version.name, version.version, key, value)
     for name, found in figures.items():
-        client.log_metric(version.run_id, f"test_{name}", found)
+        client.log_metric(run_id, f"test_{name}", found)
     with tempfile.TemporaryDirectory() as folder:
         for name, content in (
             (_report_name(version), report),
@@ -68,7 +116,7 @@ def log_evaluation(
             ("test_ledger.json", list(ledger)),
         ):
             (Path(folder) / name).write_text(json.dumps(content, indent=1), encoding="utf-8")
-        client.log_artifacts(version.run_id, folder)
+        client.log_artifacts(run_id, folder)
 
 
 def _kept_figures(figures: Mapping[str, Any]) -> dict[str, float]:
@@ -121,7 +169,7 @@ def _artifact(home: Home, version: RegisteredVersion, name: str) -> Any:
     client = open_registry(home)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            path = client.download_artifacts(version.run_id, name, folder)
+            path = client.download_artifacts(run_of_evaluation(version), name, folder)
         except (MlflowException, OSError):
             return None
         return json.loads(Path(path).read_text(encoding="utf-8"))

@@ -1,17 +1,26 @@
 """A model into the registry: exported without pickle, logged to a run, and registered once."""
 
+import tempfile
 import time
 import warnings
 from collections.abc import Mapping
 from importlib.metadata import version as package_version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from busi_search.errors import BusiSearchError
+from busi_search.files import check_free_space, ensure_temporary_room
 from busi_search.home import Home, without_password
 from busi_search.models.ensemble import FoldEnsemble
-from busi_search.models.registry import MODEL_NAME, RegisteredVersion, find_version, open_registry
+from busi_search.models.registry import (
+    MODEL_NAME,
+    RegisteredVersion,
+    find_version,
+    named,
+    open_registry,
+)
 from busi_search.search.mlflow.retry import brief_calls
 
 # What may pass by itself, how long to wait for it, and for one answer.
@@ -58,6 +67,11 @@ def register_version(
         BusiSearchError: the registry refuses.
     """
     client = open_registry(home)
+    # Written once as a program, and once more for MLflow; a full disk would end the process.
+    num_bytes = 3 * sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    ensure_temporary_room(home.temporary, num_bytes)
+    check_free_space(Path(tempfile.gettempdir()), num_bytes)
+    check_free_space(home.root, num_bytes)
     import mlflow.pytorch
     from mlflow.exceptions import MlflowException
     from mlflow.models import ModelSignature
@@ -142,7 +156,7 @@ def _create_version(home: Home, name: str, *, source: str, **options: Any) -> st
 
 
 def _versions_of(client: Any, name: str, source: str) -> list[int]:
-    found = client.search_model_versions(f"name = '{name}'")
+    found = client.search_model_versions(named(name))
     return sorted(int(version.version) for version in found if version.source == source)
 
 
@@ -150,7 +164,7 @@ def _create_model(client: Any, name: str) -> None:
     """Create the registered model unless it is there; another study may do so meanwhile."""
     from mlflow.exceptions import MlflowException
 
-    if client.search_registered_models(f"name = '{name}'"):
+    if client.search_registered_models(named(name)):
         return
     try:
         client.create_registered_model(

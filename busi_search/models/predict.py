@@ -282,7 +282,12 @@ def find_images(paths: Sequence[str | Path]) -> list[Path]:
         path = user_path(named)
         if path.is_dir():
             inside = sorted(
-                file for file in path.rglob("*") if is_image_file(file) and not is_mask(file.name)
+                file
+                for file in path.rglob("*")
+                if is_image_file(file)
+                and not is_mask(file.name)
+                # As in training: what systems put beside images (`._x.png`) is none.
+                and not file.name.startswith(".")
             )
             if not inside:
                 raise InputError(f"{path}: no image in this folder.")
@@ -373,8 +378,8 @@ def _parse_uri(model_uri: str | None) -> tuple[str, str]:
     if model_uri is None:
         return MODEL_NAME, CHAMPION
     rest = model_uri.removeprefix("models:/")
-    for separator in ("@", "/"):
-        name, found, version = rest.partition(separator)
+    for separator in ("/", "@"):
+        name, found, version = rest.rpartition(separator)
         if model_uri.startswith("models:/") and found and name and version:
             return name, version
     raise InputError(

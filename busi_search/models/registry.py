@@ -42,10 +42,38 @@ def open_registry(home: Home) -> Any:
     return MlflowClient(tracking_uri=home.tracking_uri, registry_uri=home.tracking_uri)
 
 
+def named(name: str) -> str:
+    """Return MLflow's filter for a registered model of this name.
+
+    Raises:
+        InputError: MLflow's filters cannot hold the name, so that no model is found by it.
+    """
+    if "'" not in name:
+        return f"name = '{name}'"
+    if '"' not in name:
+        return f'name = "{name}"'
+    raise InputError(f"--model {name}: a name with both kinds of quotation marks cannot be found.")
+
+
+def has_files(home: Home, version: RegisteredVersion) -> bool:
+    """Return whether the files of a version are where the registry says they are."""
+    open_registry(home)
+    import mlflow
+    from mlflow.artifacts import list_artifacts
+    from mlflow.exceptions import MlflowException
+
+    mlflow.set_tracking_uri(home.tracking_uri)
+    mlflow.set_registry_uri(home.tracking_uri)
+    try:
+        return bool(list_artifacts(artifact_uri=f"models:/{version.name}/{version.version}"))
+    except (MlflowException, OSError):
+        return False
+
+
 def list_versions(home: Home, *, name: str = MODEL_NAME) -> list[RegisteredVersion]:
     """Return all versions of a registered model, newest first; none if it does not exist."""
     client = open_registry(home)
-    found = client.search_registered_models(f"name = '{name}'")
+    found = client.search_registered_models(named(name))
     if not found:
         return []
     aliases: dict[str, list[str]] = {}
@@ -59,7 +87,7 @@ def list_versions(home: Home, *, name: str = MODEL_NAME) -> list[RegisteredVersi
             aliases=tuple(sorted(aliases.get(str(item.version), []))),
             tags=dict(item.tags),
         )
-        for item in client.search_model_versions(f"name = '{name}'")
+        for item in client.search_model_versions(named(name))
     ]
     return sorted(versions, key=lambda item: int(item.version), reverse=True)
 

@@ -2,6 +2,8 @@
 
 import getpass
 import json
+import re
+import shlex
 import tempfile
 import time
 import tomllib
@@ -15,7 +17,12 @@ from filelock import FileLock
 from busi_search.errors import BusiSearchError, GateRefused, InputError
 from busi_search.home import Home
 from busi_search.interrupts import interrupts_wait
-from busi_search.models.evaluations import AGAINST_BEST, AGAINST_CHAMPION, evaluated_figures
+from busi_search.models.evaluations import (
+    AGAINST_BEST,
+    AGAINST_CHAMPION,
+    evaluated_figures,
+    find_recording_run,
+)
 from busi_search.models.registry import (
     CANDIDATE,
     CHAMPION,
@@ -28,13 +35,15 @@ from busi_search.models.registry import (
     open_registry,
 )
 from busi_search.release.comparison import AgainstChampion, rivals
-from busi_search.release.evaluation import check_ledger_of, evaluate_sealed_test
+from busi_search.release.evaluation import check_ledger_of, evaluate_sealed_test, study_of_version
 from busi_search.release.gate_rule import Judgement, judge
+from busi_search.release.registration import REBUILT, WEIGHTS_SHA256
+from busi_search.search.mlflow.retry import tracking_errors
 from busi_search.search.seal_register import num_openings_of_study
 from busi_search.search.store.open import find_study
 from busi_search.search.store.study_record import StudyRecord
 from busi_search.spec import Gate
-from busi_search.study_files import parse_spec
+from busi_search.study_files import load_spec, parse_spec, with_overrides
 
 
 @dataclass(frozen=True)
@@ -108,16 +117,17 @@ def promote(
         }
         if reason:
             record["busi.promotion_reason"] = reason
-        add_tags(home, chosen, record)
         content = {
             **{key.removeprefix("busi."): value for key, value in (chosen.tags | record).items()},
             "reasons": refusals,
             "evidence": judgement.evidence,
             "limits": limits.model_dump(),
         }
-        _log_record(client, chosen, content, current)
-        # An interrupt comes before both aliases move or after.
+        _log_record(client, home, chosen, content, current)
+        # An interrupt comes before both aliases move or after. The tags, by which it counts as a
+        # former champion, come with them: what may fail was done before.
         with interrupts_wait():
+            add_tags(home, chosen, record)
             if current is not None:
                 client.set_registered_model_alias(name, PREVIOUS_CHAMPION, current.version)
             client.set_registered_model_alias(name, CHAMPION, chosen.version)
@@ -133,11 +143,15 @@ def promote(
 
 def _log_record(
     client: Any,
+    home: Home,
     chosen: RegisteredVersion,
     record: Mapping[str, Any],
     before: RegisteredVersion | None,
 ) -> None:
     """Keep who promoted what, when, on which figures and hashes, with the version's run."""
+    study = study_of_version(home, chosen)
+    tracked = None if study is None else StudyRecord(study).tracked
+    run_id = find_recording_run(home, chosen, None if tracked is None else tracked.run_id)
     content = {
         "model": chosen.name,
         "version": chosen.version,
@@ -147,7 +161,8 @@ def _log_record(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"promotion_v{chosen.version}.json"
         path.write_text(json.dumps(content, indent=1), encoding="utf-8")
-        client.log_artifact(chosen.run_id, str(path))
+        with tracking_errors(home):
+            client.log_artifact(run_id, str(path))
 
 
 def check_force(force: bool, reason: str | None) -> None:
@@ -162,10 +177,8 @@ def _judge(home: Home, chosen: RegisteredVersion, gate: Gate) -> Judgement:
     def refused(reason: str) -> Judgement:
         return Judgement((reason,), (), {})
 
-    if chosen.simulated:
-        return refused(
-            "it was trained on simulated phantoms, whose scores mean nothing for patients"
-        )
+    if (reason := refused_by_tags(chosen)) is not None:
+        return refused(reason)
     try:
         check_ledger_of(home, chosen)
     except BusiSearchError as error:
@@ -173,17 +186,35 @@ def _judge(home: Home, chosen: RegisteredVersion, gate: Gate) -> Judgement:
     figures = evaluated_figures(home, chosen)
     study = chosen.tags.get("busi.study", "NAME")
     if figures is None:
-        return refused(f"it was not evaluated on the sealed test (busi-search evaluate {study})")
+        line = shlex.join(["busi-search", "evaluate", study])
+        return refused(f"it was not evaluated on the sealed test ({line})")
     known, compared = comparisons_of(chosen), []
     for rival in rivals(home, chosen):
         if rival.version not in known:
             which = "the champion" if CHAMPION in rival.aliases else "the best champion so far"
             return refused(
                 f"it was not compared with {which}, version {rival.version} "
-                f"(busi-search evaluate {study})"
+                f"({shlex.join(['busi-search', 'evaluate', study])})"
             )
         compared.append(known[rival.version])
     return judge(figures, compared, gate, openings=count_openings(home, study))
+
+
+def refused_by_tags(version: RegisteredVersion) -> str | None:
+    """Return why a version cannot be promoted whatever it scores on a test; None if it may be.
+
+    Asked before a test is opened for it.
+    """
+    if version.simulated:
+        return "it was trained on simulated phantoms, whose scores mean nothing for patients"
+    if not version.tags.get("busi.study") or not version.tags.get("busi.partition"):
+        return (
+            "it was not registered by busi-search: it has no tags busi.study and busi.partition, "
+            "so that no sealed test is known for it"
+        )
+    if REBUILT in version.tags and WEIGHTS_SHA256 not in version.tags:
+        return "its export was never checked (it has no tag busi.weights_sha256)"
+    return None
 
 
 def count_openings(home: Home, study: str) -> int:
@@ -260,16 +291,60 @@ def promote_after_evaluation(
     missing = evaluated_figures(home, chosen) is None or any(
         rival.version not in compared for rival in rivals(home, chosen)
     )
-    if missing and not (chosen.simulated or force or CHAMPION in chosen.aliases):
+    refused = refused_by_tags(chosen) is not None
+    if missing and not (refused or force or CHAMPION in chosen.aliases):
+        if study_of_version(home, chosen) is None:
+            raise InputError(
+                f"Version {chosen.version} of '{name}' was made by a study "
+                f"'{chosen.tags['busi.study']}' that is not on this home (another one may have its "
+                "name); evaluate it where it was made."
+            )
         evaluate_sealed_test(home, chosen.tags["busi.study"], version=chosen.version)
-    limits = gate or study_gate(home, chosen.tags.get("busi.study", ""))
+    limits = gate or gate_of(home, chosen)
     return promote(home, version=chosen.version, name=name, gate=limits, force=force, reason=reason)
+
+
+def gate_of(home: Home, version: RegisteredVersion) -> Gate:
+    """Return the ``[gate]`` of the study that made a version, as it was last run.
+
+    The default where that study is not on this home, or only another one of its name.
+    """
+    study = study_of_version(home, version)
+    return Gate() if study is None else study_gate(home, study.study_name)
 
 
 def study_gate(home: Home, study_name: str) -> Gate:
     """Return the ``[gate]`` of a study's file; the default where the study is not on this home."""
     try:
-        text = StudyRecord(find_study(home, study_name)).spec_text
+        record = StudyRecord(find_study(home, study_name))
     except InputError:
         return Gate()
-    return parse_spec(tomllib.loads(text), origin=f"study '{study_name}'").gate if text else Gate()
+    if record.gate is not None:
+        return record.gate
+    text = record.spec_text
+    if not text:
+        return Gate()
+    # A study of an earlier version, which kept its file only, overrides as comments.
+    overrides = re.findall(r"^# --set (gate\..*)$", text, flags=re.MULTILINE)
+    raw = with_overrides(tomllib.loads(text), overrides)
+    return parse_spec(raw, origin=f"study '{study_name}'").gate
+
+
+def unused_gate(home: Home, version: RegisteredVersion) -> str | None:
+    """Return that the study's file has another [gate] by now than the one that is used, or None."""
+    study = study_of_version(home, version)
+    record = None if study is None else StudyRecord(study)
+    if study is None or record is None or not Path(record.origin).is_file():
+        return None
+    try:
+        written = load_spec(record.origin)[0].gate
+        kept = parse_spec(tomllib.loads(record.spec_text), origin=record.origin).gate
+    except BusiSearchError:
+        return None
+    if written == kept:
+        return None
+    line = shlex.join(["busi-search", "run", record.origin, "--name", study.study_name])
+    return (
+        f"the [gate] in {record.origin} was changed since the study was run, and is not used; "
+        f"`{line}` takes it over"
+    )

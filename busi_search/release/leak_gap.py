@@ -16,9 +16,9 @@ from busi_search.search.cross_validation import (
     development_set,
 )
 from busi_search.search.fold_result import fold_results
+from busi_search.search.store.foreign import best_of_study
 from busi_search.search.store.open import find_study
 from busi_search.search.store.records import (
-    best_of_study,
     cv_metrics,
     stored_hyperparameters,
     trial_hyperparameters,

@@ -13,13 +13,22 @@ from busi_search.models.ensemble import FoldEnsemble
 from busi_search.models.export import register_version
 from busi_search.models.out_of_distribution import fit_out_of_distribution_check
 from busi_search.models.predict import ask_module, load_champion
-from busi_search.models.registry import RegisteredVersion, add_tags, list_versions, make_candidate
+from busi_search.models.registry import (
+    RegisteredVersion,
+    add_tags,
+    has_files,
+    list_versions,
+    make_candidate,
+)
 from busi_search.release.descriptions import describe_version
 from busi_search.release.intervals import Figure
 from busi_search.release.selection import Estimate
 from busi_search.release.winner import Winner
+from busi_search.search.context import StudyContext
+from busi_search.search.mlflow.lookup import STUDY_ID, carries
 from busi_search.search.mlflow.study import NOT_INDEPENDENT, git_commit
-from busi_search.search.store.study_record import Released
+from busi_search.search.store.open import find_study
+from busi_search.search.store.study_record import Released, StudyRecord
 from busi_search.training.inputs import place_pixels
 
 # Probabilities before and after export may differ by rounding only.
@@ -106,6 +115,13 @@ def release_of(
     )
 
 
+def is_of_study(version: RegisteredVersion, context: StudyContext) -> bool:
+    """Return whether a version is this study's, and not another's of the same name."""
+    study_id = StudyRecord(find_study(context.home, context.name)).id
+    same_name = version.tags.get("busi.study") == context.name
+    return same_name and carries(version.tags, study_id)
+
+
 def noted_version(winner: Winner, noted: Released | None) -> Registered | None:
     """Return the version that a study noted, if the same trial won and the registry still has it.
 
@@ -116,8 +132,8 @@ def noted_version(winner: Winner, noted: Released | None) -> Registered | None:
     if noted is None or noted.trial != winner.number:
         return None
     for version in list_versions(winner.context.home):
-        mine = version.tags.get("busi.study") == winner.context.name
-        if mine and version.version == noted.version:
+        is_it = version.version == noted.version and is_of_study(version, winner.context)
+        if is_it and has_files(winner.context.home, version):
             return Registered(version, noted.rebuilt_difference, new=False)
     return None
 
@@ -125,13 +141,13 @@ def noted_version(winner: Winner, noted: Released | None) -> Registered | None:
 def checked_version(winner: Winner) -> Registered | None:
     """Find the checked version of a winner, for the case that it was registered but not noted."""
     wanted = {
-        "busi.study": winner.context.name,
         "busi.trial": str(winner.number),
         PREDICTIONS: winner.predictions_digest,
     }
     for version in list_versions(winner.context.home):
         checked = WEIGHTS_SHA256 in version.tags and REBUILT in version.tags
-        if checked and wanted.items() <= version.tags.items():
+        mine = wanted.items() <= version.tags.items() and is_of_study(version, winner.context)
+        if checked and mine and has_files(winner.context.home, version):
             candidate = make_candidate(winner.context.home, version)
             return Registered(candidate, float(candidate.tags[REBUILT]), new=True)
     return None
@@ -216,6 +232,7 @@ def _tags(winner: Winner, difference: float) -> dict[str, str]:
     objective = context.spec.study.objective
     return {
         "busi.study": context.name,
+        STUDY_ID: StudyRecord(find_study(context.home, context.name)).make_id(),
         "busi.trial": str(winner.number),
         "busi.dataset": context.development.name,
         "busi.fingerprint": context.partition.fingerprint,

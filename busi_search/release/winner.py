@@ -26,9 +26,14 @@ from busi_search.release.selection import (
     choice_rule,
     select_trial,
 )
-from busi_search.search.context import StudyContext
+from busi_search.search.context import StudyContext, fold_sizes
 from busi_search.search.fold_result import FoldResult, OutOfFoldPredictions, gather_out_of_fold
-from busi_search.search.store.records import cv_metrics, stored_folds, trial_hyperparameters
+from busi_search.search.store.foreign import foreign_numbers
+from busi_search.search.store.records import (
+    cv_metrics,
+    stored_folds,
+    trial_hyperparameters,
+)
 from busi_search.spec import METRICS, Hyperparameters
 from busi_search.training.metrics import softmax
 
@@ -52,15 +57,17 @@ class Winner:
 
     Attributes:
         context: the study.
-        trials: all its trials, by number.
+        trials: all its trials, by number, without foreign ones.
         trial: the chosen one.
         folds: its folds in order.
+        foreign: numbers of trials that were made elsewhere, and are ignored.
     """
 
     context: StudyContext
     trials: Sequence[FrozenTrial]
     trial: FrozenTrial
     folds: tuple[FoldResult, ...]
+    foreign: tuple[int, ...] = ()
 
     @property
     def number(self) -> int:
@@ -160,11 +167,14 @@ def find_winner(context: StudyContext, trials: Sequence[FrozenTrial]) -> Winner 
         context: the study.
         trials: all its trials, by number.
     """
+    sizes = fold_sizes(context)
+    foreign = tuple(foreign_numbers(trials, sizes))
+    trials = [trial for trial in trials if trial.number not in foreign]
     best = select_trial(trials, context.spec.study)
     if best is None:
         return None
     folds = stored_folds(best, len(context.partition.folds))
-    return Winner(context, trials, best, tuple(folds[index] for index in sorted(folds)))
+    return Winner(context, trials, best, tuple(folds[index] for index in sorted(folds)), foreign)
 
 
 def estimate_scores(context: StudyContext, trials: Sequence[FrozenTrial]) -> dict[str, Estimate]:

@@ -20,6 +20,7 @@ from busi_search.report.known_systems import known_systems
 from busi_search.report.model_card import Card
 from busi_search.report.rendering import plot_html, render
 from busi_search.report.study_charts import CAPTIONS, SECTIONS, WIDE, report_charts
+from busi_search.search.store.foreign import foreign_sentence
 from busi_search.search.store.records import (
     folds_begun,
     is_finished,
@@ -79,6 +80,7 @@ def render_report(
         simulated=context.development.simulated,
         phantom_warning=PHANTOM_WARNING,
         winner=winner,
+        foreign=foreign_sentence(winner.foreign),
         objective=context.spec.study.objective,
         estimates=shown_estimates(winner.estimates, context.spec.study.metric),
         num_finished=len(finished),

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from busi_search.data.known_images import KnownImages
 from busi_search.errors import InputError
-from busi_search.files import user_path, write_file
+from busi_search.files import user_path, utf8, write_file
 from busi_search.home import Home, open_home
 from busi_search.models.onnx import export_onnx
 from busi_search.models.predict import load_champion
@@ -34,9 +34,9 @@ from busi_search.report.study_page import render_report
 from busi_search.search.context import reopen_study
 from busi_search.search.seal_ledger import SealLedger
 from busi_search.search.status import StudyStatus, study_status
+from busi_search.search.store.foreign import best_of_study
 from busi_search.search.store.open import find_study
 from busi_search.search.store.records import (
-    best_of_study,
     cv_metrics,
     main_value,
     recipe_name,
@@ -139,28 +139,33 @@ class Study:
         """
         return report_charts(reopen_winner(self.home, self.name))
 
-    def report(self, to: str | Path) -> Path:
+    def report(self, to: str | Path, *, data: str | None = None) -> Path:
         """Write the study as one self-contained HTML page and return its path.
+
+        Args:
+            to: the file.
+            data: where the images are on this machine, if not where they were last found.
 
         Raises:
             InputError: as :meth:`estimates`, or the file cannot be written.
         """
         target = user_path(to)
-        write_file(target, study_page(self.home, self.name).encode())
+        write_file(target, utf8(study_page(self.home, self.name, data=data)))
         return target
 
-    def checklist(self, name: str) -> Checklist:
+    def checklist(self, name: str, *, data: str | None = None) -> Checklist:
         """Return a reporting guideline, filled in with what the study knows about itself.
 
         Args:
             name: ``tripod-ai``, ``claim`` or ``stard-ai``.
+            data: as for :meth:`report`.
 
         Raises:
             InputError: no such guideline, or as :meth:`estimates`.
         """
         if name not in CHECKLISTS:
             raise InputError(f"No checklist '{name}'; there are {', '.join(CHECKLISTS)}.")
-        winner = reopen_winner(self.home, self.name)
+        winner = reopen_winner(self.home, self.name, data=data)
         record = StudyRecord(self.optuna_study)
         ledger = SealLedger(self.home, self.name).entries()
         released = record.released
@@ -173,19 +178,20 @@ class Study:
         )
         return fill_checklist(name, facts, about_study(record.spec_text))
 
-    def write_checklist(self, name: str, to: str | Path) -> Checklist:
+    def write_checklist(self, name: str, to: str | Path, *, data: str | None = None) -> Checklist:
         """Write a reporting guideline, filled in, as a Markdown file, and return it.
 
         Args:
             name: as :meth:`checklist`.
             to: the file.
+            data: as for :meth:`report`.
 
         Raises:
             InputError: as :meth:`checklist`, or the file cannot be written.
         """
-        filled = self.checklist(name)
+        filled = self.checklist(name, data=data)
         title = about_study(StudyRecord(self.optuna_study).spec_text).title or self.name
-        write_file(user_path(to), checklist_markdown(filled, title).encode())
+        write_file(user_path(to), utf8(checklist_markdown(filled, title)))
         return filled
 
     def export(self, to: str | Path) -> Path:
@@ -245,8 +251,13 @@ def load_study(name: str, *, home: Home | str | Path | None = None) -> Study:
     return Study(name=name, home=place, optuna_study=find_study(place, name))
 
 
-def reopen_winner(home: Home, name: str) -> Winner:
+def reopen_winner(home: Home, name: str, *, data: str | None = None) -> Winner:
     """Return the winner of a study that was searched; its images are opened and compared.
+
+    Args:
+        home: where the study is.
+        name: of the study.
+        data: where its images are on this machine, if not where they were last found.
 
     Raises:
         InputError: no such study, no complete trial yet, or its data is gone or changed.
@@ -254,21 +265,23 @@ def reopen_winner(home: Home, name: str) -> Winner:
     study = find_study(home, name)
     if not StudyRecord(study).has_begun:
         raise InputError(f"Study '{name}' has not begun; run it first.")
-    context = reopen_study(study, home=home)
+    context = reopen_study(study, home=home, data=data)
     winner = find_winner(context, study.get_trials(deepcopy=False))
     if winner is None:
         raise InputError(f"Study '{name}' has no fully evaluated trial yet; search on.")
     return winner
 
 
-def study_page(home: Home, name: str) -> str:
+def study_page(home: Home, name: str, *, data: str | None = None) -> str:
     """Return the report of a study as one HTML page.
+
+    Args: as :func:`reopen_winner`.
 
     Raises:
         InputError: as :func:`reopen_winner`.
         BusiSearchError: the ledger of the sealed test was changed.
     """
-    winner, record = reopen_winner(home, name), StudyRecord(find_study(home, name))
+    winner, record = reopen_winner(home, name, data=data), StudyRecord(find_study(home, name))
     ledger = SealLedger(home, name).entries()
     return render_report(
         winner,

@@ -1,8 +1,10 @@
 """All that a trial needs to know about its study; travels to every worker."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +21,16 @@ from busi_search.data.screen_crop import find_screen_crop
 from busi_search.data.shortcuts import check_files
 from busi_search.data.sources import load_dataset
 from busi_search.errors import BusiSearchError, InputError
+from busi_search.files import user_path
 from busi_search.home import Home
 from busi_search.search.store.errors import storage_errors
 from busi_search.search.store.open import find_study
-from busi_search.search.store.study_record import CHANGED_DIVISION, Identity, StudyRecord
+from busi_search.search.store.study_record import (
+    CHANGED_DIVISION,
+    Identity,
+    ImagesAt,
+    StudyRecord,
+)
 from busi_search.spec import FROM_DATASET, Hyperparameters, Range, StudySpec
 
 Images = npt.NDArray[np.uint8]
@@ -130,6 +138,11 @@ def membership_of(name: str, partition: Partition) -> Membership:
         development=tuple(partition.development.tolist()),
         sealed=tuple(partition.test.tolist()),
     )
+
+
+def fold_sizes(context: StudyContext) -> list[int]:
+    """Return how many images each fold of a study is scored on."""
+    return [len(fold.validation) for fold in context.partition.folds]
 
 
 def image_forms(spec: StudySpec, screen: Box | None) -> list[tuple[int, Geometry]]:
@@ -277,9 +290,14 @@ def reopen_study(
     identity = record.identity
     if identity is None:
         raise InputError(f"Study '{study.study_name}' has not begun; run it first.")
-    spec = identity.load_spec()
-    if data is not None:
-        spec = spec.model_copy(update={"dataset": spec.dataset.model_copy(update={"path": data})})
+    spec = at_place(identity.load_spec(), record, home, data=data)
+    place = spec.dataset.path
+    if place is not None and not user_path(place).exists():
+        raise InputError(
+            f"{place}: no such folder or file; if the images of study '{study.study_name}' were "
+            "moved, name their place with --data PATH (`busi-search report` and `evaluate` take "
+            "it, and it is remembered)."
+        )
     context = make_context(
         spec,
         record.spec_text,
@@ -289,7 +307,10 @@ def reopen_study(
         origin=record.origin,
     )
     if (changed := identity.change_of_images(context.partition.fingerprint)) is not None:
-        raise InputError(f"The images of study '{study.study_name}' {changed}; restore them.")
+        raise InputError(
+            f"The images of study '{study.study_name}' at {spec.dataset.path} {changed}; restore "
+            "them, or name the folder with those it began with (--data PATH)."
+        )
     if (changed := identity.change_of_lesions(context.lesions_digest or "")) is not None:
         raise InputError(f"Study '{study.study_name}': {changed}; restore them.")
     if context.partition.digest() != identity.partition:
@@ -300,4 +321,44 @@ def reopen_study(
         )
     # Studies that began before there was a register, or on another machine.
     KnownImages(home).add(context.membership)
+    if data is not None:
+        note_place(study, context)
     return context
+
+
+def at_place(
+    spec: StudySpec, record: StudyRecord, home: Home, *, data: str | None = None
+) -> StudySpec:
+    """Return a study file with the place where its images are on this machine.
+
+    Args:
+        spec: the study file.
+        record: what the study keeps about itself, the place where its images were last found too.
+        home: the home, with which the images may have been moved.
+        data: the place, if somebody names it.
+    """
+    written, noted = spec.dataset.path, record.images_at
+    if data is None and noted is not None and written is not None:
+        candidates = [noted.absolute, str(home.root / noted.from_home), written]
+        data = next((path for path in candidates if user_path(path).exists()), None)
+    update = {} if data is None else {"path": data}
+    if noted is not None and noted.groups is not None and Path(noted.groups).is_file():
+        update["groups"] = noted.groups
+    return spec.model_copy(update={"dataset": spec.dataset.model_copy(update=update)})
+
+
+def note_place(study: optuna.Study, context: StudyContext) -> None:
+    """Keep where a study's images were found; a place that is noted is not written again."""
+    if context.spec.dataset.path is None:
+        return
+    absolute = user_path(context.spec.dataset.path).resolve()
+    try:
+        from_home = os.path.relpath(absolute, context.home.root)
+    except ValueError:  # On another drive of Windows.
+        from_home = str(absolute)
+    groups = user_path(context.spec.dataset.groups)
+    is_file = context.spec.dataset.groups not in ("auto", "none")
+    place = ImagesAt(str(absolute), from_home, str(groups.resolve()) if is_file else None)
+    record = StudyRecord(study)
+    if record.images_at != place:
+        record.set_images_at(place)

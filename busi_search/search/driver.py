@@ -21,6 +21,7 @@ from busi_search.search.samplers import num_possible_trials
 from busi_search.search.seal_register import register_study
 from busi_search.search.store.errors import check_storage, storage_errors
 from busi_search.search.store.failures import MAX_FAILURES_IN_A_ROW, failing, forgive_failures
+from busi_search.search.store.foreign import own_trials
 from busi_search.search.store.identity import check_versions, create_study
 from busi_search.search.store.locks import claim_lock, only_driver, wait_for_old_workers
 from busi_search.search.store.open import open_storage
@@ -79,7 +80,7 @@ def run_search(
         target = min(num_trials, num_possible_trials(context.spec) or num_trials)
         StudyRecord(study).set_target(target)
         started = time.monotonic()
-        meter = ProgressMeter(context, target, study.get_trials(deepcopy=False))
+        meter = ProgressMeter(context, target, own_trials(study))
         missing = max(0, target - meter.before)
         alive = min(num_workers, missing)
         if missing > 0:
@@ -95,9 +96,9 @@ def run_search(
         in_time, last_work = True, time.monotonic()
         while missing > 0 and in_time and (alive > 0 or _others_work(study, num_workers, target)):
             alive = _poll(executor, alive)
-            trials = study.get_trials(deepcopy=False)
+            trials = own_trials(study)
             if put_back_lost(study, storage, lock, trials=trials):
-                trials = study.get_trials(deepcopy=False)
+                trials = own_trials(study)
             tracker.log_trials(trials)
             progress = meter.measure(trials, workers=alive, unsent=_num_unsent(tracker, trials))
             yield progress
@@ -107,7 +108,7 @@ def run_search(
                 break
             in_time = timeout_seconds is None or time.monotonic() - started <= timeout_seconds
         _wind_up(executor, study, storage, lock)
-        trials = study.get_trials(deepcopy=False)
+        trials = own_trials(study)
         tracker.log_trials(trials, last=True)
         progress = meter.measure(trials, workers=0, unsent=_num_unsent(tracker, trials))
         yield progress
@@ -134,7 +135,7 @@ def _others_work(study: optuna.Study, num_workers: int, target: int) -> bool:
     if failing(study):
         return False
     if num_workers == 0:
-        return num_finished(study.get_trials(deepcopy=False)) < target
+        return num_finished(own_trials(study)) < target
     return bool(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
 
 
@@ -155,7 +156,7 @@ def _wind_up(
 def _close_tracker(
     tracker: Tracker, study: optuna.Study, target: int, error: type[BaseException] | None, *_: Any
 ) -> None:
-    finished = num_finished(study.get_trials(deepcopy=False))
+    finished = num_finished(own_trials(study))
     state = "searched" if finished >= target else "interrupted"
     tracker.mark(state, hurry=error is not None)
 
@@ -188,14 +189,14 @@ def join_search(
         lock = claim_lock(context.home, context.name)
         stack.callback(put_back_lost, study, storage, lock, blame=False)
         stack.callback(executor.stop)
-        meter = ProgressMeter(context, target, study.get_trials(deepcopy=False))
+        meter = ProgressMeter(context, target, own_trials(study))
         executor.start(partial(search_worker, context, True), num_workers)
         alive = num_workers
         while alive > 0:
             alive = executor.poll(POLL_SECONDS)
             put_back_lost(study, storage, lock)
-            yield meter.measure(study.get_trials(deepcopy=False), workers=alive)
-        progress = meter.measure(study.get_trials(deepcopy=False), workers=0)
+            yield meter.measure(own_trials(study), workers=alive)
+        progress = meter.measure(own_trials(study), workers=0)
         yield progress
         reason = failing(study)
         if reason is not None:

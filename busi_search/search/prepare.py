@@ -2,17 +2,21 @@
 
 import json
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import joblib
 import psutil
 
 from busi_search.data.sources import guess_source, guess_study
-from busi_search.errors import InputError
+from busi_search.errors import BusiSearchError, InputError
 from busi_search.files import user_path
 from busi_search.home import Home, open_home
 from busi_search.search.context import StudyContext, make_context
 from busi_search.search.seal_register import register_old_studies
+from busi_search.search.store.errors import storage_errors
+from busi_search.search.store.open import find_study
+from busi_search.search.store.study_record import StudyRecord
 from busi_search.spec import Hyperparameters, StudySpec
 from busi_search.study_files import load_spec
 from busi_search.training.pretraining import phantom_weights_file
@@ -77,7 +81,7 @@ def prepare_study(
     _check_weights(spec)
     home = home or open_home()
     register_old_studies(home)
-    return make_context(
+    context = make_context(
         spec,
         text,
         home=home,
@@ -85,6 +89,25 @@ def prepare_study(
         device=resolve_device(device),
         origin=study,
     )
+    changed = _changed_gate(context)
+    return context if changed is None else replace(context, remarks=(*context.remarks, changed))
+
+
+def _changed_gate(context: StudyContext) -> str | None:
+    """Return that a study's [gate] is another one than before, which `promote` then uses."""
+    home = context.home
+    if home.has_local_storage and not (home.root / "optuna.db").exists():
+        return None
+    try:
+        with storage_errors(home):
+            before = StudyRecord(find_study(home, context.name)).gate
+    except BusiSearchError:
+        return None
+    if before is None or before == context.spec.gate:
+        return None
+    now, then = context.spec.gate.model_dump(), before.model_dump()
+    keys = ", ".join(f"{key} {then[key]} → {now[key]}" for key in now if now[key] != then[key])
+    return f"The [gate] of the study changed ({keys}); `busi-search promote` uses it from now on."
 
 
 def _checked_name(name: str | None) -> str | None:

@@ -12,6 +12,7 @@ from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from busi_search.search.store.foreign import own_trials
 from busi_search.search.store.records import (
     FINISHED,
     best_look,
@@ -202,7 +203,7 @@ class ShownTrials(BaseStorage):
         """Return the trials that are shown; whoever asks may not change them."""
         if self._trials is None:
             states_shown = (*FINISHED, TrialState.RUNNING)
-            found = self._study.get_trials(deepcopy=False, states=states_shown)
+            found = [t for t in own_trials(self._study) if t.state in states_shown]
             found = [t for t in found if self._needed <= t.params.keys()]
             minimise = self._study.direction == StudyDirection.MINIMIZE
             self._trials = as_finished(found, minimise=minimise, running_means=self._running_means)

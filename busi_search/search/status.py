@@ -2,17 +2,19 @@
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from busi_search.data.known_images import KnownImages
+from busi_search.errors import InputError
 from busi_search.home import Home
 from busi_search.search.expected_cost import NUM_RECENT, Costs, trial_cost
 from busi_search.search.progress import TrialCounts
-from busi_search.search.store.open import open_storage
+from busi_search.search.store.foreign import foreign_sentence, foreign_trials, own_trials
+from busi_search.search.store.open import find_study, open_storage
 from busi_search.search.store.records import (
     is_finished,
     last_failure,
@@ -52,6 +54,7 @@ class StudyStatus:
         num_test: images of the sealed test; None where the study does not say.
         num_test_not_independent: of these, how many other studies of the home developed on; None
             where this is not known.
+        foreign: numbers of trials that another program or study made, which are ignored.
     """
 
     name: str
@@ -67,6 +70,7 @@ class StudyStatus:
     last_failure: str | None
     num_test: int | None
     num_test_not_independent: int | None
+    foreign: list[int] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Return the line as ``busi-search status --json`` prints it."""
@@ -80,7 +84,7 @@ def study_status(study: optuna.Study, known: KnownImages | None = None) -> Study
         study: the study.
         known: the home's register of images; None takes what the study noted itself.
     """
-    trials = study.get_trials(deepcopy=False)
+    trials, foreign = own_trials(study), foreign_trials(study)
     record = StudyRecord(study)
     identity, target, workers = record.identity, record.target, workers_of(trials)
     num_folds = identity.num_folds if identity is not None else 1
@@ -104,7 +108,17 @@ def study_status(study: optuna.Study, known: KnownImages | None = None) -> Study
         last_failure=last_failure(trials),
         num_test=record.counts.get("num_test"),
         num_test_not_independent=_num_not_independent(record, study.study_name, known),
+        foreign=foreign,
     )
+
+
+def foreign_note(home: Home, name: str) -> str | None:
+    """Return which trials of a study were made elsewhere; None where none was, or no such study."""
+    try:
+        numbers = foreign_trials(find_study(home, name))
+    except InputError:
+        return None
+    return f"{foreign_sentence(numbers)}." if numbers else None
 
 
 def _num_not_independent(record: StudyRecord, name: str, known: KnownImages | None) -> int | None:

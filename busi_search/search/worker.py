@@ -15,6 +15,7 @@ from busi_search.search.pruning.optuna_pruners import make_pruner
 from busi_search.search.samplers import make_sampler
 from busi_search.search.store.errors import STORAGE_FAILURES, storage_errors
 from busi_search.search.store.failures import failing
+from busi_search.search.store.foreign import own_trials
 from busi_search.search.store.heartbeat import heartbeat
 from busi_search.search.store.locks import claim_lock, worker_lock
 from busi_search.search.store.open import open_storage
@@ -59,7 +60,7 @@ def search_worker(context: StudyContext, joined: bool, index: int) -> Iterator[N
             claim = claim_trial(study, storage, lock, target=target, worker=this_worker())
             if claim is not None:
                 _run_trial(study, objective, claim)
-            elif failing(study) or num_finished(study.get_trials(deepcopy=False)) >= target:
+            elif failing(study) or num_finished(own_trials(study)) >= target:
                 return
             else:
                 time.sleep(WAIT_SECONDS)

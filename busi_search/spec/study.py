@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from typing import Any, Self
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -191,6 +192,15 @@ def _check_hyperparameters(values: dict[str, Any], where: str) -> Hyperparameter
         raise ValueError(f"{where}: {first_problem(error, Hyperparameters)}") from None
 
 
+# What pydantic puts behind a key whose values may be of several kinds.
+_UNION = re.compile(r"(bool|int|float|str|none)$|(literal|constrained|function)\b")
+_SECTIONS: dict[str, type[BaseModel]] = {
+    "study": StudySection,
+    "dataset": DatasetSection,
+    "gate": Gate,
+}
+
+
 def _known_keys(location: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
     """Names that would have been allowed at the place where an unknown key stood."""
     sections: dict[str, type[BaseModel]] = {
@@ -208,6 +218,33 @@ def _known_keys(location: tuple[int | str, ...], model: type[BaseModel]) -> list
     return list(model.model_fields)
 
 
+def _allowed(
+    error: ValidationError, location: tuple[int | str, ...], model: type[BaseModel]
+) -> str:
+    """Name all that a key may be for which there are several kinds of values."""
+    # The schema is made from this module.
+    from busi_search.spec.documentation import values_in_words
+    from busi_search.spec.schema import field_schemas
+
+    owner = _SECTIONS.get(str(location[0]), model)
+    name = str(location[1] if location[0] in _SECTIONS else location[0])
+    if len(location) - (location[0] in _SECTIONS) == 2 and name in owner.model_fields:
+        schema = field_schemas(owner)[name]
+        if "anyOf" in schema:
+            words = {key: part for key, part in schema.items() if key != "description"}
+            return values_in_words(words).replace("`", '"')
+    kinds = [
+        str(found["loc"][-1])
+        for found in error.errors(include_url=False)
+        if found["loc"][:-1] == location[:-1]
+    ]
+    words_of = {"bool": "true or false", "int": "a whole number", "str": "text"}
+    named = [words_of.get(kind, "a number") for kind in kinds if kind != "none"]
+    if "a number" in named:
+        named = [kind for kind in named if kind != "a whole number"]
+    return " or ".join(dict.fromkeys(named))
+
+
 def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
     """Put the first problem pydantic found into one sentence: where, what, what to do."""
     problem = error.errors(include_url=False)[0]
@@ -219,6 +256,9 @@ def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
     if location == ():
         return message
     got = problem.get("input")
+    if _UNION.match(str(location[-1])) and len(location) > 1:
+        place = ".".join(str(part) for part in location[:-1] if part not in ("Range", "Choice"))
+        message = f"expected {_allowed(error, location, model)}"
     return f"{place} = {got!r}: {message}" if not isinstance(got, dict) else f"{place}: {message}"
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import joblib
 import optuna
@@ -18,11 +18,23 @@ from optuna.trial import TrialState
 from busi_search.data.ledger import mendings
 from busi_search.data.sources import load_dataset
 from busi_search.errors import BusiSearchError, InputError
-from busi_search.home import Home, damage_of, quiet_mlflow, without_password
+from busi_search.home import (
+    TRACKING_DATABASE,
+    Home,
+    damage_of,
+    own_temporaries,
+    quiet_mlflow,
+    without_password,
+)
+from busi_search.models.registry import has_files, list_versions
+from busi_search.relocation import addresses_elsewhere, bring_home, is_there, relocate_artifacts
+from busi_search.search.context import at_place
+from busi_search.search.mlflow.lookup import find_experiment, is_deleted, runs_of_study
 from busi_search.search.mlflow.retry import brief_calls, tracking_errors
-from busi_search.search.mlflow.study import LOGGED, search_all
+from busi_search.search.mlflow.study import LOGGED, RESULTS
 from busi_search.search.seal_ledger import SealLedger
 from busi_search.search.store.errors import storage_errors
+from busi_search.search.store.foreign import foreign_sentence, foreign_trials, own_trials
 from busi_search.search.store.identity import check_versions
 from busi_search.search.store.locks import only_driver
 from busi_search.search.store.open import open_storage
@@ -30,6 +42,9 @@ from busi_search.search.store.study_record import StudyRecord
 from busi_search.spec import NAMED_WEIGHTS, StudySpec
 from busi_search.training.known_weights import check_all
 from busi_search.upkeep.sync import put_back_orphans, sync_studies
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 LITTLE_FREE_BYTES = 1_000_000_000
 # A temporary file this old belongs to a process that was killed.
@@ -67,12 +82,15 @@ def examine(home: Home, *, fix: bool = False) -> list[Finding]:
         fix: mend what can be mended without a loss: put trials without a worker back into the
             queue, send MLflow what it missed and end its runs, remove stale temporary files.
     """
-    findings = [_device(), _disk(home), _storage(home), _tracking(home)]
+    places = list(_places(home, fix=fix))
+    findings = [_device(), _disk(home), _storage(home), _tracking(home), *places]
     if findings[2].state == "ok":
         with storage_errors(home):
             tracked = findings[3].state == "ok"
             for study in _studies(home):
                 findings += _study(home, study, tracked=tracked, fix=fix)
+    if findings[3].state == "ok":
+        findings += _models(home)
     return [*findings, *_pretrained(), *_leftovers(home, fix=fix), *_caches(home)]
 
 
@@ -159,6 +177,7 @@ def _study(home: Home, study: optuna.Study, *, tracked: bool, fix: bool) -> Iter
             *_running_trials(home, study, about, fix=fix),
             *_ledger(home, study, about, tracked=tracked),
             *_inputs(home, study, about),
+            *_foreign(study, about),
         ):
             sound = False
             yield finding
@@ -208,7 +227,7 @@ def _inputs(home: Home, study: optuna.Study, about: str) -> Iterator[Finding]:
         yield Finding(about, "note", "was named but never begun", "busi-search run")
         return
     try:
-        spec = identity.load_spec()
+        spec = at_place(identity.load_spec(), StudyRecord(study), home)
         changed = identity.change_of_images(load_dataset(spec.dataset).fingerprint)
         if changed is not None:
             text = f"its images {changed}"
@@ -216,11 +235,16 @@ def _inputs(home: Home, study: optuna.Study, about: str) -> Iterator[Finding]:
         yield from _weights(spec, about)
     except (BusiSearchError, ValueError) as error:
         text = f"its images or file cannot be read: {str(error).splitlines()[0]}"
-        yield Finding(about, "problem", text, "put them back where they were")
+        yield Finding(about, "problem", text, "put them back where they were, or " + _named(study))
     try:
         check_versions(study)
     except InputError as error:
         yield Finding(about, "note", str(error))
+
+
+def _named(study: optuna.Study) -> str:
+    line = shlex.join(["busi-search", "report", study.study_name, "--to", "report.html"])
+    return f"name their place once: {line} --data PATH"
 
 
 def _weights(spec: StudySpec, about: str) -> Iterator[Finding]:
@@ -234,21 +258,36 @@ def _copy(home: Home, study: optuna.Study, about: str, *, fix: bool) -> Iterator
     """What MLflow has of a study that nobody searches."""
     with brief_calls(), tracking_errors(home):
         client = _client(home)
-        experiment = client.get_experiment_by_name(study.study_name)
-        runs = [] if experiment is None else search_all(client, experiment.experiment_id, "")
+        record = StudyRecord(study)
+        experiment = find_experiment(client, record, study.study_name)
+        kinds: dict[str, list[Run]] = {"study": [], "trial": []}
+        if experiment is not None:
+            number = experiment.experiment_id
+            kinds = {kind: runs_of_study(client, number, record, kind) for kind in kinds}
     logged = {
-        int(run.data.tags["optuna.number"])
-        for run in runs
-        if run.data.tags.get("busi.kind") == "trial" and LOGGED in run.data.tags
+        int(run.data.tags.get("optuna.number", -1))
+        for run in kinds["trial"]
+        if LOGGED in run.data.tags
     }
-    trials = study.get_trials(deepcopy=False)
+    trials = own_trials(study)
     unsent = [t.number for t in trials if t.state.is_finished() and t.number not in logged]
-    running = [run for run in runs if run.info.status == "RUNNING"]
-    if not unsent and not running:
+    running = [run for run in (*kinds["study"], *kinds["trial"]) if run.info.status == "RUNNING"]
+    lacking = _lacks_results(record, kinds["study"])
+    if not unsent and not running and not lacking and kinds["study"]:
         return
-    text = (
-        f"{len(unsent)} finished trial(s) not in MLflow, {len(running)} run(s) left RUNNING there"
-    )
+    if experiment is not None and is_deleted(experiment):
+        text = "its experiment was deleted in MLflow"
+    elif not kinds["study"]:
+        text = "its run is not in MLflow, or was deleted there"
+    elif lacking and not unsent and not running:
+        text = "its run in MLflow is without the winner's figures and report"
+        yield Finding(about, "problem", text, "the `busi-search run` line that began it")
+        return
+    else:
+        text = (
+            f"{len(unsent)} finished trial(s) not in MLflow, {len(running)} run(s) left RUNNING "
+            "there"
+        )
     mend = f"busi-search sync {shlex.quote(study.study_name)}"
     if not fix:
         yield Finding(about, "problem", text, mend)
@@ -273,15 +312,63 @@ def _pretrained() -> Iterator[Finding]:
         yield Finding("weights", "note", "no pretrained weights are at hand", "busi-search weights")
 
 
+def _lacks_results(record: StudyRecord, runs: "list[Run]") -> bool:
+    return record.released is not None and not any(RESULTS in run.data.tags for run in runs)
+
+
+def _foreign(study: optuna.Study, about: str) -> Iterator[Finding]:
+    """Say which trials another program or study made."""
+    if numbers := foreign_trials(study):
+        yield Finding(about, "note", foreign_sentence(numbers))
+
+
+def _places(home: Home, *, fix: bool) -> Iterator[Finding]:
+    """What MLflow's database says of artifacts in another folder: the home was moved or copied."""
+    database, artifacts = home.root / TRACKING_DATABASE, home.root / "artifacts"
+    if not home.has_own_tracking or not database.exists() or damage_of(database) is not None:
+        return
+    before = addresses_elsewhere(database, artifacts)
+    # As every command does that opens the database.
+    if moved := relocate_artifacts(database, artifacts):
+        text = f"the home was at {', '.join(sorted(before))}; {moved} address(es) followed it"
+        yield Finding("places", "mended", text)
+    elsewhere = addresses_elsewhere(database, artifacts)
+    if not elsewhere:
+        return
+    number = sum(elsewhere.values())
+    text = f"{number} address(es) of artifacts in MLflow point to {', '.join(sorted(elsewhere))}"
+    if all(map(is_there, elsewhere)):
+        yield Finding("places", "note", f"{text}, which is there: another home's, as a rule")
+        return
+    if not fix:
+        yield Finding("places", "problem", text, "busi-search doctor --fix")
+        return
+    bring_home(database, artifacts)
+    if left := addresses_elsewhere(database, artifacts):
+        text += f"; {sum(left.values())} still do, for their files are not in this home"
+        yield Finding("places", "problem", text, f"copy these files into {artifacts}")
+    else:
+        yield Finding("places", "mended", f"{text}: they point into this home now")
+
+
+def _models(home: Home) -> Iterator[Finding]:
+    """Say which champion or candidate has lost its files."""
+    with brief_calls(), tracking_errors(home):
+        for version in list_versions(home):
+            if version.aliases and not has_files(home, version):
+                name = version.tags.get("busi.study", "NAME")
+                yield Finding(
+                    f"model {version.name} {version.version}",
+                    "problem",
+                    f"it is {' and '.join(version.aliases)}, and its files are gone",
+                    f"put them back, or run study {shlex.quote(name)} again, which registers its "
+                    "winner anew",
+                )
+
+
 def _leftovers(home: Home, *, fix: bool) -> Iterator[Finding]:
     """Temporary files of processes that were killed; lock files are no leftovers."""
-    stale = []
-    for path in home.root.rglob("*"):
-        temporary = path.suffix == ".tmp" or path.name.startswith(".")
-        if "artifacts" in path.parts or not temporary or not path.is_file():
-            continue
-        if time.time() - path.stat().st_mtime > STALE_SECONDS:
-            stale.append(path)
+    stale = [p for p in own_temporaries(home) if time.time() - p.stat().st_mtime > STALE_SECONDS]
     if not stale:
         return
     size = sum(path.stat().st_size for path in stale)
@@ -295,7 +382,8 @@ def _leftovers(home: Home, *, fix: bool) -> Iterator[Finding]:
 
 
 def _caches(home: Home) -> Iterator[Finding]:
-    files = [path for path in home.cache.rglob("*") if path.is_file()]
+    folders = [folder for folder in home.cache_folders if folder.is_dir()]
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
     if not files:
         return
     size = sum(path.stat().st_size for path in files)
@@ -303,7 +391,8 @@ def _caches(home: Home) -> Iterator[Finding]:
     text = f"{size / 1e6:.1f} MB in {len(files)} file(s), all of which can be computed again"
     if broken:
         text += f"; {len(broken)} damaged, which are made anew when needed"
-    yield Finding("caches", "note", text, f"rm -r {shlex.quote(str(home.cache))} frees the space")
+    line = shlex.join(["rm", "-r", *map(str, folders)])
+    yield Finding("caches", "note", text, f"{line} frees the space")
 
 
 def _is_json(path: Path) -> bool:

@@ -13,6 +13,7 @@ from busi_search.search.context import reopen_study
 from busi_search.search.mlflow.tracking import Tracker
 from busi_search.search.seal_ledger import SealLedger
 from busi_search.search.store.errors import storage_errors
+from busi_search.search.store.foreign import foreign_trials, own_trials
 from busi_search.search.store.locks import claim_lock, only_driver, wait_for_old_workers
 from busi_search.search.store.open import find_study, open_storage
 from busi_search.search.store.queue import put_back_lost
@@ -29,12 +30,14 @@ class SyncedStudy:
         num_sent: trials sent by this call.
         num_there: trials that were there before.
         problem: why it could not be brought up to date; None if it was.
+        foreign: numbers of trials that another program or study made, which are not sent.
     """
 
     study: str
     num_sent: int
     num_there: int
     problem: str | None
+    foreign: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return what became of it as ``busi-search sync --json`` prints it."""
@@ -43,6 +46,8 @@ class SyncedStudy:
 
 def sync_studies(home: Home, names: Sequence[str] | None = None) -> list[SyncedStudy]:
     """Bring the copies of studies in MLflow up to date; each trial is there once in the end.
+
+    A study's run or experiment that was deleted in MLflow comes back.
 
     Args:
         home: where the stores are.
@@ -59,14 +64,15 @@ def sync_studies(home: Home, names: Sequence[str] | None = None) -> list[SyncedS
 
 def _sync(home: Home, study: optuna.Study) -> SyncedStudy:
     trials = study.get_trials(deepcopy=False)
-    ended = sum(trial.state.is_finished() for trial in trials)
+    foreign = tuple(foreign_trials(study))
+    ended = sum(trial.state.is_finished() for trial in trials) - len(foreign)
     if not StudyRecord(study).has_begun:
         return SyncedStudy(study.study_name, 0, 0, None)
     try:
         before, sent = _bring_up_to_date(home, study)
     except BusiSearchError as error:
         return SyncedStudy(study.study_name, 0, 0, str(error))
-    return SyncedStudy(study.study_name, sent, ended - before, None)
+    return SyncedStudy(study.study_name, sent, ended - before, None, foreign)
 
 
 def _bring_up_to_date(home: Home, study: optuna.Study) -> tuple[int, int]:
@@ -98,7 +104,7 @@ def put_back_orphans(home: Home, study: optuna.Study) -> list[int]:
 
 def state_of(study: optuna.Study) -> str:
     """Return how far a study that nobody searches is: complete, searched or interrupted."""
-    trials = study.get_trials(deepcopy=False)
+    trials = own_trials(study)
     finished = num_finished(trials)
     released = StudyRecord(study).released
     if released is not None and released.finished == finished:

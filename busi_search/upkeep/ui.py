@@ -1,6 +1,7 @@
 """The MLflow UI on a home, opened at the leaderboard."""
 
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -8,10 +9,20 @@ import time
 import urllib.error
 import urllib.request
 import webbrowser
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.home import Home, create_tracking_store, quiet_mlflow
 from busi_search.search.mlflow.leaderboard import LEADERBOARD_KEY
+from busi_search.search.mlflow.lookup import ALL, find_experiment, is_deleted
+from busi_search.search.store.errors import storage_errors
+from busi_search.search.store.open import find_study
+from busi_search.search.store.study_record import StudyRecord
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Experiment
 
 START_TIMEOUT_SECONDS = 120
 
@@ -27,9 +38,20 @@ def leaderboard_url(home: Home, base: str, study: str | None = None) -> str:
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=home.tracking_uri)
-    experiments = [e for e in client.search_experiments() if "busi.dataset" in e.tags]
+    everything = client.search_experiments(view_type=ALL)
+    experiments = [e for e in everything if "busi.dataset" in e.tags]
     if study is not None:
-        experiments = [e for e in experiments if e.name == study]
+        mine = _experiment_of(client, home, study)
+        same = [e for e in experiments if study in (e.name, e.tags.get("busi.study"))]
+        experiments = same if mine is None else [mine]
+    if experiments and all(map(is_deleted, experiments)):
+        names = sorted({e.tags.get("busi.study", e.name) for e in experiments})
+        lines = " or ".join(f"`busi-search sync {shlex.quote(name)}`" for name in names[:3])
+        raise InputError(
+            f"The MLflow experiment of {', '.join(map(repr, names))} was deleted; {lines} brings "
+            "it back."
+        )
+    experiments = [e for e in experiments if not is_deleted(e)]
     if not experiments:
         wanted = f"No study '{study}'" if study else "No study yet"
         raise InputError(f"{wanted} in {home.root}; `busi-search run` makes one.")
@@ -38,6 +60,13 @@ def leaderboard_url(home: Home, base: str, study: str | None = None) -> str:
         f"{base}/#/experiments/{latest.experiment_id}/runs"
         f"?workflowType=machine_learning&viewStateShareKey={LEADERBOARD_KEY}"
     )
+
+
+def _experiment_of(client: "MlflowClient", home: Home, study: str) -> "Experiment | None":
+    """Return the experiment of a study of this home's storage, whatever it is called now."""
+    with suppress(BusiSearchError), storage_errors(home):
+        return find_experiment(client, StudyRecord(find_study(home, study)), study)
+    return None
 
 
 def serve_ui(home: Home, *, port: int, study: str | None, open_browser: bool) -> None:
@@ -89,12 +118,14 @@ def serve_ui(home: Home, *, port: int, study: str | None, open_browser: bool) ->
 
 
 def _wait_until_up(server: "subprocess.Popen[bytes]", base: str) -> None:
+    # A proxy does not reach this machine's loopback.
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     deadline = time.monotonic() + START_TIMEOUT_SECONDS
     while time.monotonic() < deadline:
         if server.poll() is not None:
             raise BusiSearchError(f"The MLflow server ended at once (exit {server.returncode}).")
         try:
-            with urllib.request.urlopen(f"{base}/health", timeout=2):  # noqa: S310 (own server)
+            with direct.open(f"{base}/health", timeout=2):
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.3)

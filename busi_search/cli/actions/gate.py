@@ -7,6 +7,7 @@ from busi_search.cli.base import on_stop
 from busi_search.errors import GateRefused
 from busi_search.models import registry
 from busi_search.release import gate
+from busi_search.search.status import foreign_note
 
 
 def promote(
@@ -37,7 +38,11 @@ def promote(
         "max_ece": max_ece,
     }
     given = {key: value for key, value in flags.items() if value is not None}
-    limits = gate.study_gate(home, chosen.tags.get("busi.study", "")).model_copy(update=given)
+    limits = gate.gate_of(home, chosen).model_copy(update=given)
+    if (unused := gate.unused_gate(home, chosen)) is not None:
+        click.echo(f"Note: {unused}.", err=True)
+    if (note := foreign_note(home, chosen.tags.get("busi.study", ""))) is not None:
+        click.echo(note, err=True)
     try:
         decision = gate.promote_after_evaluation(
             home,

@@ -4,7 +4,7 @@ import click
 
 from busi_search.cli.actions.shared import home_of, print_json
 from busi_search.errors import InputError
-from busi_search.files import write_file
+from busi_search.files import utf8, write_file
 from busi_search.models.predict import find_images, load_champion, predictions_csv
 from busi_search.models.seal_watch import sealed_sentence
 
@@ -34,7 +34,7 @@ def predict(
             err=True,
         )
     if target is not None:
-        write_file(target, predictions_csv(predictions).encode())
+        write_file(target, utf8(predictions_csv(predictions)))
         click.echo(f"{target} written: {len(predictions)} images, {classifier.uri}", err=True)
     if as_json:
         model = {

@@ -1,10 +1,8 @@
 """What most commands need when they run."""
 
-import json
-
 import click
 
-from busi_search.cli.global_options import global_options_of
+from busi_search.cli.global_options import global_options_of, json_text
 from busi_search.home import Home, open_home
 
 
@@ -16,4 +14,6 @@ def home_of(ctx: click.Context) -> Home:
 
 def print_json(value: object) -> None:
     """Write one JSON object to stdout."""
-    click.echo(json.dumps(value, ensure_ascii=False))
+    click.echo(json_text(value))
+    if (ctx := click.get_current_context(silent=True)) is not None:
+        global_options_of(ctx).answered = True

@@ -8,6 +8,7 @@ from busi_search.cli.actions.shared import home_of, print_json
 from busi_search.data.known_images import KnownImages
 from busi_search.search.seal_register import num_openings_of_study
 from busi_search.search.status import StudyStatus, list_studies, study_status
+from busi_search.search.store.foreign import foreign_sentence
 from busi_search.search.store.open import find_study
 from busi_search.spec.schema import study_schema
 from busi_search.study_files import list_bundled
@@ -53,6 +54,8 @@ def status(ctx: click.Context, name: str, as_json: bool) -> None:
         print_json(found.to_json() | {"test_openings": openings})
         return
     click.echo(_status_line(found))
+    if found.foreign:
+        click.echo(f"  {foreign_sentence(found.foreign)}")
     if openings:
         click.echo(f"  its sealed test was opened {openings} time(s)")
     for worker, trial in found.workers.items():

@@ -7,14 +7,16 @@ from busi_search.report.checklists.filled import IN_WORDS, STATES
 from busi_search.report.study_view import load_study
 
 
-def report(ctx: click.Context, name: str, target: str, checklist: str | None) -> None:
+def report(
+    ctx: click.Context, name: str, target: str, checklist: str | None, data: str | None
+) -> None:
     """What ``busi-search report`` does."""
     study = load_study(name, home=home_of(ctx))
     if checklist is None:
-        study.report(target)
+        study.report(target, data=data)
         click.echo(f"{target} written", err=True)
         return
-    counts = study.write_checklist(checklist, target).counts
+    counts = study.write_checklist(checklist, target, data=data).counts
     said = ", ".join(f"{counts[state]} {IN_WORDS[state]}" for state in STATES)
     click.echo(f"{target} written: of {sum(counts.values())} items {said}", err=True)
 

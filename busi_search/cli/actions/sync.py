@@ -4,6 +4,7 @@ import click
 
 from busi_search.cli.actions.shared import home_of, print_json
 from busi_search.errors import BusiSearchError
+from busi_search.search.store.foreign import foreign_sentence
 from busi_search.upkeep.sync import sync_studies
 
 
@@ -19,6 +20,8 @@ def sync(ctx: click.Context, name: str | None, as_json: bool) -> None:
                 if study.problem is None
                 else f"{study.study}: not sent: {study.problem}"
             )
+            if study.foreign:
+                click.echo(f"  {foreign_sentence(study.foreign)}")
     failed = [study.study for study in synced if study.problem is not None]
     if failed:
         raise BusiSearchError(

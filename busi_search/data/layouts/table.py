@@ -228,5 +228,5 @@ def table_of_folder(folder: Path, table: Path) -> int:
         of = "&".join(p.resolve().relative_to(root).as_posix() for p in masks.get(path, ()))
         writer.writerow([path.resolve().relative_to(root).as_posix(), label, patient, of])
     with disk_errors(root):
-        write_atomically(table, text.getvalue().encode())
+        write_atomically(table, os.fsencode(text.getvalue()))
     return len(images)

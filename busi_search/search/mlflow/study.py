@@ -1,5 +1,6 @@
 """One study as MLflow shows it: an experiment, a study run, one run per trial."""
 
+import hashlib
 import json
 import subprocess
 import tempfile
@@ -12,16 +13,25 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from busi_search.errors import BusiSearchError
+from busi_search.files import utf8
 from busi_search.home import create_tracking_store, quiet_mlflow
 from busi_search.search.context import StudyContext
 from busi_search.search.mlflow.leaderboard import LEADERBOARD_KEY, leaderboard_view
+from busi_search.search.mlflow.lookup import (
+    ALL,
+    STUDY_ID,
+    carries,
+    find_experiment,
+    is_deleted,
+    runs_of_study,
+)
 from busi_search.search.mlflow.trial import (
     milliseconds,
     trial_metrics,
     trial_tags,
     write_trial_files,
 )
+from busi_search.search.store.foreign import own_trials
 from busi_search.search.store.records import (
     main_value,
     stored_folds,
@@ -31,11 +41,13 @@ from busi_search.search.store.records import (
 from busi_search.search.store.study_record import StudyRecord
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities import Metric, Run
 
 # MLflow's tag of a run that holds all it shall hold.
 LOGGED = "busi.logged"
+# Tags of a study's run: digest of the study file that stands beside it; the winner's trial.
+FILE = "busi.file"
+RESULTS = "busi.best_trial"
 # How many sealed images other studies of the home developed on: "12 of 120".
 NOT_INDEPENDENT = "busi.test_not_independent"
 # MLflow takes 1,000 metrics, parameters and tags at once.
@@ -48,6 +60,7 @@ class MlflowStudy:
     Attributes:
         experiment_id, run_id: of the study.
         logged: numbers of the trials that are there, whole.
+        has_results: whether the study's run was told of a winner.
     """
 
     def __init__(self, context: StudyContext, study: optuna.Study) -> None:
@@ -56,11 +69,12 @@ class MlflowStudy:
         quiet_mlflow()
         from mlflow import MlflowClient
 
-        self._context = context
+        self._context, self._record = context, StudyRecord(study)
         self._client = MlflowClient(tracking_uri=context.home.tracking_uri)
         self._best: float | None = None
         self._half_written: str | None = None
         self.logged: set[int] = set()
+        self.has_results = False
         self.experiment_id = ""
         self.run_id = ""
         self._open_experiment()
@@ -69,18 +83,10 @@ class MlflowStudy:
         self._find_best(study)
 
     def _open_experiment(self) -> None:
-        name = self._context.name
-        existing = self._client.get_experiment_by_name(name)
-        if existing is None:
-            self.experiment_id = self._client.create_experiment(
-                name, artifact_location=self._context.home.artifact_location
-            )
-        elif existing.lifecycle_stage != "active":
-            raise BusiSearchError(
-                f"The MLflow experiment '{name}' was deleted; restore it, or use --name NEW."
-            )
-        else:
-            self.experiment_id = existing.experiment_id
+        name, record = self._context.name, self._record
+        existing = find_experiment(self._client, record, name)
+        was_old = record.id is None
+        study_id = record.make_id()
         section = self._context.spec.study
         view = leaderboard_view(
             section.objective, section.direction == "minimize", self._context.spec.space
@@ -90,30 +96,55 @@ class MlflowStudy:
             "mlflow.experimentKind": "custom_model_development",
             "busi.dataset": self._context.development.name,
             "busi.simulated": str(self._context.development.simulated).lower(),
+            "busi.study": name,
+            STUDY_ID: study_id,
         }
-        for key, value in tags.items():
-            self._client.set_experiment_tag(self.experiment_id, key, value)
+        if existing is None:
+            self.experiment_id = self._create_experiment(study_id, tags)
+            return
+        self.experiment_id = existing.experiment_id
+        if is_deleted(existing):
+            self._client.restore_experiment(self.experiment_id)
+        if was_old or carries(existing.tags, study_id):
+            for key, value in tags.items():
+                if existing.tags.get(key) != value:
+                    self._client.set_experiment_tag(self.experiment_id, key, value)
+
+    def _create_experiment(self, study_id: str, tags: dict[str, str]) -> str:
+        """Create the experiment; where its name is another study's, with the id in its name."""
+        from mlflow.exceptions import MlflowException
+
+        name, place = self._context.name, self._context.home.artifact_location
+        try:
+            return str(self._client.create_experiment(name, artifact_location=place, tags=tags))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        apart = f"{name} ({study_id[:8]})"
+        return str(self._client.create_experiment(apart, artifact_location=place, tags=tags))
 
     def _open_study_run(self, study: optuna.Study) -> None:
-        context = self._context
-        found = search_all(self._client, self.experiment_id, "tags.`busi.kind` = 'study'")
-        # The fullest is kept: a lost answer may have made a second one.
-        found.sort(key=lambda run: (LOGGED in run.data.tags, len(run.data.tags)))
-        for run in found[:-1]:
-            self._delete(run.info.run_id)
+        context, run = self._context, self._find_study_run()
         independence = {NOT_INDEPENDENT: context.test_not_independent}
-        if found:
-            if found[-1].data.tags.get(NOT_INDEPENDENT) != context.test_not_independent:
-                self._log_batch(found[-1].info.run_id, tags=independence)
-            self.run_id = found[-1].info.run_id
-            self._best = found[-1].data.metrics.get(f"best_{context.spec.study.objective}")
-            if LOGGED in found[-1].data.tags:
+        if run is not None:
+            self.run_id = run.info.run_id
+            missing = {STUDY_ID: self._record.make_id(), **independence}
+            missing = {k: v for k, v in missing.items() if run.data.tags.get(k) != v}
+            if missing:
+                self._log_batch(self.run_id, tags=missing)
+            self._best = run.data.metrics.get(f"best_{context.spec.study.objective}")
+            self.has_results = RESULTS in run.data.tags
+            if LOGGED in run.data.tags:
+                if run.data.tags.get(FILE) not in (None, self._file_digest):
+                    self.log_texts({"study.toml": context.spec_text})
+                    self._client.set_tag(self.run_id, FILE, self._file_digest)
                 return
         else:
             tags = {
                 "mlflow.runName": context.name,
                 "busi.kind": "study",
                 "busi.study": context.name,
+                STUDY_ID: self._record.make_id(),
                 "busi.fingerprint": context.partition.fingerprint,
                 "busi.partition": context.partition.digest(),
                 **independence,
@@ -122,7 +153,26 @@ class MlflowStudy:
             run = self._client.create_run(self.experiment_id, tags=tags)
             self.run_id = run.info.run_id
         self._log_study(study)
-        self._client.set_tag(self.run_id, LOGGED, "yes")
+        self._log_batch(self.run_id, tags={FILE: self._file_digest, LOGGED: "yes"})
+
+    def _find_study_run(self) -> "Run | None":
+        """Return the study's run; one that was deleted comes back with all that it held."""
+        found = runs_of_study(self._client, self.experiment_id, self._record, "study", view=ALL)
+        # The fullest is kept: a lost answer may have made a second one.
+        found.sort(key=lambda run: (LOGGED in run.data.tags, len(run.data.tags)))
+        active = [run for run in found if not is_deleted(run)]
+        for run in active[:-1]:
+            self._delete(run.info.run_id)
+        if active:
+            return active[-1]
+        if found and LOGGED in found[-1].data.tags:
+            self._client.restore_run(found[-1].info.run_id)
+            return found[-1]
+        return None
+
+    @property
+    def _file_digest(self) -> str:
+        return hashlib.sha256(utf8(self._context.spec_text)).hexdigest()[:16]
 
     def _log_study(self, study: optuna.Study) -> None:
         context = self._context
@@ -178,16 +228,21 @@ class MlflowStudy:
 
     def _find_logged_trials(self) -> None:
         """See which trials are there; what is half-written or there twice is removed."""
-        for run in search_all(self._client, self.experiment_id, "tags.`busi.kind` = 'trial'"):
-            number = int(run.data.tags.get("optuna.number", -1))
-            if run.data.tags.get(LOGGED) == "yes" and number not in self.logged:
-                self.logged.add(number)
-            else:
-                self._delete(run.info.run_id)
+        for run in runs_of_study(self._client, self.experiment_id, self._record, "trial"):
+            tags, run_id = run.data.tags, run.info.run_id
+            number = int(tags.get("optuna.number", -1))
+            if tags.get(LOGGED) != "yes" or number in self.logged:
+                self._delete(run_id)
+                continue
+            self.logged.add(number)
+            wanted = {STUDY_ID: self._record.make_id(), "mlflow.parentRunId": self.run_id}
+            missing = {key: value for key, value in wanted.items() if tags.get(key) != value}
+            if missing:
+                self._log_batch(run_id, tags=missing)
 
     def _find_best(self, study: optuna.Study) -> None:
         """Best of the trials that are there: what ``best_`` reached so far."""
-        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        complete = [t for t in own_trials(study) if t.state == TrialState.COMPLETE]
         found = [main_value(t) for t in complete if t.number in self.logged]
         values = [value for value in found if value is not None]
         if self._best is not None:
@@ -196,6 +251,7 @@ class MlflowStudy:
         self._best = (max if maximise else min)(values, default=None)
 
     def _delete(self, run_id: str) -> None:
+        """Delete a run of this study's own that is not whole, or is there twice."""
         self._client.set_terminated(run_id, status="KILLED")
         self._client.delete_run(run_id)
 
@@ -206,7 +262,11 @@ class MlflowStudy:
         """
         folds = stored_folds(trial, len(self._context.partition.folds))
         results = [folds[index] for index in sorted(folds)]
-        tags = {**trial_tags(self._context, trial, results), "mlflow.parentRunId": self.run_id}
+        tags = {
+            **trial_tags(self._context, trial, results),
+            STUDY_ID: self._record.make_id(),
+            "mlflow.parentRunId": self.run_id,
+        }
         run = self._client.create_run(
             self.experiment_id, start_time=milliseconds(trial.datetime_start), tags=tags
         )
@@ -266,7 +326,7 @@ class MlflowStudy:
         """Store small files, by name, as artifacts of the study run."""
         with tempfile.TemporaryDirectory() as folder:
             for name, text in texts.items():
-                content = text.encode() if isinstance(text, str) else text
+                content = utf8(text) if isinstance(text, str) else text
                 (Path(folder) / name).write_bytes(content)
             self._client.log_artifacts(self.run_id, folder)
 
@@ -280,7 +340,7 @@ class MlflowStudy:
 
     def tag_trials(self, numbers: set[int], tag: str) -> None:
         """Set a tag to ``true`` on these trials' runs and to ``false`` on the others."""
-        for run in search_all(self._client, self.experiment_id, "tags.`busi.kind` = 'trial'"):
+        for run in runs_of_study(self._client, self.experiment_id, self._record, "trial"):
             wanted = "true" if int(run.data.tags["optuna.number"]) in numbers else "false"
             if run.data.tags.get(tag) != wanted:
                 with self._context.home.writing():
@@ -301,18 +361,6 @@ class MlflowStudy:
             self._client.update_run(self.run_id, status="RUNNING")
         else:
             self._client.set_terminated(self.run_id, status="FINISHED")
-
-
-def search_all(client: "MlflowClient", experiment_id: str, condition: str) -> "list[Run]":
-    """Return all runs of an experiment that meet an MLflow filter."""
-    found: list[Run] = []
-    token: str | None = None
-    while True:
-        page = client.search_runs([experiment_id], condition, max_results=1000, page_token=token)
-        found += page
-        token = page.token
-        if not token:
-            return found
 
 
 def git_commit() -> dict[str, str]:

@@ -8,9 +8,10 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from busi_search.errors import BusiSearchError, TrackingAway
-from busi_search.search.context import StudyContext
+from busi_search.search.context import StudyContext, fold_sizes
 from busi_search.search.mlflow.retry import CALL_SECONDS, Pause, brief_calls, tracking_errors
 from busi_search.search.mlflow.study import MlflowStudy
+from busi_search.search.store.foreign import is_foreign
 from busi_search.search.store.study_record import StudyRecord, Tracked
 
 # The driver sends a backlog in portions, so that it still watches its workers.
@@ -28,6 +29,7 @@ class Tracker:
         experiment_id, run_id: of the study in MLflow.
         seconds: time spent here.
         problem: why the store could not be written to last time; None if it could.
+        has_results: whether the study's run, when it was opened, knew of a winner.
     """
 
     def __init__(self, context: StudyContext, *, call_seconds: int = CALL_SECONDS) -> None:
@@ -42,6 +44,7 @@ class Tracker:
         self.run_id = ""
         self.seconds = 0.0
         self.problem: str | None = None
+        self.has_results = False
 
     def start(self, study: optuna.Study) -> None:
         """Connect, and see which trials are there.
@@ -49,7 +52,6 @@ class Tracker:
         Raises:
             TrackingAway: the store cannot be reached, and never was by this study; one that was
                 known to answer is waited for while the search goes on.
-            BusiSearchError: the study's experiment was deleted.
         """
         self._study = study
         known = StudyRecord(study).tracked
@@ -68,6 +70,7 @@ class Tracker:
         with self._context.home.writing():
             there = MlflowStudy(self._context, self._study)
         self._logged = there.logged
+        self.has_results = there.has_results
         self.experiment_id, self.run_id = there.experiment_id, there.run_id
         record, tracked = StudyRecord(self._study), Tracked(self.experiment_id, self.run_id)
         if record.tracked != tracked:
@@ -95,7 +98,14 @@ class Tracker:
             self._pause.reset()
 
     def _missing(self, trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
-        return [t for t in trials if t.number not in self._logged and t.state.is_finished()]
+        return [
+            t
+            for t in trials
+            if t.number not in self._logged and t.state.is_finished() and not self._is_foreign(t)
+        ]
+
+    def _is_foreign(self, trial: FrozenTrial) -> bool:
+        return is_foreign(trial, fold_sizes(self._context))
 
     def num_unsent(self, trials: Iterable[FrozenTrial]) -> int:
         """Return how many of these trials are finished and not known to be in the store."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import optuna
 from optuna.trial import TrialState
 
-from busi_search.search.context import StudyContext
+from busi_search.search.context import StudyContext, fold_sizes
 from busi_search.search.fold_result import FoldResult, Look
 from busi_search.search.pruning.evidence import (
     FIRST_LOOK,
@@ -14,6 +14,7 @@ from busi_search.search.pruning.evidence import (
     paired_differences,
     weigh,
 )
+from busi_search.search.store.foreign import is_foreign
 from busi_search.search.store.queue import Claim
 from busi_search.search.store.records import (
     best_trial,
@@ -72,7 +73,9 @@ class Incumbents:
         if len(costs) < len(section.further_objectives):
             # A second metric is known only in the end: nothing can be ruled out before.
             return None
+        sizes = fold_sizes(self._context)
         complete = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        complete = [trial for trial in complete if not is_foreign(trial, sizes)]
         if costs:
             mine = stored_costs(claim.frozen())
             complete = [

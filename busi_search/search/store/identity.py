@@ -11,7 +11,7 @@ from optuna.storages import BaseStorage
 
 from busi_search.architectures import is_timm
 from busi_search.errors import InputError
-from busi_search.search.context import StudyContext
+from busi_search.search.context import StudyContext, fold_sizes, note_place
 from busi_search.search.pruning.optuna_pruners import make_pruner
 from busi_search.search.samplers import make_sampler
 from busi_search.search.space import recipe_trials
@@ -48,14 +48,34 @@ def create_study(context: StudyContext, storage: BaseStorage) -> optuna.Study:
         record = StudyRecord(study)
         known = record.identity
         if known is None:
+            record.make_id()
             _initialise(study, context)
+            record.set_gate(context.spec.gate)
+            record.set_cached_as(context.development.fingerprint)
+            record.set_fold_sizes(fold_sizes(context))
+            note_place(study, context)
             record.set_identity(identity)
         elif (difference := known.difference(identity)) is not None:
             raise InputError(
                 f"Study '{context.name}' exists and {difference}; restore what it began with, "
                 "or begin another with --name NEW (openings of its sealed images go on counting)."
             )
+        else:
+            take_over(record, context)
+            note_place(study, context)
     return study
+
+
+def take_over(record: StudyRecord, context: StudyContext) -> None:
+    """Keep what a study file says now and the search does not depend on, such as its [gate]."""
+    if record.spec_text != context.spec_text:
+        record.set_spec_text(context.spec_text)
+    if record.fold_sizes is None:
+        record.set_fold_sizes(fold_sizes(context))
+    if context.development.fingerprint not in record.cached_as:
+        record.set_cached_as(context.development.fingerprint)
+    if record.gate != context.spec.gate:
+        record.set_gate(context.spec.gate)
 
 
 def _initialise(study: optuna.Study, context: StudyContext) -> None:

@@ -11,6 +11,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from busi_search.search.store.failures import failing
+from busi_search.search.store.foreign import is_foreign
 from busi_search.search.store.heartbeat import (
     is_shared,
     is_silent,
@@ -27,6 +28,7 @@ from busi_search.search.store.records import (
     num_stored_folds,
     worker_of,
 )
+from busi_search.search.store.study_record import StudyRecord
 from busi_search.search.store.workers import is_alive_here, this_worker
 
 MAX_LOSSES_AT_ONE_FOLD = 3
@@ -79,11 +81,13 @@ def claim_trial(
         worker: who takes it; written before anybody can see the trial as taken.
     """
     study_id = storage.get_study_id_from_name(study.study_name)
+    sizes = StudyRecord(study).fold_sizes
     with lock:
         while True:
             trials = study.get_trials(deepcopy=False)
             running = sum(trial.state == TrialState.RUNNING for trial in trials)
-            if num_finished(trials) + running >= target or failing(study, trials):
+            finished = num_finished(t for t in trials if not is_foreign(t, sizes))
+            if finished + running >= target or failing(study, trials):
                 return None
             trial_id = _take_waiting(storage, study_id, trials, worker)
             if trial_id is None:

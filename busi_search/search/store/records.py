@@ -43,6 +43,12 @@ def is_finished(trial: FrozenTrial) -> bool:
     return trial.state in FINISHED
 
 
+def stored_indices(trial: FrozenTrial) -> list[int]:
+    """Return the indices of the folds of a trial that were finished, in their order."""
+    names = (key.removeprefix(_FOLD) for key in trial.user_attrs if key.startswith(_FOLD))
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
 def num_finished(trials: Iterable[FrozenTrial]) -> int:
     """Return how many trials count towards the trials that a study is asked for."""
     return sum(map(is_finished, trials))
@@ -116,8 +122,7 @@ def stored_folds(trial: FrozenTrial, num_folds: int) -> dict[int, FoldResult]:
 
 def known_folds(trial: FrozenTrial) -> list[FoldResult]:
     """Return the folds of a trial that were finished, in their order, however many there are."""
-    indices = sorted(int(key[len(_FOLD) :]) for key in trial.user_attrs if key.startswith(_FOLD))
-    return [decode_fold(fold, trial.user_attrs[fold_key(fold)]) for fold in indices]
+    return [decode_fold(fold, trial.user_attrs[fold_key(fold)]) for fold in stored_indices(trial)]
 
 
 @dataclass(frozen=True)
@@ -205,7 +210,7 @@ def fold_seconds(trial: FrozenTrial, num_folds: int) -> list[float]:
 
 def num_stored_folds(trial: FrozenTrial) -> int:
     """Return how many folds of a trial were finished."""
-    return sum(key.startswith(_FOLD) for key in trial.user_attrs)
+    return len(stored_indices(trial))
 
 
 def best_look(trial: FrozenTrial, fold: int, share: float) -> float | None:
@@ -339,13 +344,6 @@ def best_trial(trials: list[FrozenTrial], direction: str) -> FrozenTrial | None:
     complete = [t for t in trials if t.state == TrialState.COMPLETE]
     sign = 1 if direction == "maximize" else -1
     return max(complete, key=lambda t: (sign * (main_value(t) or 0.0), -t.number), default=None)
-
-
-def best_of_study(study: optuna.Study) -> FrozenTrial | None:
-    """Return a study's best fully evaluated trial by its first objective, or None."""
-    minimise = study.directions[0] == optuna.study.StudyDirection.MINIMIZE
-    trials = study.get_trials(deepcopy=False)
-    return best_trial(trials, "minimize" if minimise else "maximize")
 
 
 def cv_metrics(results: Sequence[FoldResult]) -> dict[str, float]:

@@ -1,13 +1,14 @@
 """What a study keeps about itself in the Optuna storage, read and written in one place."""
 
 import json
+import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import optuna
 
-from busi_search.spec import EARLIER_RULE, OperatingRule, StudySpec, spec_json
+from busi_search.spec import EARLIER_RULE, Gate, OperatingRule, StudySpec, spec_json
 
 # Names under which old studies hold these, too.
 _IDENTITY = "identity"
@@ -27,6 +28,11 @@ _COST = "cost"
 _RELEASED = "released"
 _EXPLANATIONS = "explanations"
 _TEST_LEDGER = "test_ledger"
+_ID = "id"
+_GATE = "gate"
+_IMAGES_AT = "images_at"
+_CACHED_AS = "cached_as"
+_FOLD_SIZES = "fold_sizes"
 # In a sentence about a study whose images and file are those it began with.
 CHANGED_DIVISION = (
     "began with another division into folds and test: its file of groups changed, or an earlier "
@@ -92,7 +98,7 @@ class Identity:
             spec = spec_json(self.load_spec())
         except ValueError:
             spec = self.spec
-        if now.spec != spec:
+        if _without_places(now.spec) != _without_places(spec):
             keys = ", ".join(_changed_keys(json.loads(spec), json.loads(now.spec)))
             return f"the study file differs from the one it began with ({keys or 'recipes'})"
         if now.partition != self.partition:
@@ -107,6 +113,19 @@ class Identity:
         return f"the lesions' masks or boxes changed since it began ({then} → {now})"
 
 
+def _without_places(spec: str) -> Any:
+    """Return a study file without the places of its images and its file of groups.
+
+    Fingerprint and division say what is in them, wherever they are.
+    """
+    content = json.loads(spec)
+    dataset = dict(content["dataset"])
+    dataset.pop("path", None)
+    if dataset.get("groups") not in (None, "auto", "none"):
+        dataset["groups"] = "file"
+    return {**content, "dataset": dataset}
+
+
 def _changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     return [
         f"{section}.{key}"
@@ -114,6 +133,21 @@ def _changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[s
         for key in sorted({*before[section], *after[section]})
         if before[section].get(key) != after[section].get(key)
     ]
+
+
+@dataclass(frozen=True)
+class ImagesAt:
+    """Where a study's images are on a machine; no part of what makes it the same study.
+
+    Attributes:
+        absolute: path of the folder, table or file.
+        from_home: the same, seen from the home: it holds where both were moved together.
+        groups: path of the file of groups, where there is one.
+    """
+
+    absolute: str
+    from_home: str
+    groups: str | None = None
 
 
 @dataclass(frozen=True)
@@ -189,6 +223,23 @@ class StudyRecord:
         return None if found is None else Identity(**found)
 
     @property
+    def id(self) -> str | None:
+        """32 hexadecimal digits that no other study has; None in one of an earlier version.
+
+        A name may come again: the study is deleted and begun anew, or somebody else took it.
+        """
+        found = self._get(_ID)
+        return None if found is None else str(found)
+
+    def make_id(self) -> str:
+        """Return the study's id, made first if it has none."""
+        found = self.id
+        if found is None:
+            found = uuid.uuid4().hex
+            self._study.set_user_attr(_ID, found)
+        return found
+
+    @property
     def has_begun(self) -> bool:
         """Whether the study holds all that it needs to be opened again."""
         return self.identity is not None
@@ -241,6 +292,50 @@ class StudyRecord:
     def spec_text(self) -> str:
         """The study file, verbatim; empty if the study was never begun."""
         return str(self._get(_SPEC_TEXT, ""))
+
+    def set_spec_text(self, text: str) -> None:
+        """Keep the study file as it is now: what does not change the search may change."""
+        self._study.set_user_attr(_SPEC_TEXT, text)
+
+    @property
+    def gate(self) -> Gate | None:
+        """The section [gate] as the study was last run; None in one of an earlier version."""
+        found = self._get(_GATE)
+        return None if found is None else Gate.model_validate(found)
+
+    def set_gate(self, gate: Gate) -> None:
+        """Keep the section [gate], with what ``--set`` changed in it."""
+        self._study.set_user_attr(_GATE, gate.model_dump(mode="json"))
+
+    @property
+    def images_at(self) -> ImagesAt | None:
+        """Where the images were last found; None in a study of an earlier version."""
+        found = self._get(_IMAGES_AT)
+        return None if found is None else ImagesAt(**found)
+
+    def set_images_at(self, place: ImagesAt) -> None:
+        """Keep where the images were found."""
+        self._study.set_user_attr(_IMAGES_AT, asdict(place))
+
+    @property
+    def fold_sizes(self) -> tuple[int, ...] | None:
+        """How many images each fold is scored on; None in a study of an earlier version."""
+        found = self._get(_FOLD_SIZES)
+        return None if found is None else tuple(found)
+
+    def set_fold_sizes(self, sizes: Iterable[int]) -> None:
+        """Keep how many images each fold is scored on."""
+        self._study.set_user_attr(_FOLD_SIZES, list(sizes))
+
+    @property
+    def cached_as(self) -> frozenset[str]:
+        """With what the names of files begin that are cached for the study's images."""
+        identity, found = self.identity, self._get(_CACHED_AS, ())
+        return frozenset([*found, *([] if identity is None else [identity.fingerprint])])
+
+    def set_cached_as(self, fingerprint: str) -> None:
+        """Keep the fingerprint of the development images."""
+        self._study.set_user_attr(_CACHED_AS, [fingerprint])
 
     @property
     def origin(self) -> str:

@@ -1,11 +1,13 @@
 """What is in a dataset: counts, near-duplicates, contradictory labels."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from busi_search.data.classes import untold_positive_note
 from busi_search.data.dataset import ImageDataset, ImagesOnDemand
 from busi_search.data.duplicates import conflicting_groups, find_duplicate_pairs
 from busi_search.data.folds import large_group_warning
@@ -15,14 +17,22 @@ from busi_search.data.sources import guess_source, load_dataset
 from busi_search.spec import DatasetSection
 
 
-def open_dataset(path: str) -> ImageDataset:
-    """Load whatever dataset lies at a path.
+def open_dataset(path: str, cache: Path | None = None) -> ImageDataset:
+    """Load whatever dataset lies at a path, to look at its images.
+
+    Names of classes that do not tell the disease are noted, not refused.
+
+    Args:
+        path: a folder, a table or an .npz file.
+        cache: folder where the digests of files are kept for the next time.
 
     Raises:
         InputError: it is none, or not usable.
     """
     section = DatasetSection.model_validate({"source": guess_source(path), "path": path})
-    return load_dataset(section)
+    found = load_dataset(section, cache=cache, positive_needed=False)
+    note = untold_positive_note(found.class_names)
+    return found if note is None else replace(found, notes=(*found.notes, note))
 
 
 def check_dataset(path: str, *, cache: Path, groups: str = "auto") -> dict[str, Any]:
@@ -46,7 +56,7 @@ def check_dataset(path: str, *, cache: Path, groups: str = "auto") -> dict[str, 
     Raises:
         InputError: an image cannot be read, or the CSV does not fit the dataset.
     """
-    dataset = open_dataset(path)
+    dataset = open_dataset(path, cache)
     grouping = find_groups(dataset, groups, cache)
     clashing = conflicting_groups(grouping.twins, dataset.labels)
     members = _members(dataset, grouping.twins)

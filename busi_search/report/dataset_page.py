@@ -69,7 +69,7 @@ def describe_dataset(path: str, *, cache: Path) -> str:
     Raises:
         InputError: an image cannot be read.
     """
-    dataset = open_dataset(path)
+    dataset = open_dataset(path, cache)
     groups = find_groups(dataset, "auto", cache).twins
     look = _look(dataset)
     clashing = set(conflicting_groups(groups, dataset.labels).tolist())

@@ -71,6 +71,15 @@ def announce(
         f"{counts['num_test']} sealed for the test, {counts['num_quarantined']} left out "
         f"({counts['num_conflicts']} groups with contradictory labels)"
     )
+    development = context.development
+    listed = ", ".join(f"{name} {count}" for name, count in context.class_counts.items())
+    err.print(
+        f"Classes: {escape(listed)}; AUC, sensitivity and operating point are about "
+        f"'{escape(development.class_names[development.positive])}'"
+        if len(development.class_names) == 2
+        else f"Classes: {escape(listed)}; AUC is the mean over the classes, sensitivity and "
+        f"operating point are about '{escape(development.class_names[development.positive])}'"
+    )
     if earlier := context.partition.earlier:
         err.print(f"It keeps the division that an earlier version made: {earlier}.")
     for unusual in context.warnings:

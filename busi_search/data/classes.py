@@ -110,8 +110,8 @@ def untold_positive_note(class_names: Sequence[str]) -> str | None:
     if infer_positive(class_names) is not None:
         return None
     return (
-        f"The names of the classes ({_listed(class_names)}) do not tell which one is the disease: a "
-        "study needs positive = \"NAME\" under [dataset], or --set 'dataset.positive=\"NAME\"'."
+        f"The names of the classes ({_listed(class_names)}) do not tell which one is the disease: "
+        'a study needs positive = "NAME" under [dataset], or --set \'dataset.positive="NAME"\'.'
     )
 
 

@@ -84,9 +84,7 @@ def _mark(root: Path, name: str, safe: dict[str, bool]) -> Mark:
     path = os.path.join(root, name)
     # Text is printable but for some letters that the slower look allows.
     if not name.isprintable() and any(unicodedata.category(c) in ("Cc", "Cs") for c in name):
-        raise InputError(
-            f"{path!r}: the name holds characters that are not text; rename the file."
-        )
+        raise InputError(f"{path!r}: the name holds characters that are not text; rename the file.")
     try:
         status = os.lstat(path)
         folder = os.path.dirname(path)

@@ -21,6 +21,8 @@ WARN_AUC = 0.85
 # Too few images of a class separate by chance.
 _MIN_IMAGES = 10
 _BINARY_SHARE = 0.98
+# So many images of a class look like masks that they are some.
+_MASK_SHARE = 0.1
 _BORDER_PIXELS = 2
 
 Values = npt.NDArray[np.float64]
@@ -87,7 +89,11 @@ def check_files(dataset: ImageDataset, cache: Path) -> list[str]:
         return list(dataset.notes)
     files = measure_files(dataset, cache)
     refuse_masks(dataset, files)
-    return [*dataset.notes, *(found.text() for found in find_shortcuts(dataset, files))]
+    return [
+        *dataset.notes,
+        *_few_masks(dataset, files),
+        *(found.text() for found in find_shortcuts(dataset, files)),
+    ]
 
 
 _PROPERTIES = ("width", "height", "mean grey", "border", "two-valued")
@@ -104,20 +110,32 @@ def _measure(image: npt.NDArray[np.uint8]) -> tuple[float, ...]:
 
 
 def refuse_masks(dataset: ImageDataset, files: Mapping[str, Values]) -> None:
-    """Raise if what stands there as images of a class are masks.
+    """Raise if what stands there as images of a class are masks, or many of them are.
 
     Raises:
-        InputError: nine in ten of a class's images have hardly any pixel between black and white.
+        InputError: one in ten of a class's images has hardly any pixel between black and white.
     """
     two_valued = files["two-valued"] > _BINARY_SHARE
     for label, name in enumerate(dataset.class_names):
         of_class = dataset.labels == label
-        if of_class.any() and np.mean(two_valued[of_class]) >= 0.9:
-            first = dataset.paths[int(np.flatnonzero(of_class)[0])]
+        number, found = int(of_class.sum()), np.flatnonzero(of_class & two_valued)
+        if number and len(found) >= max(2, _MASK_SHARE * number):
             raise InputError(
-                f"The images of class '{name}' are black and white only, as masks are (the first "
-                f"is '{first}'); name the folder of the images themselves."
+                f"{len(found)} of {number} images of class '{name}' are black and white only, as "
+                f"masks are (the first is '{dataset.paths[int(found[0])]}'); name the folder of "
+                "the images themselves, and masks beside them NAME_mask.png."
             )
+
+
+def _few_masks(dataset: ImageDataset, files: Mapping[str, Values]) -> list[str]:
+    """A sentence about single images that look like masks."""
+    found = np.flatnonzero(files["two-valued"] > _BINARY_SHARE)
+    if not len(found):
+        return []
+    return [
+        f"{len(found)} image(s) are black and white only, as masks are; look at "
+        f"'{dataset.paths[int(found[0])]}'."
+    ]
 
 
 def find_shortcuts(dataset: ImageDataset, files: Mapping[str, Values]) -> list[Shortcut]:

@@ -159,7 +159,7 @@ def load_dataset(
             cache=cache,
         )
     if section.source == "auto":
-        note = f"{section.path}: recognised as {title_of(source)} (source = \"{source}\")."
+        note = f'{section.path}: recognised as {title_of(source)} (source = "{source}").'
         found = replace(found, notes=(note, *found.notes))
     return found
 

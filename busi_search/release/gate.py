@@ -13,6 +13,7 @@ from typing import Any
 from filelock import FileLock
 
 from busi_search.errors import BusiSearchError, GateRefused, InputError
+from busi_search.files import without_nan
 from busi_search.home import Home
 from busi_search.interrupts import interrupts_wait
 from busi_search.models.evaluations import AGAINST_BEST, AGAINST_CHAMPION, evaluated_figures
@@ -146,7 +147,7 @@ def _log_record(
     }
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"promotion_v{chosen.version}.json"
-        path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        path.write_text(json.dumps(without_nan(content), indent=1), encoding="utf-8")
         client.log_artifact(chosen.run_id, str(path))
 
 

@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import optuna
 
+from busi_search.data.adequacy import check_division, few_test_images_warning
+from busi_search.data.classes import infer_positive, positive_class
 from busi_search.data.dataset import ImageDataset
 from busi_search.data.folds import large_group_warning, uneven_folds_warning
 from busi_search.data.image_cache import load_images, load_masks
@@ -42,6 +44,7 @@ class StudyContext:
         origin: name of the study file.
         developed_by: names of these studies.
         remarks: sentences on how the images were read, and on what tells the classes apart.
+        class_counts: number of images of every class of the whole dataset, by its name.
         sent: images, and masks, by size, for workers that cannot read the files; (N, S, S) uint8.
     """
 
@@ -56,6 +59,7 @@ class StudyContext:
     origin: str
     developed_by: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    class_counts: Mapping[str, int] = field(default_factory=dict)
     sent: Mapping[int, tuple[Images, Images | None]] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -136,7 +140,14 @@ def masks_for(
 
 
 def make_context(
-    spec: StudySpec, spec_text: str, *, home: Home, name: str | None, device: str, origin: str
+    spec: StudySpec,
+    spec_text: str,
+    *,
+    home: Home,
+    name: str | None,
+    device: str,
+    origin: str,
+    notes: tuple[str, ...] = (),
 ) -> StudyContext:
     """Read and divide the data and say how the study is called.
 
@@ -147,21 +158,28 @@ def make_context(
         name: the study's name, or None for one made from ``origin`` and the dataset.
         device: PyTorch's name of the device.
         origin: name of the study file.
+        notes: sentences about how the images were recognised.
 
     Raises:
-        InputError: the data is not usable.
+        InputError: the data is not usable, or too little for the figures of a study.
     """
-    dataset = load_dataset(spec.dataset)
-    remarks = check_files(dataset, home.cache)
+    dataset = load_dataset(spec.dataset, cache=home.cache, positive_needed=False)
     stem = origin.removesuffix(".toml").rsplit("/", 1)[-1]
     name = name or (stem if stem == dataset.name else f"{stem}-{dataset.name}")
+    begun = _record_of(home, name)
+    dataset, remark = _with_positive(dataset, spec, begun)
+    remarks = [*notes, *check_files(dataset, home.cache), *([] if remark is None else [remark])]
     partition = make_partition(
         dataset,
         spec.dataset,
         seed=spec.study.seed,
         cache=home.cache,
-        began_with=_division_of(home, name),
+        began_with=None if begun is None else begun.division,
     )
+    if begun is None:
+        check_division(dataset, partition)
+    if (few := few_test_images_warning(dataset, partition)) is not None:
+        remarks.append(few)
     known = KnownImages(home)
     known.add_images(dataset)
     developed = known.developed_elsewhere(membership_of(name, partition))
@@ -177,6 +195,10 @@ def make_context(
         origin=origin,
         developed_by=tuple(sorted({study for studies in developed.values() for study in studies})),
         remarks=tuple(remarks),
+        class_counts={
+            class_name: int(np.sum(dataset.labels == label))
+            for label, class_name in enumerate(dataset.class_names)
+        },
     )
     # Decoding here names a damaged image before any trial starts.
     context.images(spec.dataset.image_size_pixels)
@@ -188,8 +210,16 @@ def make_context(
     return context
 
 
-def _division_of(home: Home, name: str) -> str | None:
-    """Return the digest of the division that a study began with; None if it has not begun.
+@dataclass(frozen=True)
+class _Begun:
+    """What a study that has begun holds to: its division, and the class that is its disease."""
+
+    division: str
+    positive: str
+
+
+def _record_of(home: Home, name: str) -> _Begun | None:
+    """Return what a study began with; None if it has not begun.
 
     A storage that is away or damaged is none of this question: whoever searches says so.
     """
@@ -197,10 +227,35 @@ def _division_of(home: Home, name: str) -> str | None:
         return None
     try:
         with storage_errors(home):
-            identity = StudyRecord(find_study(home, name)).identity
+            record = StudyRecord(find_study(home, name))
+            identity = record.identity
     except BusiSearchError:
         return None
-    return None if identity is None else identity.partition
+    return None if identity is None else _Begun(identity.partition, record.positive)
+
+
+def _with_positive(
+    dataset: ImageDataset, spec: StudySpec, begun: _Begun | None
+) -> tuple[ImageDataset, str | None]:
+    """The dataset with the class that the study is about, and a sentence if it may surprise.
+
+    Raises:
+        InputError: the study has not begun, states no class, and the names do not tell.
+    """
+    names = dataset.class_names
+    if spec.dataset.positive is not None or dataset.simulated:
+        return dataset, None
+    if begun is None or begun.positive not in names:
+        positive = positive_class(names, None, where=str(spec.dataset.path))
+        return replace(dataset, positive=positive), None
+    positive = names.index(begun.positive)
+    found = replace(dataset, positive=positive)
+    if positive == infer_positive(names):
+        return found, None
+    return found, (
+        f"The study took '{begun.positive}' for the disease when it began, and keeps it; for "
+        "another class begin another study, with dataset.positive and --name NEW."
+    )
 
 
 def _wants_masks(spec: StudySpec) -> bool:

@@ -5,6 +5,7 @@ import json
 import click
 
 from busi_search.cli.global_options import global_options_of
+from busi_search.files import without_nan
 from busi_search.home import Home, open_home
 
 
@@ -15,5 +16,5 @@ def home_of(ctx: click.Context) -> Home:
 
 
 def print_json(value: object) -> None:
-    """Write one JSON object to stdout."""
-    click.echo(json.dumps(value, ensure_ascii=False))
+    """Write one JSON object to stdout; what is not known is null."""
+    click.echo(json.dumps(without_nan(value), ensure_ascii=False, allow_nan=False))

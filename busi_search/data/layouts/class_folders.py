@@ -121,13 +121,13 @@ def _images_of(entry: Path, root: Path) -> Iterator[ListedImage]:
     in_folder = masks_by_stem(subfolder(entry, *MASK_FOLDERS))
     if inside:
         for path in inside:
-            yield _listed(path, masks.get(path) or in_folder.get(path.stem, ()), entry, root)
+            yield _listed(path, masks.get(path) or in_folder.get(path.stem) or (), entry, root)
         return
     pictures = subfolder(entry, "images", "image", "imgs", "original")
     if pictures is not None:
         inside, masks = split_masks(image_files(pictures))
         for path in inside:
-            yield _listed(path, in_folder.get(path.stem) or masks.get(path, ()), entry, root)
+            yield _listed(path, in_folder.get(path.stem) or masks.get(path) or (), entry, root)
         return
     for patient in subfolders(entry):
         if patient.name.lower() in MASK_FOLDERS:
@@ -139,7 +139,7 @@ def _images_of(entry: Path, root: Path) -> Iterator[ListedImage]:
             by_stem.setdefault(mask.stem, []).append(mask)
         inside, masks = split_masks(path for path in files if path not in apart)
         for path in inside:
-            found = masks.get(path) or by_stem.get(path.stem, ())
+            found = masks.get(path) or by_stem.get(path.stem) or ()
             yield _listed(path, found, entry, root, patient=patient.name)
 
 
@@ -180,7 +180,8 @@ def _left_out(entry: Path, root: Path, listed: Sequence[ListedImage]) -> Iterato
             f"left out; the first is '{masks[0].relative_to(root).as_posix()}'."
         )
     if others := sorted(set(rest) - set(masks)):
-        yield f"'{entry.name}': {len(others)} file(s) are no images and were left out ({kinds_of(others)})."
+        kinds = kinds_of(others)
+        yield f"'{entry.name}': {len(others)} file(s) are no images and were left out ({kinds})."
 
 
 def _listed(

@@ -1,6 +1,8 @@
 """A study: created once, resumed by the same words."""
 
+import json
 import platform
+from dataclasses import replace
 from importlib.metadata import version
 
 import joblib
@@ -46,12 +48,24 @@ def create_study(context: StudyContext, storage: BaseStorage) -> optuna.Study:
         if known is None:
             _initialise(study, context)
             record.set_identity(identity)
-        elif (difference := known.difference(identity)) is not None:
+        elif (difference := known.difference(_as_begun(identity, known, record))) is not None:
             raise InputError(
                 f"Study '{context.name}' exists and {difference}; restore what it began with, "
                 "or begin another with --name NEW (openings of its sealed images go on counting)."
             )
     return study
+
+
+def _as_begun(identity: Identity, known: Identity, record: StudyRecord) -> Identity:
+    """The identity without a class for the disease, if it states the one the study has anyway."""
+    then, now = (json.loads(i.spec)["dataset"].get("positive") for i in (known, identity))
+    if then is None and now is not None and now == record.positive:
+        spec = identity.load_spec()
+        unstated = spec.model_copy(
+            update={"dataset": spec.dataset.model_copy(update={"positive": None})}
+        )
+        return replace(identity, spec=spec_json(unstated))
+    return identity
 
 
 def _initialise(study: optuna.Study, context: StudyContext) -> None:
@@ -60,6 +74,7 @@ def _initialise(study: optuna.Study, context: StudyContext) -> None:
         origin=context.origin,
         counts=context.counts,
         class_names=context.development.class_names,
+        positive=context.development.class_names[context.development.positive],
         simulated=context.development.simulated,
         versions=environment(),
     )

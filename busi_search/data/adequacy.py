@@ -63,8 +63,8 @@ def _check_correction(dataset: ImageDataset, partition: Partition, labels: Indic
         scarce = dataset.class_names[int(np.argmin(counts))]
     raise InputError(
         f"No fold holds two groups of every class (there is one of '{scarce}'): the score "
-        "corrected for the choice among trials could not be computed; add images, join classes or lower "
-        "dataset.num_folds."
+        "corrected for the choice among trials could not be computed; add images, join classes or "
+        "lower dataset.num_folds."
     )
 
 

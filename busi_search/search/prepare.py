@@ -123,8 +123,8 @@ def _check_archive(study: str, data: str, spec: StudySpec, overrides: tuple[str,
         names = ", ".join(f"'{name}'" for name in spec.dataset.class_names or ())
         raise InputError(
             f"{data}: is not named as BreastMNIST's files are (breastmnist.npz, "
-            f"breastmnist_64.npz …), and study breastmnist names its classes {names}; name those of "
-            'this archive in the order of their labels: --set \'dataset.class_names=["A", "B"]\' '
+            f"breastmnist_64.npz …), and study breastmnist names its classes {names}; name its "
+            'own in the order of their labels: --set \'dataset.class_names=["A", "B"]\' '
             "--set 'dataset.positive=\"A\"'."
         )
 

@@ -143,6 +143,14 @@ def find_shortcuts(dataset: ImageDataset, files: Mapping[str, Values]) -> list[S
 
     Besides what :func:`measure_files` gives, the columns ``site`` and ``device`` of the dataset.
     """
+    return [found for found in separation(dataset, files) if found.auc >= WARN_AUC]
+
+
+def separation(dataset: ImageDataset, files: Mapping[str, Values]) -> list[Shortcut]:
+    """Return how well each property tells each class from the rest, the clearest first.
+
+    Classes with fewer than ten images, or whose rest has fewer, are left out.
+    """
     found = []
     for label, class_name in enumerate(dataset.class_names):
         truth = dataset.labels == label
@@ -155,8 +163,7 @@ def find_shortcuts(dataset: ImageDataset, files: Mapping[str, Values]) -> list[S
                 named[f"the {name}"] = _share(dataset.properties[name], truth)
         for name, values in named.items():
             auc = float(roc_auc_score(truth, values))
-            if max(auc, 1 - auc) >= WARN_AUC:
-                found.append(Shortcut(name, class_name, max(auc, 1 - auc)))
+            found.append(Shortcut(name, class_name, max(auc, 1 - auc)))
     return sorted(found, key=lambda shortcut: -shortcut.auc)
 
 

@@ -197,7 +197,8 @@ def bias_corrected_estimates(
             value = float(np.mean(known)) if len(known) else math.nan
             # A mean of pseudo-values may pass the end of the scale; half a pair of groups is left.
             half = 0.5 / num_groups**2
-            value = max(half, value if metric in MINIMISED_METRICS else min(value, 1 - half))
+            if math.isfinite(value):
+                value = max(half, value if metric in MINIMISED_METRICS else min(value, 1 - half))
         own = scores(metric, kept_for_error, [winner])[0]
         known = own[np.isfinite(own)]
         error = math.sqrt((num_parts - 1) * np.var(known)) if len(known) else math.nan

@@ -105,9 +105,9 @@ def _columns(table: Path, rows: Sequence[Row], stated: Mapping[str, str]) -> dic
 
 def _find(root: Path, file: str) -> Path | None:
     """The named file below the root; its suffix may have been left out."""
+    if os.path.isfile(os.path.join(root, file)):
+        return root / file
     path = root / file
-    if path.is_file():
-        return path
     with_suffix = (path.with_name(path.name + suffix) for suffix in sorted(IMAGE_SUFFIXES))
     return next((found for found in with_suffix if found.is_file()), None)
 
@@ -119,6 +119,10 @@ def _listed(
         return row[meaning[role]] or None if role in meaning else None
 
     def below(file: Path) -> str:
+        written, folder = str(file), f"{root}{os.sep}"
+        # Most files, and much faster than by the parts of a path.
+        if os.sep == "/" and written.startswith(folder) and ".." not in written:
+            return written[len(folder) :]
         if not file.is_relative_to(root) or ".." in file.parts:
             raise InputError(f"{table}: '{file}' lies outside {root}; copy it in.")
         return file.relative_to(root).as_posix()

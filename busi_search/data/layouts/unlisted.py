@@ -1,5 +1,7 @@
 """What lies beside the images that a table or a published set lists, and is not read."""
 
+import os
+
 from busi_search.data.layouts.files import (
     IMAGE_SUFFIXES,
     kinds_of,
@@ -18,15 +20,22 @@ def left_out_notes(name: str, listing: Listing) -> list[str]:
         listing: the images that are read.
     """
     root = listing.root
-    listed = {root / file for image in listing.images for file in (image.file, *image.masks)}
+    listed: dict[str, set[str]] = {}
+    for image in listing.images:
+        for file in (image.file, *image.masks):
+            folder, _, base = file.rpartition("/")
+            listed.setdefault(folder, set()).add(base)
     extra, unread = [], []
-    for folder in sorted({(root / image.file).parent for image in listing.images}):
-        with reading(folder):
-            files = [p for p in folder.iterdir() if not p.name.startswith(".") and p.is_file()]
-        images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
-        extra += [path for path in split_masks(images)[0] if path not in listed]
-        rest = set(files) - set(images) - listed
-        unread += [path for path in rest if may_be_image(path)]
+    for folder in sorted({image.file.rpartition("/")[0] for image in listing.images}):
+        with reading(root / folder), os.scandir(root / folder) as entries:
+            names = [e.name for e in entries if not e.name.startswith(".") and e.is_file()]
+        rest = {root / folder / base for base in names if base not in listed[folder]}
+        if not rest:
+            continue
+        every = [root / folder / base for base in names]
+        images = [path for path in every if path.suffix.lower() in IMAGE_SUFFIXES]
+        extra += [path for path in split_masks(images)[0] if path in rest]
+        unread += [path for path in rest - set(images) if may_be_image(path)]
     found = []
     if extra:
         first = min(extra).relative_to(root).as_posix()

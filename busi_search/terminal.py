@@ -1,5 +1,6 @@
 """How things look on a terminal: progress, tables, the last lines of a run."""
 
+import math
 import shlex
 import sys
 import time
@@ -199,7 +200,11 @@ def _format(value: Any) -> str:
 
 def _corrected(value: float, estimate: "Estimate") -> str:
     """A figure as found, and what it is worth after the choice."""
+    if not math.isfinite(estimate.value):
+        return f"{value:.4f}, cannot be corrected: too few images of a class"
     interval = f"({estimate.low:.4f} to {estimate.high:.4f})"
+    if not math.isfinite(estimate.low):
+        interval = "(no interval: too few images of a class)"
     return f"{value:.4f}, corrected {estimate.value:.4f} {interval}"
 
 

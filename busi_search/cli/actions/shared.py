@@ -33,6 +33,8 @@ def slow_reading(*, quiet: bool = False) -> Iterator[None]:
 
     def listen(what: str, done: int, total: int) -> None:
         nonlocal last
+        if done == 1:
+            last = time.monotonic()
         if time.monotonic() - last >= SECONDS_BETWEEN_LINES:
             last = time.monotonic()
             click.echo(f"{done:,} of {total:,} {what}", err=True)

@@ -124,6 +124,17 @@ def test_patients_at_any_depth_are_read(tmp_path: Path) -> None:
     assert sum(m is not None for m in dataset.masks()) == 1
 
 
+def test_a_linked_folder_is_not_passed_over(tmp_path: Path) -> None:
+    _classes(tmp_path / "set", ("benign", "normal"))
+    picture(tmp_path / "elsewhere" / "1.png", 70)
+    picture(tmp_path / "set/malignant/p1/0.png", 71)
+    (tmp_path / "set/malignant/p1/back").symlink_to(tmp_path / "set/malignant")
+    assert _found(tmp_path / "set")["malignant"] == 1
+    (tmp_path / "set/malignant/p1/linked").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="link to a file outside"):
+        read(tmp_path / "set")
+
+
 def test_images_on_two_levels_stop(tmp_path: Path) -> None:
     _classes(tmp_path)
     picture(tmp_path / "benign/more/1.png", 70)

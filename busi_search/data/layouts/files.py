@@ -78,8 +78,13 @@ def all_files(folder: Path) -> list[Path]:
     def stop(error: OSError) -> None:
         raise InputError(f"{error.filename}: cannot be read ({error.strerror}).") from None
 
-    found = []
-    for place, folders, names in os.walk(folder, onerror=stop):
+    found, seen = [], set()
+    for place, folders, names in os.walk(folder, onerror=stop, followlinks=True):
+        # A link may lead back to where it lies.
+        if (real := os.path.realpath(place)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith((".", "_")))
         found += [
             Path(place, name)

@@ -134,9 +134,8 @@ def _artifact(home: Home, version: RegisteredVersion, name: str) -> Any:
 
 
 def _known_figures(test: Mapping[str, Any]) -> dict[str, float]:
-    known = [name for name in CALIBRATION_TAGS if test.get(name) is not None]
-    known += [name for name in TEST_TAGS if test.get(name) is not None]
-    return {name: float(test[name]) for name in known}
+    names = (*TEST_TAGS, *CALIBRATION_TAGS)
+    return {name: float(test[name]) for name in names if test.get(name) is not None}
 
 
 def _error_limits(test: Mapping[str, Any]) -> dict[str, float]:

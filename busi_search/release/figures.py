@@ -136,11 +136,7 @@ def compute_test_figures(
         for name in WITH_INTERVALS
         if name != "ece"
     }
-    num_groups = _groups_of_shares(labels, groups)
-    found = {
-        name: Figure(values[name], percentiles(sample, values[name], num_groups.get(name, 0)))
-        for name, sample in samples.items()
-    }
+    found = {name: Figure(values[name], percentiles(sample)) for name, sample in samples.items()}
     scores, truth = rows[:, positive], labels == positive
     table = confusion_matrix(labels, rows.argmax(axis=1), labels=list(range(len(class_names))))
     return TestFigures(
@@ -178,15 +174,6 @@ def _share_right(
         sample = (inside @ right[kind]) / inside.sum(axis=1)
     value = float(right[kind].mean())
     return Figure(value, percentiles(sample, value, len(np.unique(groups[kind]))))
-
-
-def _groups_of_shares(
-    labels: npt.NDArray[np.integer], groups: npt.NDArray[np.integer]
-) -> dict[str, int]:
-    """How many groups a share is of, by metric; of the classes the rarest counts."""
-    rarest = min(len(np.unique(groups[labels == label])) for label in np.unique(labels))
-    names = ("auc", "balanced_accuracy", "precision", "recall", "f1")
-    return {"accuracy": len(np.unique(groups))} | dict.fromkeys(names, rarest)
 
 
 def _per_class(

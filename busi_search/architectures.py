@@ -1,6 +1,11 @@
-"""The architectures a study may name: one line each."""
+"""The architectures a study may name: one line each, and timm's under a prefix."""
 
+import re
 from dataclasses import dataclass
+
+# ``timm/NAME`` is a network of the library timm, which is an extra.
+TIMM_PREFIX = "timm/"
+TIMM_PATTERN = r"^timm/[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?$"
 
 
 @dataclass(frozen=True)
@@ -13,8 +18,9 @@ class Architecture:
         num_features: width of the features that the head sees.
         num_stages: number of stages that can be frozen.
         channels: input channels (1: grey as it is; 3: grey repeated).
-        imagenet: whether torchvision has ImageNet weights that fit.
+        imagenet: whether there are ImageNet weights that fit: torchvision's, or of a package.
         min_size_pixels: smaller images are enlarged to this, or nothing would be left of them.
+        normalisation: of the grey levels that its pretrained weights expect.
     """
 
     family: str
@@ -24,6 +30,7 @@ class Architecture:
     channels: int = 3
     imagenet: bool = True
     min_size_pixels: int = 1
+    normalisation: str = "imagenet"
 
 
 # ``_small``: a 3×3 first convolution without stride and no early max-pool, for images of 28 to
@@ -41,9 +48,28 @@ ARCHITECTURES: dict[str, Architecture] = {
     "harmonic_resnet18": Architecture("harmonic_resnet", "resnet18", 512, 5, 1, imagenet=False),
     "densenet121": Architecture("densenet", "densenet121", 1024, 5, min_size_pixels=32),
     "efficientnet_b0": Architecture("efficientnet", "efficientnet_b0", 1280, 5),
+    "efficientnet_lite0": Architecture(
+        "efficientnet_lite", "efficientnet_lite0", 1280, 5, normalisation="efficientnet_lite"
+    ),
+    "efficientnet_lite1": Architecture(
+        "efficientnet_lite", "efficientnet_lite1", 1280, 5, normalisation="efficientnet_lite"
+    ),
+    "efficientnet_lite2": Architecture(
+        "efficientnet_lite", "efficientnet_lite2", 1280, 5, normalisation="efficientnet_lite"
+    ),
     "mobilenet_v3_small": Architecture("mobilenet_v3", "mobilenet_v3_small", 1024, 5),
     "mobilenet_v3_large": Architecture("mobilenet_v3", "mobilenet_v3_large", 1280, 5),
     "convnext_tiny": Architecture("convnext", "convnext_tiny", 768, 4, min_size_pixels=32),
     "vit_b_16": Architecture("vit", "vit_b_16", 768, 5),
     "swin_t": Architecture("swin", "swin_t", 768, 4, min_size_pixels=32),
 }
+
+
+def is_timm(architecture: str) -> bool:
+    """Return whether a name is that of a network of timm's; whether timm has it is asked later."""
+    return re.match(TIMM_PATTERN, architecture) is not None
+
+
+def has_imagenet_weights(architecture: str) -> bool:
+    """Return whether ``weights = "imagenet"`` means anything: timm is asked when it is loaded."""
+    return is_timm(architecture) or ARCHITECTURES[architecture].imagenet

@@ -1,5 +1,6 @@
 """Study files: found by name or path, read, changed by ``--set``, joined with their recipes."""
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from pydantic import ValidationError
 from busi_search.errors import InputError
 from busi_search.files import user_path
 from busi_search.spec import (
+    About,
     Choice,
     Condition,
     DatasetSection,
@@ -137,7 +139,7 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
         section = _section_of(name)
     if section == "hyperparameters" and isinstance(value, dict | list):
         section = "space"
-    if section not in ("study", "dataset", "hyperparameters", "space", "gate"):
+    if section not in StudySpec.model_fields or section == "recipe":
         raise InputError(f"--set {override}: unknown section '{section}' in '{key}'.")
     if section in ("hyperparameters", "space"):
         if name not in Hyperparameters.model_fields:
@@ -201,3 +203,21 @@ def parse_spec(raw: dict[str, Any], *, origin: str) -> StudySpec:
         raise InputError(
             f"{origin}: [space] must map names to ranges like {{ low = 0.0, high = 0.5 }} or lists."
         ) from None
+
+
+def about_study(text: str) -> About:
+    """Return the ``[about]`` of a study file.
+
+    Args:
+        text: of the file; empty where a study has none.
+
+    Raises:
+        InputError: what stands there is not allowed.
+    """
+    raw = tomllib.loads(text).get("about", {})
+    for key, written in re.findall(r"^# --set about\.(\w+) *= *(.*)$", text, flags=re.MULTILINE):
+        _apply_override({"about": raw}, f"about.{key}={written}")
+    try:
+        return About.model_validate(raw)
+    except ValidationError as error:
+        raise InputError(f"[about]: {first_problem(error, About)}.") from None

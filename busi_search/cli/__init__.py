@@ -1,7 +1,7 @@
 """The command line: each command is one library call.
 
-``searching``, ``images``, ``releasing`` and ``maintaining`` hold how the commands are written:
-their options and their help. What a command does is in ``actions``, imported when it runs.
+``searching``, ``images``, ``releasing``, ``weights`` and ``maintaining`` hold how the commands are
+written: their options and their help. What a command does is in ``actions``, imported when it runs.
 """
 
 import click
@@ -15,6 +15,7 @@ _SEARCHING = "busi_search.cli.searching"
 _IMAGES = "busi_search.cli.images"
 _RELEASING = "busi_search.cli.releasing"
 _MAINTAINING = "busi_search.cli.maintaining"
+_WEIGHTS = "busi_search.cli.weights"
 _SECTIONS = {
     "Search": (
         Row("run", _SEARCHING, "Search, and register the winner as the candidate."),
@@ -38,6 +39,7 @@ _SECTIONS = {
         Row("serve", _RELEASING, "Open a page where one image gets an answer."),
     ),
     "Maintenance": (
+        Row("weights", _WEIGHTS, "List, fetch and check pretrained weights."),
         Row("doctor", _MAINTAINING, "Say what works here and what was left behind."),
         Row("sync", _MAINTAINING, "Send MLflow the finished trials it lacks."),
     ),

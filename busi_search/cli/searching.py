@@ -136,14 +136,24 @@ def status() -> None:
 
 @click.command(cls=Command)
 @click.argument("name", shell_complete=complete_study)
-@click.option("--to", "target", required=True, help="HTML file to write.")
+@click.option("--to", "target", required=True, help="HTML file to write (.md of a checklist).")
+@click.option(
+    "--checklist",
+    type=click.Choice(["tripod-ai", "claim", "stard-ai"]),
+    help="Write this reporting guideline instead, filled in as far as the study knows the answers.",
+)
 @deferred("busi_search.cli.actions.study_view")
 def report() -> None:
     """Write a study as one self-contained HTML page that works offline.
 
+    With --checklist, write a reporting guideline as Markdown, item by item: what the report
+    answers, and what the researcher still has to write. The section [about] of the study file
+    answers what the software cannot know.
+
     \b
     Example:
       busi-search report quickstart-phantom --to report.html
+      busi-search report quickstart-phantom --checklist claim --to claim.md
     """
 
 

@@ -128,7 +128,7 @@ def _fetch(source: Source, target: Path, connect_seconds: float) -> bytes:
     deadline = time.monotonic() + TOTAL_SECONDS
     content = bytearray()
     try:
-        with _open(source.url, connect_seconds) as response:
+        with open_url(source.url, connect_seconds) as response:
             # read() waits until a chunk is full: a server that drips would outlast every limit.
             while chunk := response.read1(_CHUNK_BYTES):
                 content += chunk
@@ -144,13 +144,27 @@ def _fetch(source: Source, target: Path, connect_seconds: float) -> bytes:
     return bytes(content)
 
 
-def _open(url: str, seconds: float) -> http.client.HTTPResponse:
-    """Open an address of the table; also the search for its name may not take longer."""
+def open_url(
+    url: str | urllib.request.Request,
+    seconds: float,
+    opener: urllib.request.OpenerDirector | None = None,
+) -> http.client.HTTPResponse:
+    """Open an address; also the search for its name may not take longer.
+
+    Args:
+        url: an address that is known to be http or https.
+        seconds: how long the server may be silent.
+        opener: in place of urllib's own, which follows redirections.
+
+    Raises:
+        OSError: it cannot be opened, or not in time.
+    """
+    open_it = urllib.request.urlopen if opener is None else opener.open
     outcome: queue.Queue[http.client.HTTPResponse | Exception] = queue.Queue()
 
     def work() -> None:
         try:
-            outcome.put(urllib.request.urlopen(url, timeout=seconds))  # noqa: S310
+            outcome.put(open_it(url, timeout=seconds))
         except Exception as error:
             outcome.put(error)
 

@@ -62,8 +62,11 @@ class Classifier:
         weights_sha256: hash of the exported program, weights included.
         positive_class: name of the class (malignant) the operating point is about.
         operating_threshold: probability of that class from which an image is called positive.
-        operating_sensitivity, operating_specificity: of that rule, on the out-of-fold predictions
-            it was chosen on; None for models that do not say.
+        operating_rule: what the threshold was chosen to reach, in words; None for models of earlier
+            versions.
+        operating_sensitivity, operating_specificity: of that rule on out-of-fold predictions, each
+            fold by the threshold of the others; of earlier versions, on those it was chosen on;
+            None for models that do not say.
         familiarity: what its training images looked like; None for models that do not say.
         preprocessing: what is done with an image file before the model sees it, in words.
         tags: of the registered version, its figures among them.
@@ -88,6 +91,7 @@ class Classifier:
         self.preprocessing = str(metadata.get("preprocessing", ""))
         self.weights_sha256 = str(metadata["weights_sha256"])
         self.operating_threshold = float(metadata["operating_threshold"])
+        self.operating_rule: str | None = metadata.get("operating_rule")
         self.operating_sensitivity: float | None = metadata.get("operating_sensitivity")
         self.operating_specificity: float | None = metadata.get("operating_specificity")
         stored = metadata.get("familiarity")

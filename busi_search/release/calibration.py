@@ -7,8 +7,9 @@ import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
+from busi_search.spec import OperatingRule
+
 TEMPERATURE_BOUNDS = (0.05, 20.0)
-DEFAULT_SPECIFICITY = 0.9
 
 
 def fit_temperature(
@@ -82,7 +83,7 @@ class OperatingPoint:
     Attributes:
         threshold: probability; an image at or above it is called positive.
         sensitivity: on the out-of-fold predictions it was chosen on.
-        specificity: likewise, at least the specificity asked for.
+        specificity: likewise.
     """
 
     threshold: float
@@ -91,28 +92,84 @@ class OperatingPoint:
 
 
 def choose_operating_point(
-    scores: npt.NDArray[np.floating],
-    positive: npt.NDArray[np.bool_],
-    *,
-    min_specificity: float = DEFAULT_SPECIFICITY,
+    scores: npt.NDArray[np.floating], positive: npt.NDArray[np.bool_], rule: OperatingRule
 ) -> OperatingPoint:
-    """Return the point of highest sensitivity whose specificity is high enough.
+    """Return the point that a rule asks for.
 
     Args:
-        scores: (N,) out-of-fold probability of the positive class.
-        positive: (N,) truth.
-        min_specificity: in (0, 1).
+        scores: (N,) probability of the positive class.
+        positive: (N,) truth; both kinds are there.
+        rule: what the point has to reach.
     """
-    negatives = np.sort(scores[~positive].astype(np.float64))
-    allowed = int(np.floor((1 - min_specificity) * len(negatives) + 1e-9))
-    # The next larger number than the first negative that must stay below.
-    threshold = float(np.nextafter(negatives[len(negatives) - allowed - 1], np.inf))
+    threshold = _choose_threshold(scores.astype(np.float64), positive, rule)
     called = scores >= threshold
     return OperatingPoint(
         threshold=threshold,
         sensitivity=float(np.mean(called[positive])),
         specificity=float(np.mean(~called[~positive])),
     )
+
+
+def _choose_threshold(
+    scores: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_], rule: OperatingRule
+) -> float:
+    ranked = np.sort(scores[positive if rule.rule == "sensitivity" else ~positive])
+    # So many may lie on the wrong side; rounding must not take one away.
+    allowed = int(np.floor((1 - rule.at_least) * len(ranked) + 1e-9))
+    if rule.rule == "sensitivity":
+        return float(ranked[allowed])
+    if rule.rule == "specificity":
+        # The next larger number than the first negative that must stay below.
+        return float(np.nextafter(ranked[len(ranked) - allowed - 1], np.inf))
+    assert rule.threshold_probability is not None, "checked where the rule is read"
+    return _most_beneficial(scores, positive, rule.threshold_probability)
+
+
+def _most_beneficial(
+    scores: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_], probability: float
+) -> float:
+    """Return the threshold of highest net benefit; of equal ones that nearest to ``probability``.
+
+    Source: Vickers and Elkin 2006, "Decision curve analysis".
+    """
+    odds = probability / (1 - probability)
+    # Above all scores nobody is called, which must be possible, too.
+    thresholds = np.append(np.unique(scores), np.nextafter(scores.max(), np.inf))
+    ranked = [np.sort(scores[kind]) for kind in (positive, ~positive)]
+    called = [len(rows) - np.searchsorted(rows, thresholds, side="left") for rows in ranked]
+    benefit = called[0] - odds * called[1]
+    best = np.flatnonzero(benefit >= benefit.max() - 1e-9)
+    return float(thresholds[best[np.argmin(np.abs(thresholds[best] - probability))]])
+
+
+def cross_fitted_calls(
+    log_probabilities: npt.NDArray[np.floating],
+    labels: npt.NDArray[np.integer],
+    fold_of: npt.NDArray[np.integer],
+    *,
+    positive: int,
+    rule: OperatingRule,
+) -> npt.NDArray[np.bool_]:
+    """Return which images are called positive, each fold by the threshold of the other folds.
+
+    What a rule promises on the images that it was chosen on is too good; this is what it does on
+    others.
+
+    Args:
+        log_probabilities: (N, C) out-of-fold log-probabilities.
+        labels: (N,) integers; both kinds are in every fold.
+        fold_of: (N,) fold of each image; at least two.
+        positive: index of the positive class.
+        rule: what the point has to reach.
+    """
+    called = np.zeros(len(labels), dtype=bool)
+    for fold in np.unique(fold_of):
+        inside = fold_of == fold
+        temperature = fit_temperature(log_probabilities[~inside], labels[~inside])
+        scores = apply_temperature(log_probabilities, temperature)[:, positive]
+        point = choose_operating_point(scores[~inside], labels[~inside] == positive, rule)
+        called[inside] = scores[inside] >= point.threshold
+    return called
 
 
 @dataclass(frozen=True)

@@ -158,6 +158,23 @@ def compute_test_figures(
     )
 
 
+def shares_right(
+    called: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_], groups: npt.NDArray[np.integer]
+) -> tuple[Figure, Figure]:
+    """Return sensitivity and specificity of calls, with 95 % intervals that resample groups.
+
+    Args:
+        called: (N,) whether an image was called positive.
+        truth: (N,) whether it is.
+        groups: (N,) groups that are resampled whole.
+    """
+    drawn = group_weights(groups, num_bootstraps=NUM_BOOTSTRAPS, rng=np.random.default_rng(0))
+    return (
+        _share_right(called, truth, truth, drawn),
+        _share_right(called, truth, ~truth, drawn),
+    )
+
+
 def _share_right(
     called: npt.NDArray[np.bool_],
     truth: npt.NDArray[np.bool_],

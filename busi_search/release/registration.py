@@ -180,18 +180,23 @@ def _metadata(winner: Winner) -> dict[str, Any]:
     """What whoever asks the model must know; stored inside it."""
     context, size_pixels = winner.context, winner.hyperparameters.image_size_pixels
     development, point = context.development, winner.calibration.operating_point
+    sensitivity, specificity = winner.cross_fitted_point
+    positive_class = development.class_names[development.positive]
     check = fit_out_of_distribution_check(context.images(size_pixels))
     return {
         "class_names": list(development.class_names),
-        "positive_class": development.class_names[development.positive],
+        "positive_class": positive_class,
         "image_size_pixels": size_pixels,
         "preprocessing": "decode, grey by ITU-R BT.601 luminance, resize to a square with an "
         "antialiased bilinear filter, float32 in [0, 255], shape (N, 1, S, S); normalisation, "
         "softmax, the average over folds and the temperature are inside the model",
         "temperature": winner.calibration.temperature,
         "operating_threshold": point.threshold,
-        "operating_sensitivity": point.sensitivity,
-        "operating_specificity": point.specificity,
+        "operating_rule": context.spec.operating_point.in_words(positive_class),
+        # Each fold by the threshold of the others: what the rule does on images it was not
+        # chosen on.
+        "operating_sensitivity": sensitivity.value,
+        "operating_specificity": specificity.value,
         "familiarity": check.to_json(),
         "simulated": development.simulated,
         "study": context.name,

@@ -109,7 +109,8 @@ def replay_trial(home: Home, study_name: str, number: int, *, device: str = "cpu
         key=lambda compared: compared.fold,
     )
     tolerance = 0.0 if device == "cpu" else GPU_TOLERANCE
-    then, now = StudyRecord(study).versions, environment()
+    then = StudyRecord(study).versions
+    now = environment(with_timm="timm" in then)
     return Replay(
         trial=number,
         folds=tuple(folds),

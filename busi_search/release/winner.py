@@ -13,10 +13,12 @@ from busi_search.release.calibration import (
     Calibration,
     apply_temperature,
     choose_operating_point,
+    cross_fitted_calls,
     cross_fitted_probabilities,
     fit_temperature,
 )
 from busi_search.release.calibration_figures import calibration_figures
+from busi_search.release.figures import shares_right
 from busi_search.release.intervals import Figure
 from busi_search.release.selection import (
     Estimate,
@@ -92,7 +94,9 @@ class Winner:
         labels, positive = development.labels, development.positive
         temperature = fit_temperature(self.predictions.log_probabilities, labels)
         rows = apply_temperature(self.predictions.log_probabilities, temperature)
-        point = choose_operating_point(rows[:, positive], labels == positive)
+        point = choose_operating_point(
+            rows[:, positive], labels == positive, self.context.spec.operating_point
+        )
         return Calibration(temperature, point)
 
     @cached_property
@@ -107,6 +111,19 @@ class Winner:
         return cross_fitted_probabilities(
             found.log_probabilities, self.context.development.labels, found.fold_of
         )
+
+    @cached_property
+    def cross_fitted_point(self) -> tuple[Figure, Figure]:
+        """Sensitivity and specificity of the rule, each fold by the threshold of the others."""
+        labels, positive = self.context.development.labels, self.context.development.positive
+        called = cross_fitted_calls(
+            self.predictions.log_probabilities,
+            labels,
+            self.predictions.fold_of,
+            positive=positive,
+            rule=self.context.spec.operating_point,
+        )
+        return shares_right(called, labels == positive, self.context.groups)
 
     @cached_property
     def calibration_figures(self) -> dict[str, Figure]:

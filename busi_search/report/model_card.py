@@ -182,10 +182,16 @@ def _drawn(curve: Sequence[Mapping[str, float]]) -> str:
 
 def _operating_point(winner: Winner) -> str:
     development, point = winner.context.development, winner.calibration.operating_point
+    name = development.class_names[development.positive]
+    point_figures = zip(("sensitivity", "specificity"), winner.cross_fitted_point, strict=True)
+    listed = " and ".join(
+        f"{kind} {found.value:.3f} (95 % interval {found.ci95[0]:.3f} to {found.ci95[1]:.3f})"
+        for kind, found in point_figures
+    )
     return (
-        f"An image is called {development.class_names[development.positive]} from a probability "
-        f"of {point.threshold:.3f} on: sensitivity {point.sensitivity:.3f} at specificity "
-        f"{point.specificity:.3f}, chosen on out-of-fold predictions."
+        f"An image is called {name} from a probability of {point.threshold:.3f} on. The rule: "
+        f"{winner.context.spec.operating_point.in_words(name)}, chosen on out-of-fold predictions. "
+        f"Cross-fitted, each fold by the threshold of the others: {listed}."
     )
 
 

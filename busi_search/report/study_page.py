@@ -27,6 +27,7 @@ from busi_search.search.store.records import (
     recipe_name,
     trial_hyperparameters,
 )
+from busi_search.study_files import about_study
 
 LEADERBOARD_ROWS = 10
 
@@ -106,7 +107,14 @@ def render_report(
         replay_line=shlex.join(["busi-search", "replay", context.name, str(winner.number)]),
         versions=versions,
         study_file=context.spec_text,
+        about=_about(context.spec_text),
     )
+
+
+def _about(spec_text: str) -> dict[str, str]:
+    """What the researcher says of the study, by the words for it."""
+    written = about_study(spec_text).model_dump()
+    return {key.replace("_", " "): text for key, text in written.items() if text.strip()}
 
 
 def _charts(found: Mapping[str, go.Figure]) -> list[_Chart]:

@@ -20,6 +20,13 @@ from busi_search.models.predict import load_champion
 from busi_search.models.registry import MODEL_NAME
 from busi_search.release.selection import Estimate
 from busi_search.release.winner import Winner, find_winner
+from busi_search.report.checklists.facts import study_facts
+from busi_search.report.checklists.filled import (
+    CHECKLISTS,
+    Checklist,
+    checklist_markdown,
+    fill_checklist,
+)
 from busi_search.report.grad_cam import maps_of
 from busi_search.report.model_card import make_model_card
 from busi_search.report.study_charts import report_charts
@@ -37,6 +44,7 @@ from busi_search.search.store.records import (
     stored_hyperparameters,
 )
 from busi_search.search.store.study_record import StudyRecord
+from busi_search.study_files import about_study
 
 TABLE_SUFFIXES = (".csv", ".parquet")
 
@@ -140,6 +148,45 @@ class Study:
         target = user_path(to)
         write_file(target, study_page(self.home, self.name).encode())
         return target
+
+    def checklist(self, name: str) -> Checklist:
+        """Return a reporting guideline, filled in with what the study knows about itself.
+
+        Args:
+            name: ``tripod-ai``, ``claim`` or ``stard-ai``.
+
+        Raises:
+            InputError: no such guideline, or as :meth:`estimates`.
+        """
+        if name not in CHECKLISTS:
+            raise InputError(f"No checklist '{name}'; there are {', '.join(CHECKLISTS)}.")
+        winner = reopen_winner(self.home, self.name)
+        record = StudyRecord(self.optuna_study)
+        ledger = SealLedger(self.home, self.name).entries()
+        released = record.released
+        facts = study_facts(
+            winner,
+            make_model_card(winner, ledger),
+            ledger=ledger,
+            versions=record.versions,
+            version=None if released is None else released.version,
+        )
+        return fill_checklist(name, facts, about_study(record.spec_text))
+
+    def write_checklist(self, name: str, to: str | Path) -> Checklist:
+        """Write a reporting guideline, filled in, as a Markdown file, and return it.
+
+        Args:
+            name: as :meth:`checklist`.
+            to: the file.
+
+        Raises:
+            InputError: as :meth:`checklist`, or the file cannot be written.
+        """
+        filled = self.checklist(name)
+        title = about_study(StudyRecord(self.optuna_study).spec_text).title or self.name
+        write_file(user_path(to), checklist_markdown(filled, title).encode())
+        return filled
 
     def export(self, to: str | Path) -> Path:
         """Write the trials, or the winner's model, to a file and return its path.

@@ -21,7 +21,7 @@ from busi_search.errors import BusiSearchError, InputError
 from busi_search.home import Home
 from busi_search.search.store.errors import storage_errors
 from busi_search.search.store.open import find_study
-from busi_search.search.store.study_record import CHANGED_DIVISION, StudyRecord
+from busi_search.search.store.study_record import CHANGED_DIVISION, Identity, StudyRecord
 from busi_search.spec import Hyperparameters, Range, StudySpec
 
 Images = npt.NDArray[np.uint8]
@@ -169,12 +169,14 @@ def make_context(
     begun = _record_of(home, name)
     dataset, remark = _with_positive(dataset, spec, begun)
     remarks = [*notes, *check_files(dataset, home.cache), *([] if remark is None else [remark])]
+    if begun is not None:
+        spec = begun.identity.with_earlier_rules(spec)
     partition = make_partition(
         dataset,
         spec.dataset,
         seed=spec.study.seed,
         cache=home.cache,
-        began_with=None if begun is None else begun.division,
+        began_with=None if begun is None else begun.identity.partition,
     )
     if begun is None:
         check_division(dataset, partition)
@@ -212,9 +214,9 @@ def make_context(
 
 @dataclass(frozen=True)
 class _Begun:
-    """What a study that has begun holds to: its division, and the class that is its disease."""
+    """What a study that has begun holds to: its identity, and the class that is its disease."""
 
-    division: str
+    identity: Identity
     positive: str
 
 
@@ -231,7 +233,7 @@ def _record_of(home: Home, name: str) -> _Begun | None:
             identity = record.identity
     except BusiSearchError:
         return None
-    return None if identity is None else _Begun(identity.partition, record.positive)
+    return None if identity is None else _Begun(identity, record.positive)
 
 
 def _with_positive(

@@ -138,10 +138,11 @@ def _checked_name(name: str | None) -> str | None:
 
 
 def _check_weights(spec: StudySpec) -> None:
-    """Load every (architecture, weights) pair once, so that a missing file ends here."""
+    """Load all weights of every architecture once, so that a missing file ends here."""
     starts = _starts(spec)
-    for weights, architecture in dict.fromkeys((c.weights, c.architecture) for c in starts):
-        check_weights(weights, architecture)
+    wanted = ((c.weights, c.architecture, c.image_size_pixels) for c in starts)
+    for weights, architecture, size_pixels in dict.fromkeys(wanted):
+        check_weights(weights, architecture, size_pixels)
     for chosen in starts:
         size = chosen.image_size_pixels
         if chosen.weights == "phantom" and not 28 <= size <= 512:

@@ -123,8 +123,13 @@ def _verdict(classifier: Classifier, row: npt.NDArray[np.float32]) -> dict[str, 
     if sensitivity is not None and specificity is not None:
         limits = (
             f"In cross-validation this rule found {sensitivity:.0%} of the {name} images and "
-            f"called {1 - specificity:.0%} of the others {name} too. The rule was chosen on those "
-            "images; on new ones it may do worse."
+            f"called {1 - specificity:.0%} of the others {name} too. "
+        )
+        limits += (
+            "The rule was chosen on those images; on new ones it may do worse."
+            if classifier.operating_rule is None
+            else f"It was set for {classifier.operating_rule}, each fold by the threshold of the "
+            "other folds; at another hospital it may do worse."
         )
     return {
         "positive_class": name,

@@ -1,7 +1,9 @@
 """What a study file may say: its sections, its hyperparameters and its search space."""
 
+from busi_search.spec.about import About
 from busi_search.spec.gate import Gate
 from busi_search.spec.hyperparameters import NAMED_WEIGHTS, Hyperparameters
+from busi_search.spec.operating_point import EARLIER_RULE, OperatingRule
 from busi_search.spec.sections import (
     COSTS,
     METRICS,
@@ -16,15 +18,18 @@ from busi_search.spec.study import RECIPE_LABELS, StudySpec, first_problem, spec
 
 __all__ = [
     "COSTS",
+    "EARLIER_RULE",
     "METRICS",
     "MINIMISED_METRICS",
     "NAMED_WEIGHTS",
     "RECIPE_LABELS",
+    "About",
     "Choice",
     "Condition",
     "DatasetSection",
     "Gate",
     "Hyperparameters",
+    "OperatingRule",
     "Range",
     "SearchSpace",
     "StudySection",

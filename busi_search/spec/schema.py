@@ -4,9 +4,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from busi_search.spec.about import About
 from busi_search.spec.documentation import read_documentation
 from busi_search.spec.gate import Gate
 from busi_search.spec.hyperparameters import Hyperparameters
+from busi_search.spec.operating_point import OperatingRule
 from busi_search.spec.sections import DatasetSection, StudySection
 from busi_search.spec.space import Choice, Range
 from busi_search.spec.study import RecipeLabels, StudySpec
@@ -35,6 +37,8 @@ def study_schema() -> Schema:
             "items": _table({**field_schemas(RecipeLabels), **references}),
         },
         "gate": _table(field_schemas(Gate)),
+        "operating_point": _table(field_schemas(OperatingRule)),
+        "about": _table(field_schemas(About)),
     }
     described = {
         name: {"description": read_documentation(field.description).summary, **sections[name]}

@@ -6,9 +6,11 @@ from typing import Any, Self
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from busi_search.architectures import ARCHITECTURES
+from busi_search.architectures import has_imagenet_weights
+from busi_search.spec.about import About
 from busi_search.spec.gate import Gate
 from busi_search.spec.hyperparameters import Hyperparameters
+from busi_search.spec.operating_point import OperatingRule
 from busi_search.spec.sections import DatasetSection, StudySection
 from busi_search.spec.space import Choice, Range, SearchSpace
 from busi_search.spec.strict import Scalar, Strict, nearest
@@ -99,6 +101,25 @@ class StudySpec(Strict):
     min_sensitivity = 0.9
     """
 
+    operating_point: OperatingRule = OperatingRule()
+    """From which probability on an image is called positive (malignant).
+
+    It is fixed as the study begins; whoever wants another begins another study.
+
+    Default: at least 95 % of the malignant images are found, out of fold. Studies that began before
+    there was this section keep their rule, a specificity of at least 0.9.
+    Example: rule = "sensitivity"
+    at_least = 0.95
+    """
+
+    about: About = About()
+    """What only the researcher knows of the study; reports and checklists quote it.
+
+    Default: empty; a checklist then names what is still to be written.
+    Example: title = "Benign or malignant? Breast ultrasound at two hospitals"
+    reference_standard = "Histology"
+    """
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         self.resolve({})
@@ -138,7 +159,7 @@ class StudySpec(Strict):
         fixed: dict[str, Any] = {"image_size_pixels": self.dataset.image_size_pixels}
         fixed.update(self.hyperparameters)
         resolved = _check_hyperparameters({**fixed, **sampled}, "hyperparameters")
-        if resolved.weights == "imagenet" and not ARCHITECTURES[resolved.architecture].imagenet:
+        if resolved.weights == "imagenet" and not has_imagenet_weights(resolved.architecture):
             # Nobody has trained it on ImageNet: it starts from scratch, and says so.
             return resolved.model_copy(update={"weights": "none", "freeze_depth": 0})
         return resolved
@@ -158,6 +179,8 @@ def _known_keys(location: tuple[int | str, ...], model: type[BaseModel]) -> list
         "study": StudySection,
         "dataset": DatasetSection,
         "gate": Gate,
+        "operating_point": OperatingRule,
+        "about": About,
         "Range": Range,
         "Choice": Choice,
     }
@@ -184,6 +207,7 @@ def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
 def spec_json(spec: StudySpec) -> str:
     """Return the study as canonical JSON: what two runs of one study must agree on.
 
-    The gate is left out: it judges what was found and does not change the search.
+    The gate and what is said about the study are left out: neither changes the search.
     """
-    return json.dumps(spec.model_dump(mode="json", exclude={"gate"}), sort_keys=True)
+    kept = spec.model_dump(mode="json", exclude={"gate", "about"})
+    return json.dumps(kept, sort_keys=True)

@@ -10,6 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from busi_search.training.efficientnet_lite import (
+    EfficientNetLite,
+    plain_name,
+    split_efficientnet_lite,
+)
+
 Stages = list[nn.Module]
 
 
@@ -21,10 +27,12 @@ class Family:
         make: from a variant's name to a whole network with random weights.
         split: from such a network to its stages, first to last, its classifier left out; together
             they map (N, channels, S, S) images to (N, num_features) features.
+        rename: from a published checkpoint's name of a tensor to the network's own.
     """
 
     make: Callable[[str], Any]
     split: Callable[[Any], Stages]
+    rename: Callable[[str], str] = str
 
 
 def _torchvision(variant: str) -> Any:
@@ -237,6 +245,7 @@ FAMILIES: dict[str, Family] = {
     "efficientnet": Family(
         _torchvision, _split_features((0, 2, 3, 4, 6), lambda net: [net.avgpool, nn.Flatten()])
     ),
+    "efficientnet_lite": Family(EfficientNetLite, split_efficientnet_lite, plain_name),
     "mobilenet_v3": Family(
         _torchvision,
         _split_features(

@@ -44,6 +44,7 @@ def make_model(
         head_width=hyperparameters.head_width,
         dropout=hyperparameters.dropout,
         normalisation=_normalisation(hyperparameters),
+        image_size_pixels=hyperparameters.image_size_pixels,
         test_time_flip=hyperparameters.test_time_flip,
         test_time_shift=hyperparameters.test_time_shift,
     )
@@ -56,17 +57,24 @@ def make_model(
         )
         load_backbone(model, hyperparameters.architecture, learned, "phantom")
     else:
-        load_weights(model, hyperparameters.architecture, hyperparameters.weights)
+        load_weights(
+            model,
+            hyperparameters.architecture,
+            hyperparameters.weights,
+            hyperparameters.image_size_pixels,
+        )
     # A searched depth may exceed the stages of a small architecture: only its head learns then.
     freeze_backbone(model, min(hyperparameters.freeze_depth, len(model.stages)))
     return model
 
 
 def _normalisation(hyperparameters: Hyperparameters) -> str:
-    """Grey levels as the weights expect them: those from files as ImageNet's unless stated."""
+    """Grey levels as the weights expect them: a file's like the network's own ImageNet weights."""
     if hyperparameters.normalisation != "auto":
         return hyperparameters.normalisation
-    return "scratch" if hyperparameters.weights in ("none", "phantom") else "imagenet"
+    if hyperparameters.weights in ("none", "phantom"):
+        return "scratch"
+    return "pretrained"
 
 
 def fit(

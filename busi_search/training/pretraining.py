@@ -108,7 +108,8 @@ def phantom_weights_file(
     kind = torch.device(device).type
     settings = [architecture, size_pixels, kind, asdict(recipe or DEFAULT_RECIPE)]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-    return folder / f"phantom-{architecture}-{size_pixels}px-{digest}.safetensors"
+    name = architecture.replace("/", "-")  # timm/NAME is no folder
+    return folder / f"phantom-{name}-{size_pixels}px-{digest}.safetensors"
 
 
 def _read(path: Path) -> dict[str, Tensor] | None:
@@ -137,6 +138,7 @@ def _learn(
             head_width=0,
             dropout=recipe.dropout,
             normalisation="scratch",
+            image_size_pixels=size_pixels,
         ).to(device)
         malignant = (phantom.labels == MALIGNANT).astype(np.int64)
         _fit(model, phantom.images, malignant, device, recipe)

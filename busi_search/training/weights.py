@@ -1,6 +1,5 @@
-"""Pretrained weights: none, ImageNet's from torchvision, or a local file."""
+"""Pretrained weights: none, ImageNet's from a package or torchvision, or a local file."""
 
-import hashlib
 import os
 import socket
 from collections.abc import Iterator
@@ -11,52 +10,93 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from busi_search.architectures import ARCHITECTURES
+from busi_search.architectures import ARCHITECTURES, has_imagenet_weights, is_timm
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.files import user_path
 from busi_search.spec import NAMED_WEIGHTS
 from busi_search.training.backbones import FAMILIES
+from busi_search.training.packaged_weights import PACKAGED_WEIGHTS, load_packaged_weights
+from busi_search.training.timm_backbones import build_timm_backbone
+from busi_search.training.timm_weights import (
+    check_hash_in_name,
+    fetch_timm_weights,
+    weights_folder,
+)
 from busi_search.training.zoo import ImageClassifier
 
 DOWNLOAD_TIMEOUT_SECONDS = 10.0
 
 
-def check_weights(weights: str, architecture: str) -> None:
-    """Make sure that ``weights`` can be loaded, before anything else is started.
+def check_weights(weights: str, architecture: str, size_pixels: int | None = None) -> None:
+    """Make sure that a network and its ``weights`` can be loaded, before anything else is started.
+
+    Args:
+        weights: ``none``, ``phantom``, ``imagenet`` or the path of a file.
+        architecture: a key of ``ARCHITECTURES``, or ``timm/NAME``.
+        size_pixels: height and width of the images, for which a network of timm's is built once.
 
     Raises:
         InputError: a named file is missing or of an unknown kind, or ImageNet weights do not exist
             for the architecture.
         BusiSearchError: ImageNet weights cannot be downloaded.
     """
-    if weights == "imagenet":
+    if is_timm(architecture):
+        state = _timm_state(architecture, weights)
+        stages = torch.nn.ModuleList(build_timm_backbone(architecture, size_pixels).stages)
+        if state is not None and not _has_own_names(state, stages):
+            build_timm_backbone(architecture, size_pixels, state=state)
+    elif weights == "imagenet":
         _imagenet_state(architecture)
     elif weights not in NAMED_WEIGHTS:
         _file_state(user_path(weights))
 
 
-def load_weights(model: ImageClassifier, architecture: str, weights: str) -> list[str]:
+def load_weights(
+    model: ImageClassifier, architecture: str, weights: str, size_pixels: int | None = None
+) -> list[str]:
     """Load a backbone's pretrained weights into ``model``; the head keeps its random ones.
 
     Args:
         model: the network, changed in place.
-        architecture: a key of ``ARCHITECTURES``.
+        architecture: a key of ``ARCHITECTURES``, or ``timm/NAME``.
         weights: ``none``, ``imagenet`` or the path of a .safetensors or .pth file whose keys are
-            torchvision's (``layer1.0…``) or this package's own (``stages.0…``).
+            the published ones (``layer1.0…``) or this package's own (``stages.0…``).
+        size_pixels: as in :func:`~busi_search.training.zoo.build_model`.
 
     Returns:
         Names of the file's tensors that were not used.
 
     Raises:
-        InputError: the file is unusable or does not fit the architecture.
-        BusiSearchError: ImageNet weights cannot be downloaded.
+        InputError: the file is unusable or does not fit the architecture, or a package of weights
+            is not installed.
+        BusiSearchError: ImageNet weights cannot be downloaded, or are damaged.
     """
     if weights == "none":
         return []
+    if is_timm(architecture):
+        state = _timm_state(architecture, weights)
+        if state is None:
+            return []
+        if not _has_own_names(state, model.stages):
+            found = build_timm_backbone(architecture, size_pixels, state=state)
+            state = torch.nn.ModuleList(found.stages).state_dict(prefix="stages.")
+        return load_backbone(model, architecture, state, weights)
     if weights == "imagenet":
         return load_backbone(model, architecture, _imagenet_state(architecture), weights)
     path = user_path(weights)
     return load_backbone(model, architecture, _file_state(path), str(path))
+
+
+def _timm_state(architecture: str, weights: str) -> dict[str, Tensor] | None:
+    """Return pretrained tensors of a network of timm's by timm's names; None: it starts anew."""
+    if weights == "imagenet":
+        return _file_state(fetch_timm_weights(architecture))
+    return None if weights in NAMED_WEIGHTS else _file_state(user_path(weights))
+
+
+def _has_own_names(state: dict[str, Tensor], stages: torch.nn.ModuleList) -> bool:
+    """Return whether a file has this package's names; timm's may begin with ``stages.`` too."""
+    return stages.state_dict(prefix="stages.").keys() <= state.keys()
 
 
 def _file_state(path: Path) -> dict[str, Tensor]:
@@ -138,7 +178,7 @@ def _some(names: list[str], count: int = 4) -> str:
 
 
 def _from_torchvision(architecture: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename a torchvision state dict to this package's stages; unknown names stay."""
+    """Rename a published state dict to this package's stages; unknown names stay."""
     entry = ARCHITECTURES[architecture]
     family = FAMILIES[entry.family]
     net = family.make(entry.variant)
@@ -146,7 +186,10 @@ def _from_torchvision(architecture: str, state: dict[str, Tensor]) -> dict[str, 
     stages = torch.nn.ModuleList(family.split(net)).state_dict(prefix="stages.", keep_vars=True)
     renamed = {theirs[id(tensor)]: key for key, tensor in stages.items() if id(tensor) in theirs}
     children = [name for name, _ in net.named_children()]
-    return {renamed.get(_plain(key, children), key): value for key, value in state.items()}
+    return {
+        renamed.get(_plain(family.rename(key), children), key): value
+        for key, value in state.items()
+    }
 
 
 def _plain(key: str, children: list[str]) -> str:
@@ -168,17 +211,19 @@ def _plain(key: str, children: list[str]) -> str:
 
 
 def _imagenet_state(architecture: str) -> dict[str, Tensor]:
-    import torchvision
-
-    if not ARCHITECTURES[architecture].imagenet:
+    if architecture in PACKAGED_WEIGHTS:
+        return load_packaged_weights(architecture)
+    if not has_imagenet_weights(architecture):
         raise InputError(
             f"{architecture} has no ImageNet weights; choose another architecture or "
             "--weights none."
         )
+    import torchvision
+
     variant = ARCHITECTURES[architecture].variant
     entry = torchvision.models.get_model_weights(variant).DEFAULT
-    file = Path(torch.hub.get_dir()) / "checkpoints" / entry.url.rsplit("/", 1)[-1]
-    _check_cached(file)
+    file = weights_folder() / entry.url.rsplit("/", 1)[-1]
+    check_hash_in_name(file)
     try:
         with _socket_timeout(DOWNLOAD_TIMEOUT_SECONDS):
             state: dict[str, Tensor] = entry.get_state_dict(
@@ -191,19 +236,6 @@ def _imagenet_state(architecture: str) -> dict[str, Tensor]:
             f"{file.parent} yourself, or use --weights phantom or none."
         ) from None
     return state
-
-
-def _check_cached(file: Path) -> None:
-    """Refuse a file in the cache that is not whole: torchvision checks only what it downloads."""
-    wanted = file.stem.rsplit("-", 1)[-1]
-    if not file.is_file():
-        return
-    with file.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if not found.startswith(wanted):
-        raise BusiSearchError(
-            f"{file} is damaged: its SHA-256 begins with {found[:8]}, expected {wanted}; delete it."
-        )
 
 
 @contextmanager

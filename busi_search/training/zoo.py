@@ -1,20 +1,25 @@
 """From the name of an architecture to a network that takes grey pixels and gives logits."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from busi_search.architectures import ARCHITECTURES
+from busi_search.architectures import ARCHITECTURES, is_timm
 from busi_search.errors import InputError
 from busi_search.training.backbones import FAMILIES
+from busi_search.training.timm_backbones import MIN_SIZE_PIXELS, build_timm_backbone
 
 # Mean and deviation of grey levels in [0, 1] that a network expects. Fixed numbers, so that nothing
 # is estimated from images a fold must not see. ``scratch`` is near those of breast ultrasound,
-# ``half`` maps to [-1, 1] as RadImageNet's weights expect.
+# ``half`` maps to [-1, 1] as RadImageNet's weights expect; ``efficientnet_lite`` is
+# (grey - 127) / 128.
 NORMALISATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "scratch": ((0.25,), (0.25,)),
     "half": ((0.5,), (0.5,)),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "efficientnet_lite": ((127 / 255,) * 3, (128 / 255,) * 3),
 }
 
 
@@ -145,6 +150,38 @@ def _make_head(
     )
 
 
+@dataclass(frozen=True)
+class _Backbone:
+    """Stages, and what a classifier must know of them."""
+
+    stages: list[nn.Module]
+    num_features: int
+    channels: int
+    min_size_pixels: int
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]]
+
+
+def _build_backbone(architecture: str, image_size_pixels: int | None) -> _Backbone:
+    if is_timm(architecture):
+        found = build_timm_backbone(architecture, image_size_pixels)
+        return _Backbone(
+            found.stages, found.num_features, 3, MIN_SIZE_PIXELS, (found.mean, found.std)
+        )
+    entry = ARCHITECTURES.get(architecture)
+    if entry is None:
+        raise InputError(f"No architecture '{architecture}'; known: {', '.join(ARCHITECTURES)}.")
+    family = FAMILIES[entry.family]
+    stages = family.split(family.make(entry.variant))
+    assert len(stages) == entry.num_stages, "the table must state the number of stages"
+    return _Backbone(
+        stages,
+        entry.num_features,
+        entry.channels,
+        entry.min_size_pixels,
+        NORMALISATIONS[entry.normalisation],
+    )
+
+
 def build_model(
     architecture: str,
     *,
@@ -153,40 +190,41 @@ def build_model(
     head_width: int = 128,
     dropout: float = 0.0,
     normalisation: str = "scratch",
+    image_size_pixels: int | None = None,
     test_time_flip: bool = False,
     test_time_shift: int = 0,
 ) -> ImageClassifier:
     """Build a classifier with random weights, drawn from PyTorch's global generator.
 
     Args:
-        architecture: a key of ``ARCHITECTURES``.
+        architecture: a key of ``ARCHITECTURES``, or ``timm/NAME``.
         num_classes: C.
         head: ``linear`` (dropout, dense) or ``mlp`` (dropout, dense, batch norm, ReLU,
             dropout of at most one half, dense).
         head_width: width of the hidden layer of ``mlp``.
         dropout: probability in [0, 1).
-        normalisation: a key of ``NORMALISATIONS``; on one channel, the mean over its channels.
+        normalisation: a key of ``NORMALISATIONS``, or ``pretrained``: what the architecture's
+            ImageNet weights expect; on one channel, the mean over its channels.
+        image_size_pixels: height and width of the images, which some of timm's networks are built
+            for; None: those of its pretrained weights.
         test_time_flip: predict with the average over an image and its mirror image.
         test_time_shift: predict with the average over an image and the same moved by this many
             pixels in eight directions; 0: not.
 
     Raises:
-        InputError: no such architecture.
+        InputError: no such architecture, or it does not take images of that size.
     """
-    entry = ARCHITECTURES.get(architecture)
-    if entry is None:
-        raise InputError(f"No architecture '{architecture}'; known: {', '.join(ARCHITECTURES)}.")
-    family = FAMILIES[entry.family]
-    stages = family.split(family.make(entry.variant))
-    assert len(stages) == entry.num_stages, "the table must state the number of stages"
-    mean, std = NORMALISATIONS[normalisation]
-    if entry.channels == 1:
+    backbone = _build_backbone(architecture, image_size_pixels)
+    mean, std = backbone.normalisation
+    if normalisation != "pretrained":
+        mean, std = NORMALISATIONS[normalisation]
+    if backbone.channels == 1:
         mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
     model = ImageClassifier(
-        stages,
-        _make_head(head, entry.num_features, num_classes, width=head_width, dropout=dropout),
-        channels=entry.channels,
-        min_size_pixels=entry.min_size_pixels,
+        backbone.stages,
+        _make_head(head, backbone.num_features, num_classes, width=head_width, dropout=dropout),
+        channels=backbone.channels,
+        min_size_pixels=backbone.min_size_pixels,
         mean=mean,
         std=std,
         test_time_flip=test_time_flip,

@@ -28,6 +28,7 @@ from busi_search.search.store.locks import only_driver
 from busi_search.search.store.open import open_storage
 from busi_search.search.store.study_record import StudyRecord
 from busi_search.spec import NAMED_WEIGHTS, StudySpec
+from busi_search.training.known_weights import check_all
 from busi_search.upkeep.sync import put_back_orphans, sync_studies
 
 LITTLE_FREE_BYTES = 1_000_000_000
@@ -72,7 +73,7 @@ def examine(home: Home, *, fix: bool = False) -> list[Finding]:
             tracked = findings[3].state == "ok"
             for study in _studies(home):
                 findings += _study(home, study, tracked=tracked, fix=fix)
-    return [*findings, *_leftovers(home, fix=fix), *_caches(home)]
+    return [*findings, *_pretrained(), *_leftovers(home, fix=fix), *_caches(home)]
 
 
 def _device() -> Finding:
@@ -259,6 +260,19 @@ def _copy(home: Home, study: optuna.Study, about: str, *, fix: bool) -> Iterator
         yield Finding(about, "mended", f"{text}: sent and ended")
     else:
         yield Finding(about, "problem", f"{text}: {synced.problem}", mend)
+
+
+def _pretrained() -> Iterator[Finding]:
+    """Say which pretrained weights are on this machine, each file compared with its checksum."""
+    rows = check_all()
+    for row in rows:
+        if row.problem is not None:
+            yield Finding("weights", "problem", row.problem, "busi-search weights check")
+    whole = [row.architecture for row in rows if row.problem is None]
+    if whole:
+        yield Finding("weights", "ok", f"pretrained weights at hand: {', '.join(whole)}")
+    else:
+        yield Finding("weights", "note", "no pretrained weights are at hand", "busi-search weights")
 
 
 def _leftovers(home: Home, *, fix: bool) -> Iterator[Finding]:

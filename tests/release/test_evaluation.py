@@ -20,7 +20,6 @@ from busi_search.models import evaluations, registry
 from busi_search.release import evaluation, replay
 from busi_search.release.calibration import (
     apply_temperature,
-    choose_operating_point,
     fit_temperature,
 )
 from busi_search.release.comparison import paired_difference
@@ -333,19 +332,6 @@ def test_temperature_undoes_overconfidence() -> None:
     assert after["log_loss"] < before["log_loss"]
     assert after["ece"] < 0.5 * before["ece"]
     assert after["auc"] == pytest.approx(before["auc"], abs=0.02)
-
-
-@pytest.mark.parametrize("specificity", [0.5, 0.9, 0.95])
-def test_operating_point_keeps_its_specificity_and_no_better_one_exists(specificity: float) -> None:
-    rng = np.random.default_rng(1)
-    positive = np.arange(200) % 4 == 0
-    scores = np.round(rng.normal(size=200) + positive, 1)
-    point = choose_operating_point(scores, positive, min_specificity=specificity)
-    assert point.specificity >= specificity
-    for threshold in np.unique(scores):
-        called = scores >= threshold
-        if np.mean(~called[~positive]) >= specificity:
-            assert np.mean(called[positive]) <= point.sensitivity
 
 
 def test_images_that_another_study_developed_on_are_told_apart(busi_home: Home) -> None:

@@ -109,6 +109,8 @@ def test_what_the_program_reads_is_valid(raw: dict[str, Any]) -> None:
         {**BUSI, "recipe": {"name": "not a list"}},
         {**BUSI, "recipe": [{"learning_rte": 1}]},
         {**BUSI, "gate": {"max_ece": 2}},
+        {**BUSI, "operating_point": {"rule": "accuracy"}},
+        {**BUSI, "operating_point": {"at_least": 1}},
     ],
 )
 def test_what_the_program_refuses_is_invalid(raw: dict[str, Any]) -> None:
@@ -118,7 +120,7 @@ def test_what_the_program_refuses_is_invalid(raw: dict[str, Any]) -> None:
 
 def test_every_key_has_a_description_and_a_default_that_is_valid() -> None:
     sections = SCHEMA["properties"]
-    for name in ("study", "dataset", "gate"):
+    for name in ("study", "dataset", "gate", "operating_point", "about"):
         for key, schema in sections[name]["properties"].items():
             assert schema["description"], key
             assert "default" not in schema or Draft202012Validator(schema).is_valid(

@@ -14,10 +14,13 @@ from safetensors.torch import save_file
 
 from busi_search.architectures import ARCHITECTURES
 from busi_search.errors import BusiSearchError, InputError
+from busi_search.training.packaged_weights import PACKAGED_WEIGHTS
 from busi_search.training.weights import check_weights, load_weights
 from busi_search.training.zoo import build_model
 
-NAMES = [name for name, entry in ARCHITECTURES.items() if entry.imagenet]
+NAMES = [
+    name for name, entry in ARCHITECTURES.items() if entry.imagenet and name not in PACKAGED_WEIGHTS
+]
 
 
 def _without_classifier(net: Any) -> Any:

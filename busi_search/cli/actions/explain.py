@@ -22,7 +22,10 @@ def explain(ctx: click.Context, key: str, as_json: bool) -> None:
 
 
 def _paragraphs(text: str) -> list[str]:
-    return [textwrap.fill(paragraph, COLUMNS) for paragraph in text.split("\n\n")]
+    return [
+        textwrap.fill(paragraph, COLUMNS, break_on_hyphens=False)  # commands stay whole
+        for paragraph in text.split("\n\n")
+    ]
 
 
 def _facts(found: Explanation) -> str:

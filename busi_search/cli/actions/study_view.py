@@ -3,13 +3,20 @@
 import click
 
 from busi_search.cli.actions.shared import home_of
+from busi_search.report.checklists.filled import IN_WORDS, STATES
 from busi_search.report.study_view import load_study
 
 
-def report(ctx: click.Context, name: str, target: str) -> None:
+def report(ctx: click.Context, name: str, target: str, checklist: str | None) -> None:
     """What ``busi-search report`` does."""
-    load_study(name, home=home_of(ctx)).report(target)
-    click.echo(f"{target} written", err=True)
+    study = load_study(name, home=home_of(ctx))
+    if checklist is None:
+        study.report(target)
+        click.echo(f"{target} written", err=True)
+        return
+    counts = study.write_checklist(checklist, target).counts
+    said = ", ".join(f"{counts[state]} {IN_WORDS[state]}" for state in STATES)
+    click.echo(f"{target} written: of {sum(counts.values())} items {said}", err=True)
 
 
 def export(ctx: click.Context, name: str, target: str) -> None:

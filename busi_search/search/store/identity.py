@@ -2,13 +2,16 @@
 
 import json
 import platform
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 import joblib
 import optuna
 from optuna.storages import BaseStorage
 
+from busi_search.architectures import is_timm
 from busi_search.errors import InputError
 from busi_search.search.context import StudyContext
 from busi_search.search.pruning.optuna_pruners import make_pruner
@@ -17,7 +20,7 @@ from busi_search.search.space import recipe_trials
 from busi_search.search.store.locks import claim_lock
 from busi_search.search.store.records import RECIPE, recipe_name
 from busi_search.search.store.study_record import Identity, StudyRecord
-from busi_search.spec import spec_json
+from busi_search.spec import StudySpec, spec_json
 
 # Packages whose version a score may depend on; others may change within a study.
 DECISIVE_PACKAGES = ("busi-search", "torch", "torchvision", "numpy", "scikit-learn")
@@ -76,7 +79,7 @@ def _initialise(study: optuna.Study, context: StudyContext) -> None:
         class_names=context.development.class_names,
         positive=context.development.class_names[context.development.positive],
         simulated=context.development.simulated,
-        versions=environment(),
+        versions=environment(with_timm=_names_timm(context.spec)),
     )
     present = {recipe_name(trial) for trial in study.get_trials(deepcopy=False)}
     for parameters, attributes in recipe_trials(context.spec):
@@ -84,9 +87,18 @@ def _initialise(study: optuna.Study, context: StudyContext) -> None:
             study.enqueue_trial(parameters, user_attrs=attributes)
 
 
-def environment() -> dict[str, str]:
-    """Return versions and hardware that a result may depend on."""
-    packages = (*DECISIVE_PACKAGES, "optuna", "mlflow")
+def _names_timm(spec: StudySpec) -> bool:
+    chosen = spec.configurations("architecture")
+    return any(is_timm(settings.architecture) for settings in chosen)
+
+
+def environment(*, with_timm: bool = False) -> dict[str, str]:
+    """Return versions and hardware that a result may depend on.
+
+    Args:
+        with_timm: whether timm is one of them, which is an extra.
+    """
+    packages = (*DECISIVE_PACKAGES, "optuna", "mlflow", *(["timm"] if with_timm else []))
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -101,6 +113,15 @@ def decisive_versions() -> dict[str, str]:
     return {name: version(name).partition("+")[0] for name in DECISIVE_PACKAGES}
 
 
+def _now(then: Mapping[str, str]) -> dict[str, str]:
+    """Return today's decisive versions; that of timm if the study began with it."""
+    versions = decisive_versions()
+    if "timm" in then:
+        with suppress(PackageNotFoundError):  # who needs it and has it not is told elsewhere
+            versions["timm"] = version("timm")
+    return versions
+
+
 def check_versions(study: optuna.Study) -> None:
     """Make sure that trials still to come are computed by the code that computed those there.
 
@@ -112,7 +133,7 @@ def check_versions(study: optuna.Study) -> None:
     }
     changed = [
         f"{name} {then[name]} → {now}"
-        for name, now in decisive_versions().items()
+        for name, now in _now(then).items()
         if name in then and then[name] != now
     ]
     if changed:

@@ -8,11 +8,13 @@ from typing import Any
 import optuna
 
 from busi_search.data.classes import earlier_positive
-from busi_search.spec import StudySpec, spec_json
+from busi_search.spec import EARLIER_RULE, OperatingRule, StudySpec, spec_json
 
 # Names under which old studies hold these, too.
 _IDENTITY = "identity"
 _SPEC_TEXT = "spec_text"
+# A section that studies of earlier versions lack.
+_OPERATING_POINT = "operating_point"
 _ORIGIN = "origin"
 _COUNTS = "counts"
 _CLASS_NAMES = "class_names"
@@ -54,7 +56,16 @@ class Identity:
         Raises:
             ValueError: this version of the program does not know what it asks for.
         """
-        return StudySpec.model_validate_json(self.spec)
+        raw = json.loads(self.spec)
+        raw.setdefault(_OPERATING_POINT, EARLIER_RULE)
+        return StudySpec.model_validate(raw)
+
+    def with_earlier_rules(self, spec: StudySpec) -> StudySpec:
+        """Return a study file with what an earlier version did where it says nothing itself."""
+        if _OPERATING_POINT in json.loads(self.spec) or _OPERATING_POINT in spec.model_fields_set:
+            return spec
+        earlier = OperatingRule.model_validate(EARLIER_RULE)
+        return spec.model_copy(update={_OPERATING_POINT: earlier})
 
     @property
     def objective(self) -> str:
@@ -92,7 +103,7 @@ class Identity:
 def _changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     return [
         f"{section}.{key}"
-        for section in ("study", "dataset", "hyperparameters", "space")
+        for section in ("study", "dataset", "hyperparameters", "space", _OPERATING_POINT)
         for key in sorted({*before[section], *after[section]})
         if before[section].get(key) != after[section].get(key)
     ]

@@ -170,8 +170,8 @@ def shares_right(
     """
     drawn = group_weights(groups, num_bootstraps=NUM_BOOTSTRAPS, rng=np.random.default_rng(0))
     return (
-        _share_right(called, truth, truth, drawn),
-        _share_right(called, truth, ~truth, drawn),
+        _share_right(called, truth, truth, drawn, groups),
+        _share_right(called, truth, ~truth, drawn, groups),
     )
 
 

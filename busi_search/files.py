@@ -1,12 +1,14 @@
 """Files and folders: named by users, written whole, and full disks as one sentence."""
 
+import math
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from busi_search.errors import BusiSearchError, InputError
 
@@ -127,3 +129,14 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def without_nan(value: Any) -> Any:
+    """Return a JSON value whose numbers that are not finite are None: JSON knows no NaN."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: without_nan(found) for key, found in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(found) for found in value]
+    return value

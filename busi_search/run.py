@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from busi_search.errors import BusiSearchError, TrackingAway
+from busi_search.files import without_nan
 from busi_search.home import Home, open_home
 from busi_search.release.intervals import with_intervals
 from busi_search.release.rebuild import rebuild_ensemble
@@ -109,7 +110,8 @@ class StudyResult:
                 "version": release.version.version,
                 "alias": "candidate",
             }
-        return result
+        cleaned: dict[str, Any] = without_nan(result)
+        return cleaned
 
 
 def search_and_release(
@@ -215,7 +217,7 @@ def release_winner(context: StudyContext, tracker: Tracker) -> Release:
     unchanged = noted is not None and noted.finished == num_finished and tracker.has_results
     if noted is not None and registered is not None and unchanged:
         tracker.mark("complete")
-        estimates = {metric: Estimate(**found) for metric, found in noted.estimates.items()}
+        estimates = {metric: Estimate.from_json(found) for metric, found in noted.estimates.items()}
         return release_of(winner, registered, estimates)
     tracker.mark("releasing")
     registered = registered or checked_version(winner)

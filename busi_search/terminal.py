@@ -1,5 +1,6 @@
 """How things look on a terminal: progress, tables, the last lines of a run."""
 
+import math
 import shlex
 import sys
 import time
@@ -75,6 +76,15 @@ def announce(
         f"{escape(str(context.partition.grouping))}; {counts['num_development']} for the search, "
         f"{counts['num_test']} sealed for the test, {counts['num_quarantined']} left out "
         f"({counts['num_conflicts']} groups with contradictory labels)"
+    )
+    development = context.development
+    listed = ", ".join(f"{name} {count}" for name, count in context.class_counts.items())
+    err.print(
+        f"Classes: {escape(listed)}; AUC, sensitivity and operating point are about "
+        f"'{escape(development.class_names[development.positive])}'"
+        if len(development.class_names) == 2
+        else f"Classes: {escape(listed)}; AUC is the mean over the classes, sensitivity and "
+        f"operating point are about '{escape(development.class_names[development.positive])}'"
     )
     if earlier := context.partition.earlier:
         err.print(f"It keeps the division that an earlier version made: {earlier}.")
@@ -195,7 +205,11 @@ def _format(value: Any) -> str:
 
 def _corrected(value: float, estimate: "Estimate") -> str:
     """A figure as found, and what it is worth after the choice."""
+    if not math.isfinite(estimate.value):
+        return f"{value:.4f}, cannot be corrected: too few images of a class"
     interval = f"({estimate.low:.4f} to {estimate.high:.4f})"
+    if not math.isfinite(estimate.low):
+        interval = "(no interval: too few images of a class)"
     return f"{value:.4f}, corrected {estimate.value:.4f} {interval}"
 
 

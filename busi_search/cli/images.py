@@ -12,7 +12,7 @@ def data() -> None:
 
 
 @data.command("check", short_help="Find damaged images, near-duplicates, contradictions.")
-@click.argument("path")
+@click.argument("paths", metavar="PATH…", nargs=-1, required=True)
 @click.option("--groups", metavar="FILE.csv", help="Known groups (patients): file,group.")
 @click.option("--write-table", metavar="FILE.csv", help="List the images of a folder instead.")
 @JSON_OPTION
@@ -20,9 +20,12 @@ def data() -> None:
 def data_check() -> None:
     """Read every image and find near-duplicates and contradictory labels.
 
+    With several PATHs each set is checked alone, then images that stand in two sets are listed.
+
     \b
     Example:
       busi-search data check Dataset_BUSI_with_GT
+      busi-search data check Dataset_BUSI_with_GT breastmnist.npz
       busi-search data check EXPORT --write-table EXPORT/labels.csv
     """
 
@@ -43,6 +46,14 @@ def data_describe() -> None:
 @data.command("download", short_help="Fetch a published dataset, checked by its hash.")
 @click.argument("name", metavar="breastmnist|busi")
 @click.option("--to", "folder", default="data", show_default=True, help="Folder to put it into.")
+@click.option(
+    "--size",
+    "size_pixels",
+    type=click.Choice(["28", "64", "128", "224"]),
+    default="28",
+    show_default=True,
+    help="Side of BreastMNIST's images in pixels (MedMNIST+ from 64 on).",
+)
 @deferred("busi_search.cli.actions.data_download")
 def data_download() -> None:
     """Fetch a published dataset and check it; for BUSI, say where to get it.
@@ -50,6 +61,7 @@ def data_download() -> None:
     \b
     Example:
       busi-search data download breastmnist --to data
+      busi-search data download breastmnist --size 128
     """
 
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from busi_search.data.containers import Container
 from busi_search.data.geometry import Box, lesion_box
 from busi_search.data.images import GreyImage
+from busi_search.data.progress import counted
 
 T = TypeVar("T")
 
@@ -117,7 +118,8 @@ class ImageDataset:
 
     def images(self) -> Iterator[GreyImage]:
         """Yield every image, (H, W) uint8, in order."""
-        return self.reader.read([int(position) for position in self.positions])
+        found = self.reader.read([int(position) for position in self.positions])
+        return counted(found, "images read", len(self))
 
     def masks(self) -> Iterator[GreyImage | None]:
         """Yield every image's lesion mask, (H, W) uint8, in order; None where it is not known."""

@@ -1,22 +1,33 @@
 """What is in a dataset: counts, near-duplicates, contradictory labels."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from busi_search.data.across_sets import SharedImages, find_shared_images
+from busi_search.data.classes import untold_positive_note
 from busi_search.data.dataset import ImageDataset, ImagesOnDemand
 from busi_search.data.duplicates import conflicting_groups, find_duplicate_pairs
 from busi_search.data.folds import large_group_warning
 from busi_search.data.groups import find_groups
 from busi_search.data.shortcuts import check_files
 from busi_search.data.sources import guess_source, load_dataset
+from busi_search.errors import InputError
 from busi_search.spec import DatasetSection
 
 
 def open_dataset(path: str, cache: Path | None = None) -> ImageDataset:
-    """Load whatever dataset lies at a path.
+    """Load whatever dataset lies at a path, to look at its images.
+
+    Names of classes that do not tell the disease are noted, not refused.
+
+    Args:
+        path: a folder, a table or an .npz file.
+        cache: folder where the digests of files are kept for the next time.
 
     Args:
         path: a folder, a table or an .npz file.
@@ -26,7 +37,9 @@ def open_dataset(path: str, cache: Path | None = None) -> ImageDataset:
         InputError: it is none, or not usable.
     """
     section = DatasetSection.model_validate({"source": guess_source(path), "path": path})
-    return load_dataset(section, cache=cache)
+    found = load_dataset(section, cache=cache, positive_needed=False)
+    note = untold_positive_note(found.class_names)
+    return found if note is None else replace(found, notes=(*found.notes, note))
 
 
 def check_dataset(path: str, *, cache: Path, groups: str = "auto") -> dict[str, Any]:
@@ -71,6 +84,28 @@ def check_dataset(path: str, *, cache: Path, groups: str = "auto") -> dict[str, 
         "warnings": [*check_files(dataset, cache), *([] if warning is None else [warning])],
         "fingerprint": dataset.fingerprint,
     }
+
+
+def compare_datasets(paths: Sequence[str], *, cache: Path) -> list[SharedImages]:
+    """Find the images that stand in two of several sets.
+
+    Args:
+        paths: of two or more sets, each as :func:`check_dataset` takes it.
+        cache: folder where what is found is kept for the next time.
+
+    Raises:
+        InputError: an image cannot be read, or one set is named twice.
+    """
+    sets = [open_dataset(path, cache) for path in paths]
+    seen: dict[str, str] = {}
+    for path, found in zip(paths, sets, strict=True):
+        if found.fingerprint in seen:
+            raise InputError(
+                f"{path}: holds the same images under the same names and labels as "
+                f"{seen[found.fingerprint]}; name each set once."
+            )
+        seen[found.fingerprint] = path
+    return find_shared_images(sets, cache)
 
 
 def _mirrored(dataset: ImageDataset, groups: npt.NDArray[np.int64]) -> list[list[str]]:

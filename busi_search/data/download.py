@@ -37,15 +37,27 @@ class Source:
     page: str
 
 
+def _breastmnist(size_pixels: int, md5: str, max_bytes: int) -> Source:
+    file_name = "breastmnist.npz" if size_pixels == 28 else f"breastmnist_{size_pixels}.npz"
+    page = "https://zenodo.org/records/10519652"
+    return Source(
+        url=f"{page}/files/{file_name}?download=1",
+        file_name=file_name,
+        md5=md5,
+        max_bytes=max_bytes,
+        page=page,
+    )
+
+
+# Checksums as medmnist 3.0.2 publishes them (its INFO). Larger than the smallest are MedMNIST+.
 SOURCES = {
-    "breastmnist": Source(
-        url="https://zenodo.org/records/10519652/files/breastmnist.npz?download=1",
-        file_name="breastmnist.npz",
-        md5="750601b1f35ba3300ea97c75c52ff8f6",
-        max_bytes=5_000_000,
-        page="https://zenodo.org/records/10519652",
-    ),
+    "breastmnist": _breastmnist(28, "750601b1f35ba3300ea97c75c52ff8f6", 5_000_000),
+    "breastmnist_64": _breastmnist(64, "742edef2a1fd1524b2efff4bd7ba9364", 20_000_000),
+    "breastmnist_128": _breastmnist(128, "363e4b3f8d712e9b5de15470a2aaadf1", 60_000_000),
+    "breastmnist_224": _breastmnist(224, "b56378a6eefa9fed602bb16d192d4c8b", 150_000_000),
 }
+SIZES = (28, 64, 128, 224)
+KNOWN = ("breastmnist",)
 # BUSI is published without an address and a checksum that would last.
 BY_HAND = {
     "busi": (
@@ -58,13 +70,18 @@ BY_HAND = {
 
 
 def download_dataset(
-    name: str, folder: str | Path = "data", *, connect_seconds: float = CONNECT_SECONDS
+    name: str,
+    folder: str | Path = "data",
+    *,
+    size_pixels: int = 28,
+    connect_seconds: float = CONNECT_SECONDS,
 ) -> Path:
     """Fetch a dataset into a folder; a file that is there and has the right checksum is kept.
 
     Args:
-        name: a key of :data:`SOURCES`, or ``busi``.
+        name: ``breastmnist`` or ``busi``.
         folder: where to put it.
+        size_pixels: side of BreastMNIST's images: 28, 64, 128 or 224.
         connect_seconds: how long the server may be silent.
 
     Returns:
@@ -78,10 +95,13 @@ def download_dataset(
     place = user_path(folder)
     if name in BY_HAND:
         raise InputError(BY_HAND[name].format(folder=place))
-    if name not in SOURCES:
-        known = ", ".join([*SOURCES, *BY_HAND])
+    if name not in KNOWN:
+        known = ", ".join([*KNOWN, *BY_HAND])
         raise InputError(f"No dataset '{name}' is known; there are: {known}.")
-    source = SOURCES[name]
+    if size_pixels not in SIZES:
+        sizes = ", ".join(map(str, SIZES))
+        raise InputError(f"{name} has no images of {size_pixels} px; its sizes are {sizes}.")
+    source = SOURCES[name if size_pixels == 28 else f"{name}_{size_pixels}"]
     target = place / source.file_name
     if target.exists():
         if _md5(target.read_bytes()) == source.md5:

@@ -7,6 +7,7 @@ picture, while two scans of one lesion do not. See ``docs/explanation/duplicates
 """
 
 import hashlib
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -210,19 +211,40 @@ def _survey(images: Images) -> _Survey:
     return _Survey(originals, copies, kept, frames, torch.tensor(sides, dtype=torch.int64), thumbs)
 
 
+class _Areas:
+    """What each image shows of a scan; those asked for last are kept, as far as memory allows."""
+
+    def __init__(self, images: Images, survey: _Survey, max_bytes: int = 2**28) -> None:
+        self._images, self._survey, self._room = images, survey, max_bytes
+        self._kept: OrderedDict[int, npt.NDArray[np.uint8]] = OrderedDict()
+
+    def __getitem__(self, position: int) -> npt.NDArray[np.uint8]:
+        if position in self._kept:
+            self._kept.move_to_end(position)
+            return self._kept[position]
+        image = self._images[self._survey.kept[position]]
+        area = scan_area(image, self._survey.frames[position])
+        self._kept[position] = area
+        self._room -= area.nbytes
+        while self._room < 0 and len(self._kept) > 1:
+            self._room += self._kept.popitem(last=False)[1].nbytes
+        return area
+
+
 def _alike(
     wholes: Images, whole: _Survey, others: Images, part: _Survey
 ) -> Iterator[tuple[int, int, float, bool]]:
     """Images that equal a part of another: both indices, the similarity, whether mirrored."""
     found = find_candidates(whole.thumbs, part.thumbs, same=whole is part)
+    ours = _Areas(wholes, whole)
+    theirs = ours if whole is part else _Areas(others, part)
     smaller = torch.minimum(whole.sides[found.first], part.sides[found.second])
     for detail, chosen in by_detail(smaller):
         for start in range(0, len(chosen), _PAIRS_PER_BATCH):
             batch = chosen[start : start + _PAIRS_PER_BATCH]
             firsts, seconds = found.first[batch].tolist(), found.second[batch].tolist()
             turned = found.mirrored[batch].tolist()
-            left = [scan_area(wholes[whole.kept[k]], whole.frames[k]) for k in firsts]
-            right = [scan_area(others[part.kept[k]], part.frames[k]) for k in seconds]
+            left, right = [ours[k] for k in firsts], [theirs[k] for k in seconds]
             right = [
                 area[:, ::-1] if turn else area for area, turn in zip(right, turned, strict=True)
             ]

@@ -52,7 +52,14 @@ def uneven_folds_warning(folds: Sequence[Fold]) -> str | None:
     )
 
 
-def make_folds(labels: Indices, groups: Indices, *, num_folds: int, seed: int) -> list[Fold]:
+def make_folds(
+    labels: Indices,
+    groups: Indices,
+    *,
+    num_folds: int,
+    seed: int,
+    class_names: Sequence[str] | None = None,
+) -> list[Fold]:
     """Divide images into stratified folds that keep groups together.
 
     On BUSI's near-duplicates and BUS-BRA's patients (five folds, 20 seeds) no fold's size is over
@@ -65,6 +72,7 @@ def make_folds(labels: Indices, groups: Indices, *, num_folds: int, seed: int) -
         groups: (N,) group of each image; images of one group share a fold.
         num_folds: number of folds, at least 2.
         seed: seed of the shuffle.
+        class_names: names of the classes for errors, by label.
 
     Returns:
         ``num_folds`` folds whose validation parts are a partition of ``range(N)``.
@@ -78,8 +86,9 @@ def make_folds(labels: Indices, groups: Indices, *, num_folds: int, seed: int) -
         num_groups = len(np.unique(groups[labels == label]))
         if num_groups < num_folds:
             raise InputError(
-                f"Class {label} has {num_groups} group(s) of images, fewer than {num_folds} folds; "
-                "add images or lower dataset.num_folds."
+                f"Class {_name(class_names, label)} has {num_groups} group(s) of images for the "
+                f"search, fewer than {num_folds} folds; add images, join classes or lower "
+                "dataset.num_folds."
             )
     splitter = StratifiedGroupKFold(n_splits=num_folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
@@ -98,6 +107,7 @@ def named_folds(
     *,
     paths: Sequence[str],
     num_folds: int,
+    class_names: Sequence[str] | None = None,
 ) -> list[Fold]:
     """Make a fold of all images that have the same name of a fold or of a site.
 
@@ -110,6 +120,7 @@ def named_folds(
         groups: (D,) group of each image.
         paths: D names of the images.
         num_folds: how many folds there must be.
+        class_names: names of the classes for errors, by label.
 
     Returns:
         The folds in the order of their names.
@@ -134,10 +145,15 @@ def named_folds(
             if lacking := set(labels.tolist()) - set(labels[part].tolist()):
                 raise InputError(
                     f"Fold '{fold}' cannot be used: one of its parts has no image of class "
-                    f"{min(lacking)}; join it with another fold, or use stratified folds."
+                    f"{_name(class_names, min(lacking))}; join it with another fold, or use "
+                    "stratified folds."
                 )
         folds.append(Fold(train.astype(np.int64), validation.astype(np.int64)))
     return folds
+
+
+def _name(class_names: Sequence[str] | None, label: int) -> str:
+    return str(label) if class_names is None else f"'{class_names[label]}'"
 
 
 def split_sealed_test(
@@ -168,9 +184,13 @@ def split_sealed_test(
     num_classes = int(labels.max()) + 1
     wanted = fraction * np.bincount(labels, minlength=num_classes)
     taken = np.zeros(num_classes)
+    ids, member = np.unique(groups, return_inverse=True)
+    classes_of = np.zeros((len(ids), num_classes))
+    np.add.at(classes_of, (member, labels), 1)
+    row_of = {int(group): row for row, group in enumerate(ids)}
     chosen: list[int] = []
     for group in sorted(drawn, key=lambda key: (drawn[key], key)):
-        counts = np.bincount(labels[groups == group], minlength=num_classes)
+        counts = classes_of[row_of[group]]
         # Half of the group may stand over: the share is then the nearest that whole groups allow.
         present = counts > 0
         if np.all(taken[present] + counts[present] / 2 <= wanted[present] + 1e-9):

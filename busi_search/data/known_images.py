@@ -7,6 +7,8 @@ Two images are one scan if their content is equal or the twin finder says so.
 
 import hashlib
 import json
+import shutil
+import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -249,18 +251,29 @@ def small_copy(image: GreyImage) -> GreyImage:
 def _write_set(path: Path, dataset: ImageDataset, cache: Path) -> None:
     from busi_search.data.groups import find_groups
 
-    small = [small_copy(image) for image in dataset.images()]
     groups = find_groups(dataset, "auto", cache)
-    # To a stream, for NumPy adds a suffix to the name of a file.
-    with path.open("wb") as stream:
-        np.savez_compressed(
-            stream,
-            shapes=np.array([image.shape for image in small], dtype=np.int64),
-            pixels=np.concatenate([image.ravel() for image in small]),
-            digests=np.array(dataset.digests),
-            groups=groups.twins,
-            simulated=np.array(dataset.simulated),
-        )
+    shapes = np.zeros((len(dataset), 2), dtype=np.int64)
+    # The pixels go through a file: those of 100,000 images are more than should be in memory.
+    with tempfile.TemporaryFile(dir=path.parent) as pixels:
+        for index, image in enumerate(dataset.images()):
+            small = small_copy(image)
+            shapes[index] = small.shape
+            pixels.write(small.tobytes())
+        rows = {
+            "shapes": shapes,
+            "digests": np.array(dataset.digests),
+            "groups": groups.twins,
+            "simulated": np.array(dataset.simulated),
+        }
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            for name, array in rows.items():
+                with archive.open(f"{name}.npy", "w") as stream:
+                    np.lib.format.write_array(stream, np.asanyarray(array), allow_pickle=False)
+            header = {"descr": "|u1", "fortran_order": False, "shape": (pixels.tell(),)}
+            pixels.seek(0)
+            with archive.open("pixels.npy", "w", force_zip64=True) as stream:
+                np.lib.format.write_array_header_1_0(stream, header)
+                shutil.copyfileobj(pixels, stream, 1 << 20)
 
 
 def _read_set(path: Path) -> KnownSet | None:

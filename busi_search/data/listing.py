@@ -1,7 +1,7 @@
 """A list of image files with what is known of each, and the dataset that it makes."""
 
 import hashlib
-import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,10 +12,10 @@ import numpy as np
 from busi_search.data.classes import positive_class
 from busi_search.data.containers import Container, inspect_file
 from busi_search.data.dataset import ImageDataset
-from busi_search.data.dicom import MAX_DICOM_BYTES, cut_like_image, is_dicom
+from busi_search.data.dicom import cut_like_image
+from busi_search.data.file_digests import file_digests
 from busi_search.data.geometry import Box
 from busi_search.data.images import (
-    MAX_FILE_BYTES,
     GreyImage,
     decode_image,
     decode_mask,
@@ -111,24 +111,29 @@ class ListedReader:
 
     def masks_digest(self, indices: Sequence[int]) -> str | None:
         """Return 16 hexadecimal digits of the mask files' bytes, None if there are no files."""
-        digest, found = hashlib.sha256(), False
-        for index in indices:
-            for name in self.masks[index]:
-                digest.update(file_digest(self.root / name, self.root).encode())
-                found = True
-        return digest.hexdigest()[:16] if found else None
+        names = [name for index in indices for name in self.masks[index]]
+        digests = file_digests(self.root, names)
+        return hashlib.sha256("".join(digests).encode()).hexdigest()[:16] if names else None
 
     def containers(self, indices: Sequence[int]) -> list[Container]:
         """Return what each image's file holds."""
         return [inspect_file(self.root / self.paths[index]) for index in indices]
 
 
-def dataset_of_listing(listing: Listing, *, positive: str | None = None) -> ImageDataset:
+def dataset_of_listing(
+    listing: Listing,
+    *,
+    positive: str | None = None,
+    positive_needed: bool = True,
+    cache: Path | None = None,
+) -> ImageDataset:
     """Return the dataset of a listing; pixels are not read yet.
 
     Args:
         listing: the images; classes are sorted by name.
         positive: name of the class that is the disease (default: told from the names).
+        positive_needed: refuse names that do not tell the disease.
+        cache: folder where the digests of the files are kept for the next time.
 
     Raises:
         InputError: fewer than two classes, a file twice, a file that is empty, too large or a link
@@ -143,8 +148,9 @@ def dataset_of_listing(listing: Listing, *, positive: str | None = None) -> Imag
     files = tuple(image.file for image in listing.images)
     paths = tuple(image.name for image in listing.images)
     if len(set(paths)) < len(paths):
-        twice = next(path for path in paths if paths.count(path) > 1)
+        twice = Counter(paths).most_common(1)[0][0]
         raise InputError(f"{listing.root}: '{twice}' is listed twice; keep one row.")
+    label_of = {name: label for label, name in enumerate(class_names)}
     keys = sorted({key for image in listing.images for key in image.properties})
     known = [image.patient is not None for image in listing.images]
     folds = [image.fold for image in listing.images]
@@ -153,10 +159,12 @@ def dataset_of_listing(listing: Listing, *, positive: str | None = None) -> Imag
     return ImageDataset(
         name=listing.name,
         class_names=class_names,
-        positive=positive_class(class_names, positive, where=str(listing.root)),
-        labels=np.asarray([class_names.index(i.label) for i in listing.images], dtype=np.int64),
+        positive=positive_class(
+            class_names, positive, where=str(listing.root), needed=positive_needed
+        ),
+        labels=np.asarray([label_of[i.label] for i in listing.images], dtype=np.int64),
         paths=paths,
-        digests=_digests(listing.root, files),
+        digests=_digests(listing.root, files, cache),
         official=tuple(part or "train" for part in parts) if any(parts) else None,
         reader=ListedReader(
             root=listing.root.resolve(),
@@ -176,31 +184,8 @@ def dataset_of_listing(listing: Listing, *, positive: str | None = None) -> Imag
     )
 
 
-def _digests(root: Path, files: Sequence[str]) -> tuple[str, ...]:
+def _digests(root: Path, files: Sequence[str], cache: Path | None) -> tuple[str, ...]:
     """The digest of each file; one of several frames is read once."""
-    known = {file: file_digest(root / file, root) for file in dict.fromkeys(files)}
+    names = list(dict.fromkeys(files))
+    known = dict(zip(names, file_digests(root, names, cache), strict=True))
     return tuple(known[file] for file in files)
-
-
-def file_digest(path: Path, root: Path) -> str:
-    """Return the hexadecimal SHA-256 of a file below ``root``.
-
-    Raises:
-        InputError: it is missing, empty, too large, a link out of ``root`` or not named in text.
-    """
-    if any(unicodedata.category(c) in ("Cc", "Cs") for c in str(path.relative_to(root))):
-        raise InputError(
-            f"{str(path)!r}: the name holds characters that are not text; rename the file."
-        )
-    try:
-        if not path.resolve(strict=True).is_relative_to(root.resolve()):
-            raise InputError(f"{path}: a link to a file outside {root} is refused; copy it in.")
-        size = path.stat().st_size
-        if size == 0:
-            raise InputError(f"{path}: the file is empty; restore or remove it.")
-        if size > (MAX_DICOM_BYTES if is_dicom(path) else MAX_FILE_BYTES):
-            raise InputError(f"{path}: {size / 1e6:.0f} MB is too large for an image file.")
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from None

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import re
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ MAX_HARMLESS_BYTES = 200_000_000
 MAX_RATIO = 100
 # BT.601 luminance, as Pillow's convert("L").
 _LUMINANCE = np.array([0.299, 0.587, 0.114])
+_BREASTMNIST = re.compile(r"breastmnist(?:_(?:28|64|128|224))?(?: ?\(\d+\))?")
+BREASTMNIST_CLASSES = ("malignant", "normal or benign")
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,17 @@ class NpzReader:
         return None
 
 
+def is_breastmnist(path: Path) -> bool:
+    """Return whether a file has the name of BreastMNIST, at any size and as browsers number it."""
+    return _BREASTMNIST.fullmatch(path.stem.lower()) is not None
+
+
 def load_medmnist(
-    path: Path, class_names: tuple[str, ...] | None = None, *, positive: str | None = None
+    path: Path,
+    class_names: tuple[str, ...] | None = None,
+    *,
+    positive: str | None = None,
+    positive_needed: bool = True,
 ) -> ImageDataset:
     """Load a MedMNIST archive: ``{train,val,test}_{images,labels}``.
 
@@ -64,16 +76,19 @@ def load_medmnist(
         path: the .npz file; images uint8 (N, H, W) or (N, H, W, 3), labels (N,) or (N, 1).
         class_names: names of the classes in the order of their labels.
         positive: name of the class that is the disease (default: told from the names).
+        positive_needed: refuse names that do not tell the disease.
 
     Returns:
         The dataset, official parts kept.
 
     Raises:
-        InputError: the file is missing, damaged, pickled, of another form or type.
+        InputError: the file is missing, damaged, pickled, of another form or type, its labels are
+            not 0, 1, 2 and so on, or it cannot be told which class is the disease.
     """
     parts = _read_parts(path)
     images = [image for array, _ in parts.values() for image in array]
     labels = np.concatenate([part_labels for _, part_labels in parts.values()])
+    _check_labels(path, labels)
     num_classes = int(labels.max()) + 1
     names = class_names or _default_names(path, num_classes)
     if len(names) != num_classes:
@@ -84,7 +99,7 @@ def load_medmnist(
     return ImageDataset(
         name=path.stem,
         class_names=names,
-        positive=positive_class(names, positive, where=str(path)),
+        positive=positive_class(names, positive, where=str(path), needed=positive_needed),
         labels=labels,
         paths=tuple(paths),
         digests=tuple(_digest(image) for image in images),
@@ -94,13 +109,27 @@ def load_medmnist(
     )
 
 
+def _check_labels(path: Path, labels: npt.NDArray[np.int64]) -> None:
+    """Refuse labels with gaps: their classes would be of no image, or under another's name."""
+    present = np.unique(labels)
+    if len(present) < 2:
+        raise InputError(f"{path}: all labels are {present[0]}; expected at least two classes.")
+    absent = np.setdiff1d(np.arange(present[-1]), present)
+    if len(absent):
+        shown = ", ".join(map(str, present[:10])) + (" …" if len(present) > 10 else "")
+        raise InputError(
+            f"{path}: the labels are {shown}, and no image has the label {absent[0]}; number the "
+            "classes 0, 1, 2 and so on, without gaps."
+        )
+
+
 def _digest(image: npt.NDArray[np.uint8]) -> str:
     return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
 
 
 def _default_names(path: Path, num_classes: int) -> tuple[str, ...]:
-    if "breastmnist" in path.stem.lower() and num_classes == 2:
-        return ("malignant", "normal or benign")
+    if is_breastmnist(path) and num_classes == 2:
+        return BREASTMNIST_CLASSES
     return tuple(f"class {index}" for index in range(num_classes))
 
 

@@ -176,6 +176,7 @@ def _folds(
             groups,
             num_folds=section.num_folds,
             seed=derive_seed(seed, -1, -1, "folds"),
+            class_names=development.class_names,
         )
     names = development.folds
     if section.folds == "site":
@@ -192,6 +193,7 @@ def _folds(
         groups,
         paths=development.paths,
         num_folds=section.num_folds,
+        class_names=development.class_names,
     )
 
 

@@ -37,6 +37,7 @@ _FINE_STEPS = 6
 _MIDBLUR = 1.0
 _MIN_COVERED = 0.5
 _CAUCHY = 0.5
+_SMALLEST_WEIGHT = 1e-15
 _MIN_TEXTURED_BLOCKS = 0.2
 
 
@@ -162,6 +163,8 @@ def smooth(images: Tensor, sigma: float) -> Tensor:
     at = torch.arange(images.shape[-1], dtype=torch.float32)
     # As a matrix product: many times faster than a convolution with one channel.
     kernel = torch.exp(-((at - at[:, None]) ** 2) / (2 * sigma**2))
+    # Weights near the smallest numbers change nothing, and processors are slow at them.
+    kernel = kernel.masked_fill(kernel < _SMALLEST_WEIGHT, 0)
     kernel = kernel / kernel.sum(1, keepdim=True)
     return kernel @ images @ kernel.T
 

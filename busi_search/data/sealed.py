@@ -65,7 +65,7 @@ def open_sealed_test(
         InputError: the data is gone or is not the data the study was made on.
         BusiSearchError: the ledger was changed.
     """
-    dataset = load_dataset(section, cache=cache)
+    dataset = load_dataset(section, cache=cache, positive_needed=False)
     if dataset.fingerprint != partition.fingerprint:
         raise InputError(
             f"The images changed since the study began ({partition.fingerprint} → "

@@ -22,6 +22,8 @@ WARN_AUC = 0.85
 # Too few images of a class separate by chance.
 _MIN_IMAGES = 10
 _BINARY_SHARE = 0.98
+# So many images of a class look like masks that they are some.
+_MASK_SHARE = 0.1
 _BORDER_PIXELS = 2
 
 Values = npt.NDArray[np.float64]
@@ -90,8 +92,12 @@ def check_files(dataset: ImageDataset, cache: Path) -> list[str]:
     files = measure_files(dataset, cache)
     notes = [*read_file_notes(dataset, cache).texts, *dark_notes(dataset, files["mean grey"])]
     refuse_masks(dataset, files)
-    found = find_shortcuts(dataset, files)
-    return [*dataset.notes, *notes, *(shortcut.text() for shortcut in found)]
+    return [
+        *dataset.notes,
+        *notes,
+        *_few_masks(dataset, files),
+        *(found.text() for found in find_shortcuts(dataset, files)),
+    ]
 
 
 _PROPERTIES = ("width", "height", "mean grey", "border", "two-valued")
@@ -108,26 +114,46 @@ def _measure(image: npt.NDArray[np.uint8]) -> tuple[float, ...]:
 
 
 def refuse_masks(dataset: ImageDataset, files: Mapping[str, Values]) -> None:
-    """Raise if what stands there as images of a class are masks.
+    """Raise if what stands there as images of a class are masks, or many of them are.
 
     Raises:
-        InputError: nine in ten of a class's images have hardly any pixel between black and white.
+        InputError: one in ten of a class's images has hardly any pixel between black and white.
     """
     two_valued = files["two-valued"] > _BINARY_SHARE
     for label, name in enumerate(dataset.class_names):
         of_class = dataset.labels == label
-        if of_class.any() and np.mean(two_valued[of_class]) >= 0.9:
-            first = dataset.paths[int(np.flatnonzero(of_class)[0])]
+        number, found = int(of_class.sum()), np.flatnonzero(of_class & two_valued)
+        if number and len(found) >= max(2, _MASK_SHARE * number):
             raise InputError(
-                f"The images of class '{name}' are black and white only, as masks are (the first "
-                f"is '{first}'); name the folder of the images themselves."
+                f"{len(found)} of {number} images of class '{name}' are black and white only, as "
+                f"masks are (the first is '{dataset.paths[int(found[0])]}'); name the folder of "
+                "the images themselves, and masks beside them NAME_mask.png."
             )
+
+
+def _few_masks(dataset: ImageDataset, files: Mapping[str, Values]) -> list[str]:
+    """A sentence about single images that look like masks."""
+    found = np.flatnonzero(files["two-valued"] > _BINARY_SHARE)
+    if not len(found):
+        return []
+    return [
+        f"{len(found)} image(s) are black and white only, as masks are; look at "
+        f"'{dataset.paths[int(found[0])]}'."
+    ]
 
 
 def find_shortcuts(dataset: ImageDataset, files: Mapping[str, Values]) -> list[Shortcut]:
     """Return the properties by which a class can be told, the clearest first.
 
     Besides what :func:`measure_files` gives, the columns ``site`` and ``device`` of the dataset.
+    """
+    return [found for found in separation(dataset, files) if found.auc >= WARN_AUC]
+
+
+def separation(dataset: ImageDataset, files: Mapping[str, Values]) -> list[Shortcut]:
+    """Return how well each property tells each class from the rest, the clearest first.
+
+    Classes with fewer than ten images, or whose rest has fewer, are left out.
     """
     found = []
     for label, class_name in enumerate(dataset.class_names):
@@ -141,8 +167,7 @@ def find_shortcuts(dataset: ImageDataset, files: Mapping[str, Values]) -> list[S
                 named[f"the {name}"] = _share(dataset.properties[name], truth)
         for name, values in named.items():
             auc = float(roc_auc_score(truth, values))
-            if max(auc, 1 - auc) >= WARN_AUC:
-                found.append(Shortcut(name, class_name, max(auc, 1 - auc)))
+            found.append(Shortcut(name, class_name, max(auc, 1 - auc)))
     return sorted(found, key=lambda shortcut: -shortcut.auc)
 
 

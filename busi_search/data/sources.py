@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from busi_search.data.layouts.class_folders import is_busi_folder, list_class_fo
 from busi_search.data.layouts.published import PUBLISHED
 from busi_search.data.layouts.sheets import SHEET_SUFFIXES
 from busi_search.data.layouts.table import list_table
+from busi_search.data.layouts.unlisted import left_out_notes
 from busi_search.data.listing import Listing, dataset_of_listing
 from busi_search.data.medmnist import load_medmnist
 from busi_search.data.patient_salt import SALT_FILE
@@ -119,12 +120,30 @@ def guess_source(data: str) -> str:
     return next((layout.source for layout in PUBLISHED if layout.find(path) is not None), "busi")
 
 
-def load_dataset(section: DatasetSection, *, cache: Path | None = None) -> ImageDataset:
+def title_of(source: str) -> str:
+    """Return what people call a kind of dataset that ``[dataset] source`` names."""
+    own = {
+        "busi": "a folder of class folders",
+        "medmnist": "a MedMNIST archive",
+        "table": "a table",
+    }
+    return own.get(source) or next(
+        (layout.title for layout in PUBLISHED if layout.source == source), source
+    )
+
+
+def load_dataset(
+    section: DatasetSection, *, cache: Path | None = None, positive_needed: bool = True
+) -> ImageDataset:
     """Load what the ``[dataset]`` section of a study names.
 
     Args:
-        section: what is named.
-        cache: folder of the home's cache; beside it lies the salt with which PatientIDs are hashed.
+        section: the section.
+        cache: folder of the home's cache, where the digests of files are kept, so that only files
+            that changed are read again; beside it lies the salt with which PatientIDs are hashed.
+            None: all are read.
+        positive_needed: refuse class names that do not tell the disease; who only looks at images
+            needs no such class.
 
     Raises:
         InputError: the data is missing or not usable; the sentence names the file.
@@ -136,27 +155,41 @@ def load_dataset(section: DatasetSection, *, cache: Path | None = None) -> Image
             f'This study needs images (source = "{section.source}"): name them with --data PATH.'
         )
     path = user_path(section.path)
-    if section.source == "medmnist":
-        return load_medmnist(path, section.class_names, positive=section.positive)
-    salt_file = None if cache is None else cache.parent / SALT_FILE
-    listing = with_frames(_list(section, path), limit=section.frames_per_file, salt_file=salt_file)
-    return dataset_of_listing(listing, positive=section.positive)
+    source = guess_source(section.path) if section.source == "auto" else section.source
+    if source == "medmnist":
+        found = load_medmnist(
+            path, section.class_names, positive=section.positive, positive_needed=positive_needed
+        )
+    else:
+        salt_file = None if cache is None else cache.parent / SALT_FILE
+        listing = _list(source, section, path)
+        found = dataset_of_listing(
+            with_frames(listing, limit=section.frames_per_file, salt_file=salt_file),
+            positive=section.positive,
+            positive_needed=positive_needed,
+            cache=cache,
+        )
+    if section.source == "auto":
+        note = f'{section.path}: recognised as {title_of(source)} (source = "{source}").'
+        found = replace(found, notes=(note, *found.notes))
+    return found
 
 
-def _list(section: DatasetSection, path: Path) -> Listing:
+def _list(source: str, section: DatasetSection, path: Path) -> Listing:
     """The images of a folder or table."""
-    if section.source == "table":
+    if source == "table":
         return list_table(path, section.columns)
-    if section.source == "busi":
+    if source == "busi":
         return list_class_folders(path)
-    layout = next(layout for layout in PUBLISHED if layout.source == section.source)
+    layout = next(layout for layout in PUBLISHED if layout.source == source)
     root = layout.find(path)
     if root is None:
         raise InputError(
             f"{path}: not {layout.title} as its authors laid it out (source = "
             f'"{layout.source}"); check the folder, or leave out the source.'
         )
-    return layout.read(root)
+    listing = layout.read(root)
+    return replace(listing, notes=(*listing.notes, *left_out_notes(layout.title, listing)))
 
 
 def _load_phantom(section: DatasetSection) -> ImageDataset:

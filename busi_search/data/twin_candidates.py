@@ -29,6 +29,10 @@ _DESCRIPTOR_PIXELS = 20
 _NUM_CANDIDATES = 8
 _MIN_SIMILARITY = 0.5
 _IMAGES_PER_BLOCK = 512
+# Time grows with the number of pairs. Beyond this (20,000 images in one set) only the first views
+# are looked at: the whole image, and its middle with a margin of 4 or of 8 % cut off.
+MAX_PAIRS_IN_ALL_VIEWS = 20_000**2
+FEW_VIEWS = 3
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ def find_candidates(thumbs: Tensor, others: Tensor, *, same: bool) -> Candidates
     ``same``: both are one set, in which an image is no candidate of itself and a pair counts once.
     Compared block by block, so memory grows with N and not with N squared.
     """
+    shown = VIEWS if len(thumbs) * len(others) <= MAX_PAIRS_IN_ALL_VIEWS else VIEWS[:FEW_VIEWS]
     starts = range(0, len(thumbs), _IMAGES_PER_BLOCK)
     wholes = [_descriptors(thumbs[at : at + _IMAGES_PER_BLOCK], VIEWS[:1])[:, 0] for at in starts]
     scores = torch.full((len(thumbs), _NUM_CANDIDATES), -1.0)
@@ -61,12 +66,12 @@ def find_candidates(thumbs: Tensor, others: Tensor, *, same: bool) -> Candidates
     views = torch.zeros(scores.shape, dtype=torch.int64)
     mirrored = torch.zeros(scores.shape, dtype=torch.bool)
     for start in range(0, len(others), _IMAGES_PER_BLOCK):
-        even, odd = _descriptors(others[start : start + _IMAGES_PER_BLOCK], VIEWS)
+        even, odd = _descriptors(others[start : start + _IMAGES_PER_BLOCK], shown)
         for row, (whole_even, whole_odd) in zip(starts, wholes, strict=True):
             rows = slice(row, row + _IMAGES_PER_BLOCK)
             score, view = torch.full((len(whole_even), even.shape[1]), -2.0), None
             view = torch.zeros(score.shape, dtype=torch.int64)
-            for number in range(len(VIEWS)):
+            for number in range(len(shown)):
                 # Mirroring turns the sign of the odd parts' product: the better of the two counts.
                 value = torch.addmm((whole_odd @ odd[number].T).abs_(), whole_even, even[number].T)
                 better = value > score

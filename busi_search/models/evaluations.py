@@ -10,6 +10,7 @@ from typing import Any
 
 from busi_search.data.ledger import Entry, anchor_of
 from busi_search.errors import InputError
+from busi_search.files import without_nan
 from busi_search.home import Home
 from busi_search.models.registry import RegisteredVersion, open_registry
 from busi_search.search.mlflow.ledger_anchor import LEDGER_TAG
@@ -94,8 +95,11 @@ def log_evaluation(
     client = open_registry(home)
     figures = _known_figures(report["test"])
     tags = {f"busi.test_{name}": f"{found:.4f}" for name, found in figures.items()}
-    tags[TEST_FIGURES] = json.dumps(_kept_figures(report["test"]))
-    tags["busi.test_auc_ci95"] = " to ".join(f"{value:.4f}" for value in report["test"]["auc_ci95"])
+    tags[TEST_FIGURES] = json.dumps(without_nan(_kept_figures(report["test"])))
+    limits = report["test"]["auc_ci95"]
+    tags["busi.test_auc_ci95"] = (
+        "no interval" if None in limits else " to ".join(f"{value:.4f}" for value in limits)
+    )
     tags[OPENINGS_TAG] = str(report["openings"])
     num_images = report["test"]["num_images"]
     tags[NOT_INDEPENDENT] = f"{report['num_test_not_independent']} of {num_images}"
@@ -104,7 +108,7 @@ def log_evaluation(
         tags[EVALUATION_RUN] = run_id
     for tag in (AGAINST_CHAMPION, AGAINST_BEST):
         if tag.removeprefix("busi.") in report:
-            tags[tag] = json.dumps(report[tag.removeprefix("busi.")])
+            tags[tag] = json.dumps(without_nan(report[tag.removeprefix("busi.")]))
     for key, value in tags.items():
         client.set_model_version_tag(version.name, version.version, key, value)
     for name, found in figures.items():
@@ -115,7 +119,9 @@ def log_evaluation(
             (_predictions_name(version), predictions),
             ("test_ledger.json", list(ledger)),
         ):
-            (Path(folder) / name).write_text(json.dumps(content, indent=1), encoding="utf-8")
+            (Path(folder) / name).write_text(
+                json.dumps(without_nan(content), indent=1), encoding="utf-8"
+            )
         client.log_artifacts(run_id, folder)
 
 
@@ -176,8 +182,8 @@ def _artifact(home: Home, version: RegisteredVersion, name: str) -> Any:
 
 
 def _known_figures(test: Mapping[str, Any]) -> dict[str, float]:
-    known = [name for name in CALIBRATION_TAGS if test.get(name) is not None]
-    return {name: float(test[name]) for name in (*TEST_TAGS, *known)}
+    names = (*TEST_TAGS, *CALIBRATION_TAGS)
+    return {name: float(test[name]) for name in names if test.get(name) is not None}
 
 
 def _error_limits(test: Mapping[str, Any]) -> dict[str, float]:

@@ -12,7 +12,8 @@ from scipy.stats import norm
 from busi_search.home import Home
 from busi_search.models.evaluations import evaluated_figures
 from busi_search.models.registry import CHAMPION, RegisteredVersion, list_versions
-from busi_search.release.figures import NUM_BOOTSTRAPS, percentiles
+from busi_search.release.figures import NUM_BOOTSTRAPS
+from busi_search.release.intervals import percentiles
 from busi_search.search.pruning.evidence import auc_influence
 from busi_search.training import metrics
 from busi_search.training.weighted_metrics import group_weights, weighted_metric
@@ -127,7 +128,7 @@ def rivals(home: Home, version: RegisteredVersion) -> list[RegisteredVersion]:
         same_test = other.tags.get("busi.partition") == version.tags.get("busi.partition")
         if ever and same_test and other.version != version.version:
             figures = evaluated_figures(home, other)
-            if figures is not None:
+            if figures is not None and figures.get("auc") is not None:
                 found.append((figures["auc"], other.version == current.version, other))
     best = max(found, key=lambda item: item[:2])[2] if found else current
     return [current] if best.version == current.version else [best, current]

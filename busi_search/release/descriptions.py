@@ -1,5 +1,6 @@
 """What people and MLflow are told of a winner: sentences, and figures under the names they have."""
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -108,7 +109,7 @@ def corrected_figures(estimates: Mapping[str, Estimate]) -> dict[str, float]:
         rows[f"corrected_cv_{metric}"] = estimate.value
         rows[f"corrected_cv_{metric}_low"] = estimate.low
         rows[f"corrected_cv_{metric}_high"] = estimate.high
-    return rows
+    return {name: value for name, value in rows.items() if math.isfinite(value)}
 
 
 def calibration_rows(figures: Mapping[str, Figure]) -> dict[str, float]:

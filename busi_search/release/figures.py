@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import confusion_matrix
 
+from busi_search.files import without_nan
 from busi_search.release.calibration_figures import (
     binned_error,
     binned_error_if_calibrated,
@@ -16,7 +17,7 @@ from busi_search.release.calibration_figures import (
     calibration_figures,
 )
 from busi_search.release.delong import delong_interval
-from busi_search.release.intervals import Figure, with_intervals
+from busi_search.release.intervals import Figure, percentiles, with_intervals
 from busi_search.training import metrics
 from busi_search.training.weighted_metrics import group_weights, weighted_metric
 
@@ -84,31 +85,28 @@ class TestFigures:
         return {**self.metrics, **self.calibration, **at_the_point}[name]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the figures as ``evaluate --json`` prints them; intervals as ``NAME_ci95``."""
-        return {
+        """Return the figures as ``evaluate --json`` prints them; intervals as ``NAME_ci95``.
+
+        What cannot be computed from so few images is None.
+        """
+        found = {
             "num_images": self.num_images,
             "num_groups": self.num_groups,
-            **_flat(self.metrics),
+            **with_intervals(self.metrics),
             **with_intervals(self.calibration),
             "ece_if_calibrated": self.ece_if_calibrated,
             "auc_delong_ci95": list(self.auc_delong_ci95),
             "operating_threshold": self.operating_threshold,
             "positive_class": self.positive_class,
-            **_flat({"sensitivity": self.sensitivity, "specificity": self.specificity}),
+            **with_intervals({"sensitivity": self.sensitivity, "specificity": self.specificity}),
             "confusion": [list(row) for row in self.confusion],
             "per_class": {name: dict(found) for name, found in self.per_class.items()},
             "reliability": [dict(found) for found in self.reliability],
             "calibration_curve": [dict(found) for found in self.calibration_curve],
             "decision_curve": [dict(found) for found in self.decision_curve],
         }
-
-
-def _flat(figures: Mapping[str, Figure]) -> dict[str, Any]:
-    rows: dict[str, Any] = {}
-    for name, figure in figures.items():
-        rows[name] = figure.value
-        rows[f"{name}_ci95"] = list(figure.ci95)
-    return rows
+        cleaned: dict[str, Any] = without_nan(found)
+        return cleaned
 
 
 def compute_test_figures(
@@ -147,8 +145,8 @@ def compute_test_figures(
         metrics=found | {"ece": binned_error(rows, labels, drawn, value=values["ece"])},
         calibration=calibration_figures(scores, truth, groups),
         ece_if_calibrated=binned_error_if_calibrated(rows.max(axis=1), groups),
-        sensitivity=_share_right(scores >= threshold, truth, truth, drawn),
-        specificity=_share_right(scores >= threshold, truth, ~truth, drawn),
+        sensitivity=_share_right(scores >= threshold, truth, truth, drawn, groups),
+        specificity=_share_right(scores >= threshold, truth, ~truth, drawn, groups),
         auc_delong_ci95=delong_interval(rows, labels, groups, positive=positive),
         operating_threshold=threshold,
         positive_class=class_names[positive],
@@ -172,8 +170,8 @@ def shares_right(
     """
     drawn = group_weights(groups, num_bootstraps=NUM_BOOTSTRAPS, rng=np.random.default_rng(0))
     return (
-        _share_right(called, truth, truth, drawn),
-        _share_right(called, truth, ~truth, drawn),
+        _share_right(called, truth, truth, drawn, groups),
+        _share_right(called, truth, ~truth, drawn, groups),
     )
 
 
@@ -182,19 +180,17 @@ def _share_right(
     truth: npt.NDArray[np.bool_],
     kind: npt.NDArray[np.bool_],
     drawn: npt.NDArray[np.float64],
+    groups: npt.NDArray[np.integer],
 ) -> Figure:
-    """Return which share of the images of a kind is called what it is."""
+    """Return which share of the images of a kind is called what it is; NaN without such images."""
+    if not kind.any():
+        return Figure(math.nan, (math.nan, math.nan))
     right = (called == truth).astype(float)
     inside = drawn[:, kind]
     with np.errstate(invalid="ignore"):
         sample = (inside @ right[kind]) / inside.sum(axis=1)
-    return Figure(float(right[kind].mean()), percentiles(sample))
-
-
-def percentiles(sample: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """Return the middle 95 % of a bootstrap sample; what is not finite is left out."""
-    low, high = np.quantile(sample[np.isfinite(sample)], [0.025, 0.975])
-    return float(low), float(high)
+    value = float(right[kind].mean())
+    return Figure(value, percentiles(sample, value, len(np.unique(groups[kind]))))
 
 
 def _per_class(

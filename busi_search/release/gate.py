@@ -15,6 +15,7 @@ from typing import Any
 from filelock import FileLock
 
 from busi_search.errors import BusiSearchError, GateRefused, InputError
+from busi_search.files import without_nan
 from busi_search.home import Home
 from busi_search.interrupts import interrupts_wait
 from busi_search.models.evaluations import (
@@ -160,7 +161,7 @@ def _log_record(
     }
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"promotion_v{chosen.version}.json"
-        path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        path.write_text(json.dumps(without_nan(content), indent=1), encoding="utf-8")
         with tracking_errors(home):
             client.log_artifact(run_id, str(path))
 

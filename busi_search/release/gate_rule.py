@@ -71,6 +71,11 @@ def beyond_limits(figures: Mapping[str, float], gate: Gate) -> list[str]:
         gate: limits.
     """
     refusals = []
+    unknown = [name for name in ("auc", "sensitivity") if not _known(figures.get(name))]
+    if unknown:
+        return [f"its {' and '.join(unknown)} cannot be computed from so few test images"]
+    if not (_known(figures.get("auc_low")) and _known(figures.get("auc_high"))):
+        return ["its AUC has no interval: the sealed test holds too few images of a class"]
     bound, sensitivity = auc_bound(figures, gate.confidence), figures["sensitivity"]
     if bound <= gate.min_auc:
         refusals.append(
@@ -86,6 +91,10 @@ def beyond_limits(figures: Mapping[str, float], gate: Gate) -> list[str]:
         beyond = beyond_calibration_limit(figures, gate.max_ece)
         refusals += [] if beyond is None else [beyond]
     return refusals
+
+
+def _known(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
 
 
 def auc_bound(figures: Mapping[str, float], confidence: float) -> float:

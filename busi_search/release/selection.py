@@ -1,7 +1,7 @@
 """Which trial wins, and what its score is worth after so many were tried."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -52,9 +52,15 @@ class Estimate:
     high: float
     naive: float
 
-    def to_json(self) -> dict[str, float]:
-        """Return the estimate by the names of its attributes."""
-        return {"value": self.value, "low": self.low, "high": self.high, "naive": self.naive}
+    def to_json(self) -> dict[str, float | None]:
+        """Return the estimate by the names of its attributes; None for what is not known."""
+        found = {"value": self.value, "low": self.low, "high": self.high, "naive": self.naive}
+        return {name: value if math.isfinite(value) else None for name, value in found.items()}
+
+    @staticmethod
+    def from_json(found: Mapping[str, float | None]) -> "Estimate":
+        """Return the estimate that :meth:`to_json` wrote."""
+        return Estimate(**{k: math.nan if v is None else v for k, v in found.items()})
 
 
 def bias_corrected_estimate(
@@ -187,12 +193,15 @@ def bias_corrected_estimates(
         if num_trials > 1:
             inside = figures[chosen[1:], resample]
             left_out = num_parts * whole[chosen[1:]] - (num_parts - 1) * inside
-            value = float(np.mean(left_out[np.isfinite(left_out)]))
+            known = left_out[np.isfinite(left_out)]
+            value = float(np.mean(known)) if len(known) else math.nan
             # A mean of pseudo-values may pass the end of the scale; half a pair of groups is left.
             half = 0.5 / num_groups**2
-            value = max(half, value if metric in MINIMISED_METRICS else min(value, 1 - half))
+            if math.isfinite(value):
+                value = max(half, value if metric in MINIMISED_METRICS else min(value, 1 - half))
         own = scores(metric, kept_for_error, [winner])[0]
-        error = math.sqrt((num_parts - 1) * np.var(own[np.isfinite(own)]))
+        known = own[np.isfinite(own)]
+        error = math.sqrt((num_parts - 1) * np.var(known)) if len(known) else math.nan
         width = WIDENING_OF_LOSSES if metric in MINIMISED_METRICS else WIDENING
         width = width if num_trials > 1 else 1.0
         low, high = _interval(value, naive, width * error, metric, num_groups)
@@ -277,6 +286,8 @@ def _interval(
     value: float, naive: float, error: float, metric: str, num_groups: int
 ) -> tuple[float, float]:
     """Return the 95 % interval around ``value``; ``error`` is the standard error of ``naive``."""
+    if not (math.isfinite(value) and math.isfinite(error)):
+        return math.nan, math.nan
     if metric in MINIMISED_METRICS:
         factor = math.exp(NORMAL_97_5 * error / max(naive, SMALLEST_LOSS))
         return value / factor, max(value, SMALLEST_LOSS) * factor

@@ -15,6 +15,8 @@ from busi_search.data.describe import open_dataset
 from busi_search.data.duplicates import conflicting_groups
 from busi_search.data.groups import find_groups
 from busi_search.data.images import GreyImage, resize_image
+from busi_search.data.shortcuts import find_shortcuts, measure_files, separation
+from busi_search.data.subgroups import find_subgroups, images_per_patient
 from busi_search.report.burned_in_marks import count_mark_pixels, have_marks
 from busi_search.report.charts import COLOURS, layout
 from busi_search.report.gallery import Picture
@@ -72,6 +74,7 @@ def describe_dataset(path: str, *, cache: Path) -> str:
     dataset = open_dataset(path, cache)
     groups = find_groups(dataset, "auto", cache).twins
     look = _look(dataset)
+    files = measure_files(dataset, cache)
     clashing = set(conflicting_groups(groups, dataset.labels).tolist())
     members = {int(g): np.flatnonzero(groups == g) for g in np.unique(groups)}
     twins = {g: found for g, found in members.items() if len(found) > 1}
@@ -91,6 +94,11 @@ def describe_dataset(path: str, *, cache: Path) -> str:
         fingerprint=dataset.fingerprint,
         classes=[_class(dataset, look, label) for label in range(len(dataset.class_names))],
         only_size=next(iter(sizes)) if len(sizes) == 1 else None,
+        subgroups=find_subgroups(dataset),
+        shortcuts=[found.text() for found in find_shortcuts(dataset, files)],
+        separation=separation(dataset, files),
+        notes=dataset.notes,
+        images_per_patient=images_per_patient(dataset),
         charts=[plot_html(chart, with_library=n == 0) for n, chart in enumerate(charts)],
         marked=_pictures(dataset, look, order[look.mark_pixels[order] > 0]),
         augmented=[(strength, _augmented(look, strength)) for strength in STRENGTHS],

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import optuna
 
+from busi_search.data.adequacy import check_division, few_test_images_warning
+from busi_search.data.classes import infer_positive, positive_class
 from busi_search.data.dataset import ImageDataset
 from busi_search.data.folds import large_group_warning, uneven_folds_warning
 from busi_search.data.geometry import WHOLE, Box, Geometry, geometry_of
@@ -53,6 +55,7 @@ class StudyContext:
         origin: name of the study file.
         developed_by: names of these studies.
         remarks: sentences on how the images were read, and on what tells the classes apart.
+        class_counts: number of images of every class of the whole dataset, by its name.
         screen: the part of the images outside of which all development images are alike, where a
             trial may ask for it; None: nothing is to be cut away.
         lesions_digest: what changes with any lesion mask or box, where a trial may look at one.
@@ -71,6 +74,7 @@ class StudyContext:
     origin: str
     developed_by: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    class_counts: Mapping[str, int] = field(default_factory=dict)
     screen: Box | None = None
     lesions_digest: str | None = None
     sent: Mapping[tuple[int, Geometry], tuple[Images, Images | None]] = field(
@@ -178,7 +182,14 @@ def masks_for(
 
 
 def make_context(
-    spec: StudySpec, spec_text: str, *, home: Home, name: str | None, device: str, origin: str
+    spec: StudySpec,
+    spec_text: str,
+    *,
+    home: Home,
+    name: str | None,
+    device: str,
+    origin: str,
+    notes: tuple[str, ...] = (),
 ) -> StudyContext:
     """Read and divide the data and say how the study is called.
 
@@ -189,24 +200,30 @@ def make_context(
         name: the study's name, or None for one made from ``origin`` and the dataset.
         device: PyTorch's name of the device.
         origin: name of the study file.
+        notes: sentences about how the images were recognised.
 
     Raises:
-        InputError: the data is not usable.
+        InputError: the data is not usable, or too little for the figures of a study.
     """
-    dataset = load_dataset(spec.dataset, cache=home.cache)
-    remarks = check_files(dataset, home.cache)
+    dataset = load_dataset(spec.dataset, cache=home.cache, positive_needed=False)
     stem = origin.removesuffix(".toml").rsplit("/", 1)[-1]
     name = name or (stem if stem == dataset.name else f"{stem}-{dataset.name}")
-    began_with = _identity_of(home, name)
-    if began_with is not None:
-        spec = began_with.with_earlier_rules(spec)
+    begun = _record_of(home, name)
+    dataset, remark = _with_positive(dataset, spec, begun)
+    remarks = [*notes, *check_files(dataset, home.cache), *([] if remark is None else [remark])]
+    if begun is not None:
+        spec = begun.identity.with_earlier_rules(spec)
     partition = make_partition(
         dataset,
         spec.dataset,
         seed=spec.study.seed,
         cache=home.cache,
-        began_with=None if began_with is None else began_with.partition,
+        began_with=None if begun is None else begun.identity.partition,
     )
+    if begun is None:
+        check_division(dataset, partition)
+    if (few := few_test_images_warning(dataset, partition)) is not None:
+        remarks.append(few)
     known = KnownImages(home)
     known.add_images(dataset)
     developed = known.developed_elsewhere(membership_of(name, partition))
@@ -233,6 +250,10 @@ def make_context(
         remarks=tuple(remarks),
         screen=screen,
         lesions_digest=development.lesions_digest if needs_lesion else None,
+        class_counts={
+            class_name: int(np.sum(dataset.labels == label))
+            for label, class_name in enumerate(dataset.class_names)
+        },
     )
     # Decoding here names a damaged image before any trial starts.
     context.images_for(spec.resolve({}))
@@ -244,7 +265,15 @@ def make_context(
     return context
 
 
-def _identity_of(home: Home, name: str) -> Identity | None:
+@dataclass(frozen=True)
+class _Begun:
+    """What a study that has begun holds to: its identity, and the class that is its disease."""
+
+    identity: Identity
+    positive: str
+
+
+def _record_of(home: Home, name: str) -> _Begun | None:
     """Return what a study began with; None if it has not begun.
 
     A storage that is away or damaged is none of this question: whoever searches says so.
@@ -253,9 +282,35 @@ def _identity_of(home: Home, name: str) -> Identity | None:
         return None
     try:
         with storage_errors(home):
-            return StudyRecord(find_study(home, name)).identity
+            record = StudyRecord(find_study(home, name))
+            identity = record.identity
     except BusiSearchError:
         return None
+    return None if identity is None else _Begun(identity, record.positive)
+
+
+def _with_positive(
+    dataset: ImageDataset, spec: StudySpec, begun: _Begun | None
+) -> tuple[ImageDataset, str | None]:
+    """The dataset with the class that the study is about, and a sentence if it may surprise.
+
+    Raises:
+        InputError: the study has not begun, states no class, and the names do not tell.
+    """
+    names = dataset.class_names
+    if spec.dataset.positive is not None or dataset.simulated:
+        return dataset, None
+    if begun is None or begun.positive not in names:
+        positive = positive_class(names, None, where=str(spec.dataset.path))
+        return replace(dataset, positive=positive), None
+    positive = names.index(begun.positive)
+    found = replace(dataset, positive=positive)
+    if positive == infer_positive(names):
+        return found, None
+    return found, (
+        f"The study took '{begun.positive}' for the disease when it began, and keeps it; for "
+        "another class begin another study, with dataset.positive and --name NEW."
+    )
 
 
 def _said_of_screen(screen: Box | None) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 import joblib
 import psutil
 
-from busi_search.data.sources import guess_source, guess_study
+from busi_search.data.medmnist import is_breastmnist
+from busi_search.data.sources import guess_source, guess_study, title_of
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.files import user_path
 from busi_search.home import Home, open_home
@@ -67,12 +68,19 @@ def prepare_study(
             written = json.dumps(value, ensure_ascii=False)
             options.append(f"{key}={written}")
     spec, text = load_spec(study, tuple(options))
-    by_layout = spec.dataset.source not in ("phantom", "medmnist")
-    if data is not None and by_layout and user_path(data).exists():
+    if data is not None and spec.dataset.source not in ("phantom", "medmnist"):
         # Whatever kind of folder or table the study was written for, this one is read as it lies.
         source = guess_source(data)
-        if source != spec.dataset.source:
+        if source != spec.dataset.source != "auto":
             spec, text = load_spec(study, (*options, f'dataset.source="{source}"'))
+    recognised: tuple[str, ...] = ()
+    if spec.dataset.source == "auto" and spec.dataset.path is not None:
+        source = guess_source(spec.dataset.path)
+        spec, text = load_spec(study, (*options, f'dataset.source="{source}"'))
+        recognised = (f"{spec.dataset.path}: recognised as {title_of(source)} ({source}).",)
+    _check_place(spec)
+    if data is not None and spec.dataset.source == "medmnist":
+        _check_archive(study, data, spec, overrides)
     if data is not None and spec.dataset.source == "phantom":
         raise InputError(
             f"Study '{study}' simulates its own images and takes no --data; "
@@ -88,6 +96,7 @@ def prepare_study(
         name=_checked_name(name),
         device=resolve_device(device),
         origin=study,
+        notes=recognised,
     )
     changed = _changed_gate(context)
     return context if changed is None else replace(context, remarks=(*context.remarks, changed))
@@ -108,6 +117,39 @@ def _changed_gate(context: StudyContext) -> str | None:
     now, then = context.spec.gate.model_dump(), before.model_dump()
     keys = ", ".join(f"{key} {then[key]} → {now[key]}" for key in now if now[key] != then[key])
     return f"The [gate] of the study changed ({keys}); `busi-search promote` uses it from now on."
+
+
+def _check_place(spec: StudySpec) -> None:
+    """Raise if the images are not where the study says, before anything else is looked for."""
+    section = spec.dataset
+    if section.source == "phantom":
+        return
+    if section.path is None:
+        raise InputError(
+            f'This study needs images (source = "{section.source}"): name them with --data PATH.'
+        )
+    if not user_path(section.path).exists():
+        raise InputError(f"{section.path}: no such file or folder; check --data or dataset.path.")
+
+
+def _check_archive(study: str, data: str, spec: StudySpec, overrides: tuple[str, ...]) -> None:
+    """Refuse to give an archive of something else the names of BreastMNIST's classes.
+
+    Raises:
+        InputError: its classes are named by the bundled study only.
+    """
+    path = user_path(data)
+    named = any(
+        override.partition("=")[0].strip().endswith("class_names") for override in overrides
+    )
+    if study == "breastmnist" and not named and not is_breastmnist(path):
+        names = ", ".join(f"'{name}'" for name in spec.dataset.class_names or ())
+        raise InputError(
+            f"{data}: is not named as BreastMNIST's files are (breastmnist.npz, "
+            f"breastmnist_64.npz …), and study breastmnist names its classes {names}; name its "
+            'own in the order of their labels: --set \'dataset.class_names=["A", "B"]\' '
+            "--set 'dataset.positive=\"A\"'."
+        )
 
 
 def _checked_name(name: str | None) -> str | None:

@@ -237,9 +237,11 @@ class DatasetSection(Strict):
         "udiat",
         "gdph_sysucc",
         "curated_busi",
+        "auto",
     ]
     """Kind of dataset: how its files are laid out; `run --data` recognises it.
 
+    `auto` recognises what lies at `path`, and the run says what it took it for.
     `busi` is a folder with one folder per class, `medmnist` an .npz file of the MedMNIST
     collection, `table` a .csv or .xlsx file that lists images and labels, and `phantom` simulates
     its images. The others are published sets as their authors laid them out, with their patients
@@ -402,7 +404,7 @@ class DatasetSection(Strict):
 
     @model_validator(mode="after")
     def _path_where_needed(self) -> Self:
-        if self.test == "official" and self.source not in ("medmnist", "table"):
+        if self.test == "official" and self.source not in ("medmnist", "table", "auto"):
             raise ValueError(
                 'test = "official" needs source = "medmnist", which has a split of its own, or a '
                 '"table" with a column split'

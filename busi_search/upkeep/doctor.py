@@ -228,7 +228,9 @@ def _inputs(home: Home, study: optuna.Study, about: str) -> Iterator[Finding]:
         return
     try:
         spec = at_place(identity.load_spec(), StudyRecord(study), home)
-        changed = identity.change_of_images(load_dataset(spec.dataset).fingerprint)
+        changed = identity.change_of_images(
+            load_dataset(spec.dataset, cache=home.cache, positive_needed=False).fingerprint
+        )
         if changed is not None:
             text = f"its images {changed}"
             yield Finding(about, "problem", text, "restore them, or begin another with --name NEW")

@@ -64,7 +64,7 @@ def test_a_containers_memory_limits_the_workers(
 @pytest.mark.parametrize("name", ['a "quoted" one', "back\\slash", "two\nlines", "größer 🙂"])
 def test_a_path_reaches_the_study_as_it_was_written(name: str, tmp_path: Path) -> None:
     wanted = str(tmp_path / name)
-    with pytest.raises(InputError, match="no such folder") as caught:
+    with pytest.raises(InputError, match="no such file or folder") as caught:
         prepare_study("busi", data=wanted, home=open_home(tmp_path), weights="none", device="cpu")
     assert str(caught.value).startswith(f"{wanted}: ")
 

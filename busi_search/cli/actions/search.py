@@ -6,7 +6,7 @@ from contextlib import closing, redirect_stdout
 import click
 
 from busi_search import terminal
-from busi_search.cli.actions.shared import home_of, print_json
+from busi_search.cli.actions.shared import home_of, print_json, slow_reading
 from busi_search.cli.base import on_stop_resume
 from busi_search.release.descriptions import warn_of_objective
 from busi_search.run import StudyResult, help_study, search_and_release
@@ -37,16 +37,17 @@ def run(
     as_json: bool,
 ) -> None:
     """What ``busi-search run`` does."""
-    context = prepare_study(
-        study,
-        data=data,
-        home=home_of(ctx),
-        name=name,
-        seed=seed,
-        weights=weights,
-        overrides=overrides,
-        device=device,
-    )
+    with slow_reading(quiet=quiet):
+        context = prepare_study(
+            study,
+            data=data,
+            home=home_of(ctx),
+            name=name,
+            seed=seed,
+            weights=weights,
+            overrides=overrides,
+            device=device,
+        )
     on_stop_resume(ctx, f"study '{context.name}'")
     settings = RaySettings(ray, gpus_per_worker) if ray is not None else None
     chosen = default_workers(context.device) if workers is None and settings is None else workers

@@ -4,10 +4,16 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from busi_search.data.classes import is_no_class
+from busi_search.data.classes import is_diagnosis, is_no_class
 from busi_search.data.layouts.files import (
+    MASK_FOLDERS,
+    all_files,
     image_files,
+    is_image_file,
+    kinds_of,
     masks_by_stem,
+    may_be_image,
+    named_as_mask,
     split_masks,
     subfolder,
     subfolders,
@@ -35,10 +41,11 @@ def list_class_folders(folder: Path) -> Listing:
         folder: the folder itself or its parent, if that holds ``Dataset_BUSI_with_GT``.
 
     Returns:
-        The images; classes and files in natural order.
+        The images; classes and files in natural order. Notes say what was left out.
 
     Raises:
-        InputError: fewer than two classes, or what look like classes are none.
+        InputError: fewer than two classes, what look like classes are none, or a class has no
+            images or holds images that are not read.
     """
     if not folder.is_dir():
         problem = "this is a file" if folder.exists() else "no such folder"
@@ -46,26 +53,32 @@ def list_class_folders(folder: Path) -> Listing:
             f"{folder}: {problem}; expected class folders such as benign/ and malignant/."
         )
     root = _root(folder)
+    entries = subfolders(root)
+    _refuse_kinds(folder, entries)
     images: list[ListedImage] = []
-    for entry in subfolders(root):
-        images += _images_of(entry, root)
-    names = sorted({image.label for image in images})
-    if no_class := [name for name in names if is_no_class(name)]:
-        raise InputError(
-            f"{folder}: '{no_class[0]}' says what kind of files lie there, not which class; "
-            f"{_HOW_TO_LIST.format(folder=folder)}."
-        )
+    notes: list[str] = []
+    for entry in entries:
+        listed = list(_images_of(entry, root))
+        notes += _left_out(entry, root, listed)
+        images += listed
+    names = {image.label for image in images}
     if len(names) < 2:
         raise InputError(
             f"{folder}: found {len(names)} class folder(s) with images; expected at least two, "
             f"such as benign/ and malignant/. Where the labels stand elsewhere, "
             f"{_HOW_TO_LIST.format(folder=folder)}."
         )
-    notes = tuple(_contradictions(folder, images))
+    _refuse_inner_classes(folder, images)
+    notes = [*_contradictions(folder, images), *notes]
     if any(image.patient is not None for image in images):
-        notes += ("The folders inside the class folders were taken for patients.",)
+        notes.append("The folders inside the class folders were taken for patients.")
+    if beside := image_files(root):
+        notes.append(
+            f"{len(beside)} image file(s) lie beside the class folders, belong to no class and "
+            f"were left out; the first is '{beside[0].name}'."
+        )
     name = "busi" if is_busi_folder(folder) else folder.resolve().name
-    return Listing(name, root, images, notes)
+    return Listing(name, root, images, tuple(notes))
 
 
 _HOW_TO_LIST = (
@@ -78,22 +91,97 @@ def _root(folder: Path) -> Path:
     return folder / KAGGLE_FOLDER if (folder / KAGGLE_FOLDER).is_dir() else folder
 
 
+def _refuse_kinds(folder: Path, entries: Sequence[Path]) -> None:
+    """Raise if a folder with images in it is named for a kind of file or a part of a set."""
+    for entry in entries:
+        if is_no_class(entry.name) and any(map(may_be_image, all_files(entry))):
+            raise InputError(
+                f"{folder}: '{entry.name}' says what kind of files lie there, not which class; "
+                f"{_HOW_TO_LIST.format(folder=folder)}."
+            )
+
+
+def _refuse_inner_classes(folder: Path, images: Sequence[ListedImage]) -> None:
+    """Raise if the folders inside the class folders are no patients."""
+    inner = sorted({image.patient for image in images if image.patient is not None})
+    outer = sorted({image.label for image in images})
+    kinds = [name for name in inner if is_no_class(name)]
+    diagnoses = [name for name in inner if is_diagnosis(name)]
+    if kinds or (len(diagnoses) > 1 and not any(map(is_diagnosis, outer))):
+        what = "no patients" if kinds else "the classes, so the outer ones are none"
+        raise InputError(
+            f"{folder}: the folders {', '.join((kinds or diagnoses)[:5])} inside "
+            f"{', '.join(outer[:5])} are {what}; {_HOW_TO_LIST.format(folder=folder)}."
+        )
+
+
 def _images_of(entry: Path, root: Path) -> Iterator[ListedImage]:
     """The images of one class folder."""
     inside, masks = split_masks(image_files(entry))
+    in_folder = masks_by_stem(subfolder(entry, *MASK_FOLDERS))
     if inside:
-        yield from (_listed(path, masks.get(path, ()), entry, root) for path in inside)
+        for path in inside:
+            yield _listed(path, masks.get(path) or in_folder.get(path.stem) or (), entry, root)
         return
     pictures = subfolder(entry, "images", "image", "imgs", "original")
     if pictures is not None:
-        of = masks_by_stem(subfolder(entry, "masks", "mask", "gt", "annotations"))
-        for path in image_files(pictures):
-            yield _listed(path, of.get(path.stem, ()), entry, root)
+        inside, masks = split_masks(image_files(pictures))
+        for path in inside:
+            yield _listed(path, in_folder.get(path.stem) or masks.get(path) or (), entry, root)
         return
     for patient in subfolders(entry):
-        inside, masks = split_masks(image_files(patient))
+        if patient.name.lower() in MASK_FOLDERS:
+            continue
+        files = [path for path in all_files(patient) if is_image_file(path)]
+        apart = {path for path in files if path.parent.name.lower() in MASK_FOLDERS}
+        by_stem: dict[str, list[Path]] = {}
+        for mask in sorted(apart):
+            by_stem.setdefault(mask.stem, []).append(mask)
+        inside, masks = split_masks(path for path in files if path not in apart)
         for path in inside:
-            yield _listed(path, masks.get(path, ()), entry, root, patient=patient.name)
+            found = masks.get(path) or by_stem.get(path.stem) or ()
+            yield _listed(path, found, entry, root, patient=patient.name)
+
+
+def _left_out(entry: Path, root: Path, listed: Sequence[ListedImage]) -> Iterator[str]:
+    """Sentences about the files of a class folder that are not read.
+
+    Raises:
+        InputError: the class has no images, or some that are not read.
+    """
+    used = {root / name for image in listed for name in (image.file, *image.masks)}
+    every = all_files(entry)
+    rest = [path for path in every if path not in used]
+    unread = [path for path in rest if may_be_image(path) and not named_as_mask(path)]
+    if unread:
+        deeper = all(is_image_file(path) for path in unread)
+        way_out = (
+            "images lie in the class folder and in folders inside it: put all on one level, or "
+            "list them in a table"
+            if deeper
+            else "save them as PNG, JPEG, BMP or TIFF, or move them out of the folder"
+        )
+        raise InputError(
+            f"{entry}: {len(unread)} of its image files are not read ({kinds_of(unread)}; the "
+            f"first is '{unread[0].relative_to(root).as_posix()}'), and {len(listed)} are; "
+            f"{way_out}."
+        )
+    if not listed and (not every or is_diagnosis(entry.name)):
+        raise InputError(
+            f"{entry}: no images in this class folder; restore them, or remove the folder."
+        )
+    if not listed:
+        yield f"The folder '{entry.name}' holds no images and was left out ({kinds_of(every)})."
+        return
+    masks = [path for path in rest if named_as_mask(path) and is_image_file(path)]
+    if masks:
+        yield (
+            f"'{entry.name}': {len(masks)} file(s) are named as masks, belong to no image and were "
+            f"left out; the first is '{masks[0].relative_to(root).as_posix()}'."
+        )
+    if others := sorted(set(rest) - set(masks)):
+        kinds = kinds_of(others)
+        yield f"'{entry.name}': {len(others)} file(s) are no images and were left out ({kinds})."
 
 
 def _listed(

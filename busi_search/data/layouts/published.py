@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from busi_search.data.geometry import Box
-from busi_search.data.layouts.files import image_files, masks_by_stem, subfolder
+from busi_search.data.layouts.files import image_files, masks_by_stem, subfolder, subfolders
 from busi_search.data.layouts.sheets import Row, column, read_sheet
 from busi_search.data.listing import ListedImage, Listing
 from busi_search.errors import InputError
@@ -35,7 +35,7 @@ def _inside(folder: Path, is_it: Callable[[Path], bool]) -> Path | None:
     """The folder, or the one folder in it, that is what is looked for."""
     if not folder.is_dir():
         return None
-    entries = [folder, *(e for e in sorted(folder.iterdir()) if e.is_dir())]
+    entries = [folder, *subfolders(folder)]
     return next((entry for entry in entries if is_it(entry)), None)
 
 

@@ -4,19 +4,18 @@ import csv
 import io
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from busi_search.data.dicom import DICOM_SUFFIXES, is_dicom
 from busi_search.data.layouts.files import (
     IMAGE_SUFFIXES,
-    image_files,
+    all_files,
     is_image_file,
-    is_mask,
-    natural,
-    reading,
     split_masks,
 )
 from busi_search.data.layouts.sheets import Row, column, read_sheet
+from busi_search.data.layouts.unlisted import left_out_notes
 from busi_search.data.listing import ListedImage, Listing
 from busi_search.errors import InputError
 from busi_search.files import disk_errors, write_atomically
@@ -76,8 +75,9 @@ def list_table(table: Path, columns: Mapping[str, str]) -> Listing:
         for row, of_row in zip(rows, paths, strict=True)
         for path in of_row
     ]
-    notes = [*_guesses(table, meaning, columns), *_left_out(table, root, images)]
-    return Listing(table.stem, root, images, tuple(notes))
+    listing = Listing(table.stem, root, images)
+    notes = [*_guesses(table, meaning, columns), *left_out_notes(table.name, listing)]
+    return replace(listing, notes=tuple(notes))
 
 
 def _columns(table: Path, rows: Sequence[Row], stated: Mapping[str, str]) -> dict[str, str]:
@@ -108,18 +108,16 @@ def _columns(table: Path, rows: Sequence[Row], stated: Mapping[str, str]) -> dic
 
 def _find(root: Path, file: str) -> list[Path]:
     """The named file below the root, whose suffix may have been left out, or a folder's DICOM."""
+    if os.path.isfile(os.path.join(root, file)):
+        return [root / file]
     path = root / file
-    if path.is_file():
-        return [path]
     suffixes = sorted(IMAGE_SUFFIXES | DICOM_SUFFIXES)
     with_suffix = (path.with_name(path.name + suffix) for suffix in suffixes)
     found = next((found for found in with_suffix if found.is_file()), None)
     if found is not None or not path.is_dir():
         return [] if found is None else [found]
     # The folder of a patient or a study: all its images have the label of the row.
-    with reading(path):
-        inside = [p for p in path.rglob("*") if p.is_file() and is_dicom(p)]
-    return sorted(inside, key=lambda p: natural(str(p)))
+    return [inside for inside in all_files(path) if is_dicom(inside)]
 
 
 def _listed(
@@ -129,6 +127,10 @@ def _listed(
         return row[meaning[role]] or None if role in meaning else None
 
     def below(file: Path) -> str:
+        written, folder = str(file), f"{root}{os.sep}"
+        # Most files, and much faster than by the parts of a path.
+        if os.sep == "/" and written.startswith(folder) and ".." not in written:
+            return written[len(folder) :]
         if not file.is_relative_to(root) or ".." in file.parts:
             raise InputError(f"{table}: '{file}' lies outside {root}; copy it in.")
         return file.relative_to(root).as_posix()
@@ -173,20 +175,6 @@ def _guesses(table: Path, meaning: Mapping[str, str], stated: Mapping[str, str])
     return [f"{table.name}: read {', '.join(guessed)}."] if guessed else []
 
 
-def _left_out(table: Path, root: Path, images: Sequence[ListedImage]) -> list[str]:
-    """A sentence about image files that lie beside listed ones and are not listed."""
-    listed = {image.file for image in images} | {m for image in images for m in image.masks}
-    folders = {(root / image.file).parent for image in images}
-    beside = [p for folder in sorted(folders) for p in image_files(folder) if not is_mask(p.name)]
-    extra = [path for path in beside if path.relative_to(root).as_posix() not in listed]
-    if not extra:
-        return []
-    return [
-        f"{table.name}: {len(extra)} image file(s) are not in the table and were left out, the "
-        f"first is '{extra[0].relative_to(root).as_posix()}'."
-    ]
-
-
 def table_of_folder(folder: Path, table: Path) -> int:
     """Write a first table of the images in a folder and all folders in it.
 
@@ -206,15 +194,15 @@ def table_of_folder(folder: Path, table: Path) -> int:
     """
     if table.exists():
         raise InputError(f"{table}: the file is there already; name another one.")
-    with reading(folder):
-        found = [p for p in folder.rglob("*") if p.is_file() and is_image_file(p)]
-    images = sorted((p for p in found if not is_mask(p.name)), key=lambda p: natural(str(p)))
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder.")
+    found = [path for path in all_files(folder) if is_image_file(path)]
+    images, masks = split_masks(found)
     if not images:
         raise InputError(f"{folder}: no images in this folder.")
     root = table.resolve().parent
     if not folder.resolve().is_relative_to(root):
         raise InputError(f"{table}: write it into {folder} or a folder above; names are relative.")
-    _, masks = split_masks(found)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["file", "label", "patient", "mask"])

@@ -1,8 +1,10 @@
 """A study: created once, resumed by the same words."""
 
+import json
 import platform
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 
 import joblib
@@ -55,7 +57,7 @@ def create_study(context: StudyContext, storage: BaseStorage) -> optuna.Study:
             record.set_fold_sizes(fold_sizes(context))
             note_place(study, context)
             record.set_identity(identity)
-        elif (difference := known.difference(identity)) is not None:
+        elif (difference := known.difference(_as_begun(identity, known, record))) is not None:
             raise InputError(
                 f"Study '{context.name}' exists and {difference}; restore what it began with, "
                 "or begin another with --name NEW (openings of its sealed images go on counting)."
@@ -78,12 +80,25 @@ def take_over(record: StudyRecord, context: StudyContext) -> None:
         record.set_gate(context.spec.gate)
 
 
+def _as_begun(identity: Identity, known: Identity, record: StudyRecord) -> Identity:
+    """The identity without a class for the disease, if it states the one the study has anyway."""
+    then, now = (json.loads(i.spec)["dataset"].get("positive") for i in (known, identity))
+    if then is None and now is not None and now == record.positive:
+        spec = identity.load_spec()
+        unstated = spec.model_copy(
+            update={"dataset": spec.dataset.model_copy(update={"positive": None})}
+        )
+        return replace(identity, spec=spec_json(unstated))
+    return identity
+
+
 def _initialise(study: optuna.Study, context: StudyContext) -> None:
     StudyRecord(study).describe(
         spec_text=context.spec_text,
         origin=context.origin,
         counts=context.counts,
         class_names=context.development.class_names,
+        positive=context.development.class_names[context.development.positive],
         simulated=context.development.simulated,
         versions=environment(with_timm=_names_timm(context.spec)),
     )

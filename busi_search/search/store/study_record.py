@@ -8,6 +8,7 @@ from typing import Any
 
 import optuna
 
+from busi_search.data.classes import earlier_positive
 from busi_search.spec import EARLIER_RULE, Gate, OperatingRule, StudySpec, spec_json
 
 # Names under which old studies hold these, too.
@@ -18,6 +19,7 @@ _OPERATING_POINT = "operating_point"
 _ORIGIN = "origin"
 _COUNTS = "counts"
 _CLASS_NAMES = "class_names"
+_POSITIVE = "positive"
 _SIMULATED = "simulated"
 _VERSIONS = "versions"
 _TARGET = "target"
@@ -189,7 +191,7 @@ class Released:
     finished: int
     trial: int
     version: str
-    estimates: Mapping[str, Mapping[str, float]]
+    estimates: Mapping[str, Mapping[str, float | None]]
     rebuilt_difference: float
 
 
@@ -261,6 +263,7 @@ class StudyRecord:
         class_names: Iterable[str],
         simulated: bool,
         versions: Mapping[str, str],
+        positive: str | None = None,
     ) -> None:
         """Keep what a study says about itself.
 
@@ -271,11 +274,14 @@ class StudyRecord:
             class_names: of the dataset, in the order of the labels.
             simulated: whether the images are phantoms.
             versions: of packages and hardware, as :func:`~.identity.environment` gives them.
+            positive: name of the class that is the disease.
         """
         self._study.set_user_attr(_SPEC_TEXT, spec_text)
         self._study.set_user_attr(_ORIGIN, origin)
         self.set_counts(counts)
         self._study.set_user_attr(_CLASS_NAMES, list(class_names))
+        if positive is not None:
+            self._study.set_user_attr(_POSITIVE, positive)
         self._study.set_user_attr(_SIMULATED, simulated)
         self._study.set_user_attr(_VERSIONS, dict(versions))
 
@@ -341,6 +347,20 @@ class StudyRecord:
     def origin(self) -> str:
         """Name of the study file; empty if the study was never begun."""
         return str(self._get(_ORIGIN, ""))
+
+    @property
+    def positive(self) -> str:
+        """Name of the class that is the disease; empty if the study was never begun.
+
+        Studies that did not keep it told it from the names by the first version's rule.
+        """
+        if (found := self._get(_POSITIVE)) is not None:
+            return str(found)
+        stated = json.loads(self._get(_IDENTITY, {}).get("spec", "{}"))
+        if (found := stated.get("dataset", {}).get("positive")) is not None:
+            return str(found)
+        names = list(map(str, self._get(_CLASS_NAMES, ())))
+        return names[earlier_positive(names)] if names else ""
 
     @property
     def simulated(self) -> bool:

@@ -1,0 +1,35 @@
+"""How far something slow has come, for whoever wants to know; nobody need listen."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TypeVar
+
+T = TypeVar("T")
+# Called with what is done (such as "images read"), how many are done and how many there are.
+Listener = Callable[[str, int, int], None]
+_listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Have a listener called while something slow is done inside the ``with`` block."""
+    before = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(before)
+
+
+def counted(items: Iterable[T], what: str, total: int) -> Iterator[T]:
+    """Yield the items, and tell the listener of each.
+
+    Args:
+        items: what is worked on.
+        what: has been done to those behind us, such as "images read".
+        total: how many there are.
+    """
+    for done, item in enumerate(items, start=1):
+        yield item
+        if (listener := _listener.get()) is not None:
+            listener(what, done, total)

@@ -15,6 +15,18 @@ _NO_CLASS = re.compile(
 )
 
 
+class UnknownPositive(InputError):
+    """The names of classes do not tell which one is the disease.
+
+    Attributes:
+        class_names: the names.
+    """
+
+    def __init__(self, sentence: str, class_names: Sequence[str] = ()) -> None:
+        super().__init__(sentence)
+        self.class_names = tuple(class_names)
+
+
 def denies(name: str) -> bool:
     """Return whether a class name says that the disease is not there: "normal", "non-malignant"."""
     text = name.strip().lower()
@@ -52,7 +64,8 @@ def positive_class(class_names: Sequence[str], stated: str | None, *, where: str
         where: what the class names are of, for the error.
 
     Raises:
-        InputError: no class has the stated name, or the names do not tell.
+        InputError: no class has the stated name.
+        UnknownPositive: none is stated, and the names do not tell.
     """
     listed = ", ".join(f"'{name}'" for name in class_names)
     if stated is not None:
@@ -63,9 +76,10 @@ def positive_class(class_names: Sequence[str], stated: str | None, *, where: str
         )
     found = infer_positive(class_names)
     if found is None:
-        raise InputError(
+        raise UnknownPositive(
             f"{where}: the names of the classes ({listed}) do not tell which one is the disease; "
             f"state it: --set 'dataset.positive=\"{class_names[-1]}\"', or positive = "
-            f'"{class_names[-1]}" under [dataset] in the study file.'
+            f'"{class_names[-1]}" under [dataset] in the study file.',
+            class_names,
         )
     return found

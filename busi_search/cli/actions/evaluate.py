@@ -1,16 +1,84 @@
-"""The sealed test."""
+"""The sealed test, other hospitals' images, and a model set to them."""
 
 import click
 
 from busi_search import terminal
+from busi_search.cli.actions import elsewhere_tables
 from busi_search.cli.actions.shared import home_of, print_json
+from busi_search.errors import InputError
 from busi_search.release.evaluation import evaluate_sealed_test
+from busi_search.release.external import chosen_version, evaluate_elsewhere
+from busi_search.release.recalibrate import recalibrate_model
 
 
-def evaluate(ctx: click.Context, name: str, version: str | None, as_json: bool) -> None:
+def evaluate(
+    ctx: click.Context,
+    name: str,
+    version: str | None,
+    model_uri: str | None,
+    data: str | None,
+    prevalences: tuple[float, ...],
+    class_map: tuple[str, ...],
+    keep_sealed: bool,
+    as_json: bool,
+) -> None:
     """What ``busi-search evaluate`` does."""
-    report = evaluate_sealed_test(home_of(ctx), name, version=version)
+    home = home_of(ctx)
+    if data is not None:
+        elsewhere = evaluate_elsewhere(
+            name,
+            data,
+            home=home,
+            version=version,
+            model_uri=model_uri,
+            class_map=class_map,
+            prevalences=prevalences,
+            keep_sealed=keep_sealed,
+        )
+        if as_json:
+            print_json(elsewhere.to_json())
+        else:
+            elsewhere_tables.show_external_report(elsewhere)
+        return
+    for option, given in (("--map", class_map), ("--prevalence", prevalences)):
+        if given:
+            raise InputError(f"{option} is for images of elsewhere: name them with --data PATH.")
+    if keep_sealed:
+        raise InputError("Without --data it is the sealed test itself that is opened.")
+    if model_uri is not None:
+        version = chosen_version(home, name, version=version, model_uri=model_uri).version
+    report = evaluate_sealed_test(home, name, version=version)
     if as_json:
         print_json(report.to_json())
         return
     terminal.show_test_report(report)
+
+
+def recalibrate(
+    ctx: click.Context,
+    name: str,
+    data: str,
+    keep: str,
+    sensitivity: float | None,
+    version: str | None,
+    model_uri: str | None,
+    class_map: tuple[str, ...],
+    keep_sealed: bool,
+    as_json: bool,
+) -> None:
+    """What ``busi-search recalibrate`` does."""
+    result = recalibrate_model(
+        name,
+        data,
+        home=home_of(ctx),
+        keep=keep,
+        sensitivity=sensitivity,
+        version=version,
+        model_uri=model_uri,
+        class_map=class_map,
+        keep_sealed=keep_sealed,
+    )
+    if as_json:
+        print_json(result.to_json())
+        return
+    elsewhere_tables.show_recalibration(result)

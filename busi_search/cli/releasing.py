@@ -7,7 +7,6 @@ import click
 from busi_search.cli.groups import Command, deferred
 from busi_search.cli.options import JSON_OPTION, complete_study
 
-
 DATA_OPTIONS = (
     click.option(
         "--map",

@@ -42,7 +42,8 @@ def register_version(
 
     Args:
         home: where the stores are.
-        model: (N, 1, S, S) grey pixels in, (N, C) probabilities out; in evaluation mode, on the CPU.
+        model: (N, 1, S, S) grey pixels in, (N, C) probabilities out; in evaluation mode, on the
+            CPU.
         experiment_id: of the study's experiment.
         run_id: of the study run.
         size_pixels: side S of the input.

@@ -15,14 +15,15 @@ class RecalibratedModel(nn.Module):
         Args:
             model: (N, 1, S, S) float32 to (N, C) probabilities.
             positive: index of the class.
-            intercept, slope: see :class:`busi_search.release.local_data.Recalibration`; 0 and 1
-                leave the answers as they are, to the last bit.
+            intercept: added to the logit of its probability, after the slope.
+            slope: multiplies that logit; intercept 0 and slope 1 leave the answers as they are,
+                to the last bit.
         """
         super().__init__()
         self.model = model
         self.positive, self.intercept, self.slope = positive, intercept, slope
 
-    def train(self, mode: bool = True) -> "RecalibratedModel":  # noqa: ARG002
+    def train(self, mode: bool = True) -> "RecalibratedModel":
         """Do nothing: an exported program is in evaluation mode for good."""
         return self
 

@@ -1,4 +1,4 @@
-"""How much some images of a new hospital would help: a threshold, or a calibration, of one's own."""
+"""How much some images of a new hospital would help: its own threshold, or calibration."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

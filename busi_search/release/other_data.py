@@ -227,7 +227,7 @@ def _load(data: str, classifier: Classifier) -> ImageDataset:
 
 
 def developed_studies(home: Home, version: RegisteredVersion) -> list[Membership]:
-    """Return whose images a version was developed on: its study's, and those it was recalibrated on.
+    """Return whose images a version was developed or recalibrated on.
 
     Raises:
         InputError: this home does not know them.

@@ -1,4 +1,4 @@
-"""A version of a model with a hospital's own threshold or calibration, registered as a candidate."""
+"""A version of a model with a hospital's own threshold or calibration, as a candidate."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -132,8 +132,10 @@ def recalibrate_model(
         keep: ``calibration`` (set the threshold), ``threshold`` (set intercept and slope of the
             probability) or ``nothing`` (set both).
         sensitivity: wanted of the threshold (default: what the operating point promised).
-        version, model_uri: of the model (default: what the study registered last).
-        class_map, keep_sealed: see :func:`.evaluate_elsewhere`.
+        version: of the model (default: what the study registered last).
+        model_uri: the same as an address.
+        class_map: see :func:`.evaluate_elsewhere`.
+        keep_sealed: likewise.
 
     Raises:
         InputError: anything of this is not usable, or the images are too few.
@@ -275,7 +277,7 @@ def _register(
     held_out: Mapping[str, float],
     probabilities: npt.NDArray[np.float32],
 ) -> RegisteredVersion:
-    """Export the model with its new setting, check what was registered, and make it the candidate."""
+    """Export the model with its new setting, check it, and make it the candidate."""
     study = parent.tags["busi.study"]
     positive = classifier.class_names.index(classifier.positive_class)
     model = RecalibratedModel(classifier.module, positive=positive, **asdict(after.recalibration))

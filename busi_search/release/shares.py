@@ -44,7 +44,7 @@ def share(right: Truth, groups: Groups) -> Figure:
 
 
 def effective_number(right: Truth, groups: Groups) -> float:
-    """Return how many independent images (N,) grouped ones are worth for their share; at least 1."""
+    """Return how many independent images N grouped ones are worth for their share; at least 1."""
     num_images, num_groups = len(right), len(np.unique(groups))
     value = right.mean()
     if value in (0, 1) or num_groups < 2:
@@ -74,7 +74,8 @@ def predictive_values(
     are of different images.
 
     Args:
-        sensitivity, specificity: with their intervals.
+        sensitivity: with its interval.
+        specificity: with its interval.
         prevalence: in (0, 1).
     """
     false_alarms = Figure(1 - specificity.value, _turned(specificity.ci95))

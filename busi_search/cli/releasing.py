@@ -49,6 +49,12 @@ def data_options(command: Callable[..., None]) -> Callable[..., None]:
     help="Share of patients with the disease at which predictive values are wanted, such as 0.02; "
     "repeatable. Needs --data.",
 )
+@click.option(
+    "--sensitivity",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Wanted of a threshold from local images, whose worth is shown (default: what the study's "
+    "operating point promised). Needs --data.",
+)
 @data_options
 @JSON_OPTION
 @deferred("busi_search.cli.actions.evaluate")
@@ -62,7 +68,7 @@ def evaluate() -> None:
     \b
     Example:
       busi-search evaluate busi
-      busi-search evaluate busi --data BUSBRA --prevalence 0.02
+      busi-search evaluate busi --data HOSPITAL --prevalence 0.02
     """
 
 
@@ -97,7 +103,7 @@ def recalibrate() -> None:
 
     \b
     Example:
-      busi-search recalibrate busi --data BUSBRA
+      busi-search recalibrate busi --data HOSPITAL
     """
 
 

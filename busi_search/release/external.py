@@ -27,6 +27,8 @@ from busi_search.search.seal_ledger import SealLedger
 from busi_search.search.store.open import find_study
 from busi_search.search.store.study_record import StudyRecord
 
+# Wanted of a threshold where a model does not say what its own was to give.
+DEFAULT_SENSITIVITY = 0.9
 # Kinds of the ledger's entries: who looked, before the first answer, and what came of it.
 ASKED, FIGURES = "external", "external_figures"
 Scores = npt.NDArray[np.float64]
@@ -48,7 +50,7 @@ class ExternalReport:
         prevalences: predictive values at stated prevalences.
         net_benefit: of the model against treating all and treating none, over thresholds.
         subgroups: the figures by subgroup.
-        wanted_sensitivity: what the operating point promised.
+        wanted_sensitivity: of a threshold from local images.
         local_data: what a threshold or a calibration from local images would give.
         ledger_index: number of the entry in the study's ledger.
     """
@@ -111,6 +113,7 @@ def evaluate_elsewhere(
     model_uri: str | None = None,
     class_map: Sequence[str] = (),
     prevalences: Sequence[float] = (),
+    sensitivity: float | None = None,
     keep_sealed: bool = False,
 ) -> ExternalReport:
     """Ask a study's frozen model about images of elsewhere, and say what it scores.
@@ -130,6 +133,8 @@ def evaluate_elsewhere(
         model_uri: the same as an address, such as ``models:/busi-classifier@champion``.
         class_map: pieces such as ``normal or benign=benign``; see :func:`.parse_class_map`.
         prevalences: shares of patients with the disease at which predictive values are wanted.
+        sensitivity: wanted of a threshold from local images (default: what the operating point
+            promised); the operating point itself stays.
         keep_sealed: leave out images that other studies have sealed, rather than count the
             opening.
 
@@ -152,7 +157,7 @@ def evaluate_elsewhere(
     probabilities, unlike, opened = ask_model(place, other, classifier, how="evaluate")
     entries = ledger.entries()
     known = unlike if classifier.familiarity is not None else None
-    report = _report(chosen, classifier, other, probabilities, known, prevalences)
+    report = _report(chosen, classifier, other, probabilities, known, prevalences, sensitivity)
     report = replace(
         report,
         evaluations=sum(
@@ -207,6 +212,7 @@ def _report(
     probabilities: npt.NDArray[np.floating],
     unlike: npt.NDArray[np.bool_] | None,
     prevalences: Sequence[float],
+    sensitivity: float | None,
 ) -> ExternalReport:
     names, positive = (
         classifier.class_names,
@@ -229,8 +235,8 @@ def _report(
     figures = positive_figures(
         scores, truth, groups, threshold=threshold, unlike=unlike, min_groups=2
     )
-    wanted = classifier.operating_sensitivity
-    wanted = 0.9 if wanted is None else wanted
+    promised = classifier.operating_sensitivity
+    wanted = sensitivity or (DEFAULT_SENSITIVITY if promised is None else promised)
     levels = subgroup_levels(other.dataset)
     return ExternalReport(
         version=chosen,

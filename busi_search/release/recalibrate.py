@@ -17,7 +17,7 @@ from busi_search.models.external_evaluations import create_run_under_study, fini
 from busi_search.models.predict import Classifier, ask_module, load_champion
 from busi_search.models.recalibrated import RecalibratedModel
 from busi_search.models.registry import RegisteredVersion, add_tags, find_version, make_candidate
-from busi_search.release.external import chosen_version, without_nan
+from busi_search.release.external import DEFAULT_SENSITIVITY, chosen_version, without_nan
 from busi_search.release.local_data import Recalibration, fit_recalibration, local_threshold
 from busi_search.release.other_data import (
     PARENT,
@@ -153,7 +153,7 @@ def recalibrate_model(
     truth, groups = other.labels == positive, other.groups
     _check_enough(truth, groups, classifier.positive_class, where=data)
     promised = classifier.operating_sensitivity
-    wanted = sensitivity or (0.9 if promised is None else promised)
+    wanted = sensitivity or (DEFAULT_SENSITIVITY if promised is None else promised)
     entry = {"version": parent.version, "data": other.to_json(), "keep": keep, "wanted": wanted}
     ledger.append(ENTRY, entry)
     probabilities, unlike, opened = ask_model(place, other, classifier, how="recalibrate")

@@ -18,6 +18,7 @@ def evaluate(
     model_uri: str | None,
     data: str | None,
     prevalences: tuple[float, ...],
+    sensitivity: float | None,
     class_map: tuple[str, ...],
     keep_sealed: bool,
     as_json: bool,
@@ -33,6 +34,7 @@ def evaluate(
             model_uri=model_uri,
             class_map=class_map,
             prevalences=prevalences,
+            sensitivity=sensitivity,
             keep_sealed=keep_sealed,
         )
         if as_json:
@@ -40,7 +42,11 @@ def evaluate(
         else:
             elsewhere_tables.show_external_report(elsewhere)
         return
-    for option, given in (("--map", class_map), ("--prevalence", prevalences)):
+    for option, given in (
+        ("--map", class_map),
+        ("--prevalence", prevalences),
+        ("--sensitivity", sensitivity),
+    ):
         if given:
             raise InputError(f"{option} is for images of elsewhere: name them with --data PATH.")
     if keep_sealed:

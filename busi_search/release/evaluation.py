@@ -188,11 +188,16 @@ def _of_positive(
     if check is not None:
         unlike = check.distance(test.images) > check.limit
     scores, truth = probabilities[:, positive], test.labels == positive
-    judged = {"threshold": classifier.operating_threshold, "unlike": unlike}
-    levels = subgroup_levels(test.dataset)
+    threshold, levels = classifier.operating_threshold, subgroup_levels(test.dataset)
     return {
-        "of_positive": positive_figures(scores, truth, test.groups, min_groups=2, **judged),
-        "subgroups": tuple(compute_subgroups(levels, scores, truth, test.groups, **judged)),
+        "of_positive": positive_figures(
+            scores, truth, test.groups, threshold=threshold, unlike=unlike, min_groups=2
+        ),
+        "subgroups": tuple(
+            compute_subgroups(
+                levels, scores, truth, test.groups, threshold=threshold, unlike=unlike
+            )
+        ),
     }
 
 
@@ -262,7 +267,7 @@ def _record(
     who = {"version": report.version.version, "partition": context.partition.digest()}
     full = report.to_json()
     # What other hospitals and subgroups are compared by.
-    own = {name: full[name] for name in ("of_positive", "subgroups") if name in full}
+    own: dict[str, Any] = {n: full[n] for n in ("of_positive", "subgroups") if n in full}
     ledger.append("figures", {**who, **short, **own})
     log_evaluation(
         home,

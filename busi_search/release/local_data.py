@@ -17,7 +17,7 @@ NUM_DRAWS = 400
 NUM_LOCAL = (10, 20, 50, 100, 200, 500)
 LEAST_PROBABILITY = 1e-6
 # Standard deviations of what is expected of intercept and slope: ten images move them a little.
-_INTERCEPT_SPREAD, _SLOPE_SPREAD = 2.0, 0.5
+_INTERCEPT_SPREAD, _SLOPE_SPREAD = 1.0, 0.3
 _LEAST_SLOPE = 0.05
 
 
@@ -62,7 +62,7 @@ def fit_recalibration(scores: npt.NDArray[np.floating], truth: Truth) -> Recalib
     """Return intercept and slope that fit the images best; few images move them only a little.
 
     Maximum a posteriori logistic regression of the truth on the logit of the probability, with
-    normal priors: intercept 0 ± 2, slope 1 ± 0.5. From a few hundred images on they hardly count.
+    normal priors: intercept 0 ± 1, slope 1 ± 0.3. From a few hundred images on they hardly count.
     The slope stays positive, so that the order of the images does not change.
 
     Args:

@@ -155,7 +155,7 @@ def show_recalibration(result: RecalibrationResult) -> None:
     table.add_row("log loss", *(f"{value:.3f}" for value in losses))
     out.print(table)
     err.print(
-        f"{len(result.data.labels)} images of '{result.data.name}' ({result.data.grouping}). "
+        f"{len(result.data.labels)} images of '{result.data.name}', {result.data.grouping}. "
         f"Figures of version {result.version.version} are of images that were left out, in "
         "repeated five-fold cross-validation; sensitivity wanted: "
         f"{result.wanted_sensitivity:.3f}, missed in "

@@ -44,8 +44,8 @@ def show_external_report(report: ExternalReport) -> None:
         f"{report.version.name} version {report.version.version}, evaluation "
         f"{report.evaluations} of this study on these images; temperature and operating point "
         f"({report.test.operating_threshold:.4f}) are those of the study. Figures are of "
-        f"'{positive}' against all others, intervals of {report.figures.num_groups} groups of images "
-        f"(the whole set has {data.grouping}).",
+        f"'{positive}' against all others, intervals of {report.figures.num_groups} groups of "
+        f"images (the whole set has {data.grouping}).",
         markup=False,
     )
     if unlike is not None:

@@ -64,12 +64,11 @@ def log_external_evaluation(
     title = f"{data['name']}, version {version.version}"
     run_id, _ = create_run_under_study(home, version, title, tags)
     client = open_registry(home)
-    for name, value in metrics.items():
-        client.log_metric(run_id, name, value)
-        # The version's own page lists what its run holds.
-        client.log_metric(
-            version.run_id, f"external_{slug}_{name.removeprefix('external_')}", value
-        )
+    _log_metrics(client, run_id, metrics)
+    # The version's own page lists what its run holds.
+    prefix = f"external_{slug}_"
+    on_version = {f"{prefix}{name.removeprefix('external_')}": v for name, v in metrics.items()}
+    _log_metrics(client, version.run_id, on_version)
     with tempfile.TemporaryDirectory() as folder:
         for name, content in (
             ("external_report.json", report),
@@ -95,6 +94,13 @@ def log_external_evaluation(
     }
     add_tags(home, version, {f"{EXTERNAL}{slug}": json.dumps(short), **readable})
     return run_id
+
+
+def _log_metrics(client: Any, run_id: str, metrics: Mapping[str, float]) -> None:
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    client.log_batch(run_id, metrics=[Metric(key, value, now, 0) for key, value in metrics.items()])
 
 
 def external_evaluations(version: RegisteredVersion) -> list[dict[str, Any]]:

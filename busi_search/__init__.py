@@ -5,14 +5,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from busi_search.models.predict import load_champion
+    from busi_search.release.external import evaluate_elsewhere
+    from busi_search.release.recalibrate import recalibrate_model
     from busi_search.report.study_view import load_study
     from busi_search.run import run_study
 
-__all__ = ["load_champion", "load_study", "run_study"]
+__all__ = [
+    "evaluate_elsewhere",
+    "load_champion",
+    "load_study",
+    "recalibrate_model",
+    "run_study",
+]
 
 _HOMES = {
+    "evaluate_elsewhere": "busi_search.release.external",
     "load_champion": "busi_search.models.predict",
     "load_study": "busi_search.report.study_view",
+    "recalibrate_model": "busi_search.release.recalibrate",
     "run_study": "busi_search.run",
 }
 

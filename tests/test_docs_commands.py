@@ -85,6 +85,8 @@ def test_every_command_does_what_it_says(tmp_path: Path, monkeypatch: pytest.Mon
     shutil.copytree(tmp_path / "Dataset_BUSI_with_GT", tmp_path / "EXPORT")
     table_of_folder(tmp_path / "Dataset_BUSI_with_GT", tmp_path / "labels.csv")
     write_busbra(tmp_path / "BUSBRA", phantom)
+    # Another hospital: other patients.
+    write_phantom(tmp_path / "HOSPITAL", simulate_phantom(90, size_pixels=64, seed=5))
     for name in ("benign (1).png", "some image.png"):
         shutil.copy(next(f for f in files if "mask" not in f.name), tmp_path / name)
     malignant = (phantom.labels == phantom.class_names.index("malignant")).astype(np.int64)

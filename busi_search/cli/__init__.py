@@ -30,7 +30,8 @@ _SECTIONS = {
     ),
     "Images": (Row("data", _IMAGES, "Check, describe, fetch and simulate images."),),
     "Models": (
-        Row("evaluate", _RELEASING, "Open the sealed test for a study's model; counted."),
+        Row("evaluate", _RELEASING, "Evaluate on the sealed test, or another hospital's data."),
+        Row("recalibrate", _RELEASING, "Set a model's threshold or calibration for a hospital."),
         Row("promote", _RELEASING, "Make the candidate the champion, if the gate agrees."),
         Row("rollback", _RELEASING, "Make the previous champion the champion again."),
         Row("models", _RELEASING, "List the registered versions, newest first."),

@@ -1,23 +1,110 @@
 """Commands about models: the sealed test, the gate, predictions."""
 
+from collections.abc import Callable
+
 import click
 
 from busi_search.cli.groups import Command, deferred
 from busi_search.cli.options import JSON_OPTION, complete_study
 
+DATA_OPTIONS = (
+    click.option(
+        "--map",
+        "class_map",
+        multiple=True,
+        metavar="THEIRS=OURS",
+        help="Which class of the model a class of the images counts as, such as "
+        '"normal or benign=benign"; or "normal=leave out". Repeat it, or write semicolons.',
+    ),
+    click.option(
+        "--keep-sealed",
+        is_flag=True,
+        help="Leave out images that other studies of this home have sealed, rather than count the "
+        "opening.",
+    ),
+)
+
+
+def data_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of images of elsewhere."""
+    for option in reversed(DATA_OPTIONS):
+        command = option(command)
+    return command
+
 
 @click.command(cls=Command)
 @click.argument("name", shell_complete=complete_study)
 @click.option("--version", help="Model version (default: what the study registered last).")
-@click.option("--data", help="Where its images are on this machine, if they were moved.")
+@click.option("--model-uri", help="The same as an address: models:/busi-classifier@champion.")
+@click.option(
+    "--data",
+    metavar="PATH",
+    help="Evaluate on these images instead: another hospital's folder, table or .npz file. If they "
+    "are the study's own images, which were moved, the sealed test is opened there.",
+)
+@click.option(
+    "--prevalence",
+    "prevalences",
+    multiple=True,
+    type=float,
+    help="Share of patients with the disease at which predictive values are wanted, such as 0.02; "
+    "repeatable. Needs --data.",
+)
+@click.option(
+    "--sensitivity",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Wanted of a threshold from local images, whose worth is shown (default: what the study's "
+    "operating point promised). Needs --data.",
+)
+@data_options
 @JSON_OPTION
 @deferred("busi_search.cli.actions.evaluate")
 def evaluate() -> None:
-    """Open the sealed test for a study's model; every opening is counted.
+    """Evaluate a study's model on its sealed test, or with --data on another hospital's images.
+
+    Every opening of the sealed test is counted. With --data the frozen model, temperature and
+    operating point are used as they are; images that the study knows are left out, near-duplicates
+    included, and the evaluation stands in the study's ledger.
 
     \b
     Example:
       busi-search evaluate busi
+      busi-search evaluate busi --data HOSPITAL --prevalence 0.02
+    """
+
+
+@click.command(cls=Command)
+@click.argument("name", shell_complete=complete_study)
+@click.option("--data", required=True, metavar="PATH", help="Images of the hospital, with labels.")
+@click.option(
+    "--keep",
+    type=click.Choice(["calibration", "threshold", "nothing"]),
+    default="calibration",
+    show_default=True,
+    help="What stays as it is. calibration: only the threshold is set anew; threshold: only "
+    "intercept and slope of the probability are; nothing: both are.",
+)
+@click.option(
+    "--sensitivity",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="That the threshold shall have on these images (default: what the study's operating point "
+    "promised).",
+)
+@click.option("--version", help="Model version (default: what the study registered last).")
+@click.option("--model-uri", help="The same as an address: models:/busi-classifier@champion.")
+@data_options
+@JSON_OPTION
+@deferred("busi_search.cli.actions.evaluate")
+def recalibrate() -> None:
+    """Register a version with a threshold or a calibration from a hospital's own images.
+
+    The network stays as it is. The version becomes the candidate, with its parent and the images
+    written down, and `busi-search promote` asks the gate as for any other. What the change is
+    worth is measured on images that were left out, in repeated cross-validation.
+
+    \b
+    Example:
+      busi-search recalibrate busi --data HOSPITAL
     """
 
 

@@ -25,6 +25,18 @@ _KIND = (
 _NO_CLASS = re.compile(rf"{_KIND}(?:[\s_-]*{_KIND})*[\s_-]*\d*")
 
 
+class UnknownPositive(InputError):
+    """The names of classes do not tell which one is the disease.
+
+    Attributes:
+        class_names: the names.
+    """
+
+    def __init__(self, sentence: str, class_names: Sequence[str] = ()) -> None:
+        super().__init__(sentence)
+        self.class_names = tuple(class_names)
+
+
 def denies(name: str) -> bool:
     """Return whether a class name says that the disease is not there: "normal", "non-malignant".
 
@@ -84,7 +96,8 @@ def positive_class(
             those who only look at images.
 
     Raises:
-        InputError: no class has the stated name, or the names do not tell.
+        InputError: no class has the stated name.
+        UnknownPositive: none is stated, and the names do not tell.
     """
     if stated is not None:
         if stated in class_names:
@@ -97,10 +110,11 @@ def positive_class(
     if found is None and not needed:
         return earlier_positive(class_names)
     if found is None:
-        raise InputError(
+        raise UnknownPositive(
             f"{where}: the names of the classes ({_listed(class_names)}) do not tell which one is "
             "the disease; state its name: --set 'dataset.positive=\"NAME\"', or positive = "
-            '"NAME" under [dataset] in the study file.'
+            '"NAME" under [dataset] in the study file.',
+            class_names,
         )
     return found
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from busi_search.data.dataset import ImageDataset
 from busi_search.data.geometry import WHOLE, Geometry
 from busi_search.data.image_cache import load_images
 from busi_search.data.ledger import OpeningsLedger
@@ -28,6 +29,7 @@ class SealedTest:
         has_twin: (N,) whether a near-duplicate, or another image of the same known group, stands in
             the development part, as official splits allow.
         paths: N names.
+        dataset: the N images with what else is known of them, such as their device.
     """
 
     images: npt.NDArray[np.uint8]
@@ -35,6 +37,7 @@ class SealedTest:
     groups: npt.NDArray[np.int64]
     has_twin: npt.NDArray[np.bool_]
     paths: tuple[str, ...]
+    dataset: ImageDataset
 
 
 def open_sealed_test(
@@ -80,4 +83,5 @@ def open_sealed_test(
         groups=partition.groups[test],
         has_twin=np.isin(partition.groups[test], partition.development_groups),
         paths=part.paths,
+        dataset=part,
     )

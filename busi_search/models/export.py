@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from busi_search.errors import BusiSearchError
 from busi_search.files import check_free_space, ensure_temporary_room
 from busi_search.home import Home, without_password
-from busi_search.models.ensemble import FoldEnsemble
 from busi_search.models.registry import (
     MODEL_NAME,
     RegisteredVersion,
@@ -33,7 +33,7 @@ REGISTRY_CALL_SECONDS = 120
 
 def register_version(
     home: Home,
-    model: FoldEnsemble,
+    model: torch.nn.Module,
     *,
     experiment_id: str,
     run_id: str,
@@ -52,7 +52,8 @@ def register_version(
 
     Args:
         home: where the stores are.
-        model: the ensemble, in evaluation mode, on the CPU.
+        model: (N, 1, S, S) grey pixels in, (N, C) probabilities out; in evaluation mode, on the
+            CPU.
         experiment_id: of the study's experiment.
         run_id: of the study run.
         size_pixels: side S of the input.

@@ -24,13 +24,15 @@ from busi_search.files import user_path
 from busi_search.home import Home, create_tracking_store, open_home, quiet_mlflow
 from busi_search.models.lesion_places import PixelBox, find_places
 from busi_search.models.out_of_distribution import OutOfDistributionCheck
-from busi_search.models.registry import CHAMPION, MODEL_NAME, find_version
+from busi_search.models.registry import CHAMPION, MODEL_NAME, RegisteredVersion, find_version
 from busi_search.models.seal_watch import SealedImageWarning, SealWatch, sealed_sentence
 from busi_search.training.inputs import place_pixels
 
 BATCH_SIZE = 64
 # Sealed images are looked for among so many at once: the twin finder is slow to begin.
 LOOKUP_SIZE = 1024
+# What is not stored in a model but known of its version.
+_ADDED_WHEN_LOADED = frozenset({"name", "version", "run_id", "tags", "weights_sha256"})
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class Classifier:
             None: they had 8 bits, or it does not say.
         preprocessing: what is done with an image file before the model sees it, in words.
         tags: of the registered version, its figures among them.
+        metadata: all that is stored inside the model, JSON-ready.
     """
 
     def __init__(
@@ -87,6 +90,9 @@ class Classifier:
         watch: SealWatch | None = None,
     ) -> None:
         self._module, self._watch = module, watch
+        self.metadata = {
+            key: value for key, value in metadata.items() if key not in _ADDED_WHEN_LOADED
+        }
         self.uri = uri
         self.name = str(metadata.get("name", ""))
         self.version = str(metadata.get("version", ""))
@@ -372,6 +378,16 @@ def load_champion(
     metadata |= {"name": name, "version": found.version, "run_id": found.run_id}
     metadata["tags"] = found.tags
     return Classifier(module, metadata, uri, SealWatch(home, name, found.version))
+
+
+def version_of_uri(home: Home, model_uri: str) -> RegisteredVersion:
+    """Return the version that an address such as ``models:/busi-classifier@champion`` names.
+
+    Raises:
+        InputError: it is no such address, or there is no such version.
+    """
+    name, version = _parse_uri(model_uri)
+    return find_version(home, version, name=name)
 
 
 def _parse_uri(model_uri: str | None) -> tuple[str, str]:

@@ -22,7 +22,9 @@ from busi_search.models.registry import RegisteredVersion, find_version
 from busi_search.release.calibration_figures import CALIBRATION_FIGURES
 from busi_search.release.comparison import AgainstChampion, paired_difference, rivals
 from busi_search.release.figures import TestFigures, compute_test_figures
+from busi_search.release.positive_figures import PositiveFigures, positive_figures
 from busi_search.release.registration import is_of_study
+from busi_search.release.subgroups import Subgroup, compute_subgroups, subgroup_levels
 from busi_search.search.context import StudyContext, reopen_study
 from busi_search.search.mlflow.lookup import carries
 from busi_search.search.mlflow.retry import tracking_errors
@@ -53,6 +55,8 @@ class TestReport:
         against_champion: paired comparison with the champion on the same images, or None.
         against_best_champion: the same with the best champion so far, where that is another one.
         ledger_mended: what was wrong with the ledger's stores and was mended, with its time.
+        of_positive: figures of the positive class at the operating point, as elsewhere.
+        subgroups: the same by site, device, BI-RADS, age and lesion size.
     """
 
     # Not a test, whatever its name begins with.
@@ -68,6 +72,8 @@ class TestReport:
     against_champion: AgainstChampion | None
     against_best_champion: AgainstChampion | None = None
     ledger_mended: tuple[str, ...] = ()
+    of_positive: PositiveFigures | None = None
+    subgroups: tuple[Subgroup, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as ``busi-search evaluate --json`` prints it."""
@@ -93,6 +99,10 @@ class TestReport:
             result["against_best_champion"] = self.against_best_champion.to_json()
         if self.ledger_mended:
             result["ledger_mended"] = list(self.ledger_mended)
+        if self.of_positive is not None:
+            result["of_positive"] = self.of_positive.to_json()
+        if self.subgroups:
+            result["subgroups"] = [found.to_json() for found in self.subgroups]
         return result
 
 
@@ -191,6 +201,7 @@ def evaluate_sealed_test(
         against_champion=against[-1] if against else None,
         against_best_champion=against[0] if len(against) > 1 else None,
         ledger_mended=tuple(mendings(ledger.entries())),
+        **_of_positive(test, probabilities, classifier, context.development.positive),
     )
     try:
         with tracking_errors(home):
@@ -255,6 +266,30 @@ def _ready(
     return _Rival(rival, kept=kept, classifier=asked)
 
 
+def _of_positive(
+    test: SealedTest,
+    probabilities: npt.NDArray[np.float32],
+    classifier: Classifier,
+    positive: int,
+) -> dict[str, Any]:
+    """Return the figures of the positive class and its subgroups, by attribute of the report."""
+    check, unlike = classifier.familiarity, None
+    if check is not None:
+        unlike = check.distance(test.images) > check.limit
+    scores, truth = probabilities[:, positive], test.labels == positive
+    threshold, levels = classifier.operating_threshold, subgroup_levels(test.dataset)
+    return {
+        "of_positive": positive_figures(
+            scores, truth, test.groups, threshold=threshold, unlike=unlike, min_groups=2
+        ),
+        "subgroups": tuple(
+            compute_subgroups(
+                levels, scores, truth, test.groups, threshold=threshold, unlike=unlike
+            )
+        ),
+    }
+
+
 def _against(
     home: Home,
     context: StudyContext,
@@ -311,7 +346,10 @@ def _record(
     calibration = [key for n in CALIBRATION_FIGURES for key in (n, f"{n}_ci95")]
     short = {name: printed[name] for name in (*names, *calibration, "calibration_curve")}
     who = {"version": report.version.version, "partition": context.partition.digest()}
-    ledger.append("figures", {**who, **short})
+    full = report.to_json()
+    # What other hospitals and subgroups are compared by.
+    own: dict[str, Any] = {n: full[n] for n in ("of_positive", "subgroups") if n in full}
+    ledger.append("figures", {**who, **short, **own})
     log_evaluation(
         home,
         report.version,

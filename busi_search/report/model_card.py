@@ -12,7 +12,9 @@ from busi_search.data.known_images import KnownImages
 from busi_search.data.ledger import mendings
 from busi_search.release.calibration_figures import CALIBRATION_FIGURES, calibration_curve
 from busi_search.release.descriptions import describe_calibration, shown_estimates
+from busi_search.release.external import FIGURES as EXTERNAL_FIGURES
 from busi_search.release.winner import Winner
+from busi_search.report.elsewhere import cell
 from busi_search.search.context import StudyContext
 from busi_search.search.seal_register import num_openings_of
 
@@ -20,8 +22,8 @@ Card = list[tuple[str, str]]
 
 UNKNOWN = (
     "patients' age, sex, ethnicity and inclusion criteria; ultrasound devices, sites, operators; "
-    "how the labels were confirmed (biopsy, follow-up); ethics approval; performance on other "
-    "hospitals' images, in subgroups and in a clinical workflow"
+    "how the labels were confirmed (biopsy, follow-up); ethics approval; performance in a clinical "
+    "workflow"
 )
 
 
@@ -41,6 +43,7 @@ def make_model_card(winner: Winner, ledger: Sequence[Mapping[str, Any]]) -> Card
         ("Tuning procedure", _tuning(winner)),
         ("Cross-validated performance", _performance(winner)),
         ("Sealed test", _sealed_test(context, ledger)),
+        ("Other hospitals", _other_hospitals(ledger)),
         ("Calibration", _calibration(winner)),
         ("Operating point", _operating_point(winner)),
         ("Failures", _failures(winner)),
@@ -150,6 +153,26 @@ def _sealed_test(context: StudyContext, ledger: Sequence[Mapping[str, Any]]) -> 
         f"{low:.3f} to {high:.3f}), accuracy {last['accuracy']:.3f}, sensitivity "
         f"{last['sensitivity']:.3f} and specificity {last['specificity']:.3f} at the operating "
         f"point, {last['num_images']} images.{_test_calibration(last)}{remarks}"
+    )
+
+
+def _other_hospitals(ledger: Sequence[Mapping[str, Any]]) -> str:
+    latest = {
+        (entry["data"]["fingerprint"], entry["version"]): entry
+        for entry in ledger
+        if entry["kind"] == EXTERNAL_FIGURES
+    }
+    if not latest:
+        return (
+            "Not known: no images of elsewhere were evaluated yet (`busi-search evaluate --data`)."
+        )
+    names = ("auc", "sensitivity", "specificity", "calibration_slope")
+    return " ".join(
+        f"Version {entry['version']} on {entry['data']['num_evaluated']} images of "
+        f"{entry['data']['name']}: "
+        + ", ".join(f"{name.replace('_', ' ')} {cell(entry['figures'], name)}" for name in names)
+        + "."
+        for entry in latest.values()
     )
 
 

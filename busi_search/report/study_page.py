@@ -13,13 +13,16 @@ from markupsafe import Markup
 from optuna.trial import TrialState
 
 from busi_search.release.descriptions import PHANTOM_WARNING, shown_estimates
+from busi_search.release.local_data import NUM_DRAWS
 from busi_search.release.winner import Winner
+from busi_search.report.elsewhere import COLUMNS, forest_chart, judged_places
 from busi_search.report.gallery import find_twins, make_gallery
 from busi_search.report.importance import NO_IMPORTANCES
 from busi_search.report.known_systems import known_systems
 from busi_search.report.model_card import Card
 from busi_search.report.rendering import plot_html, render
 from busi_search.report.study_charts import CAPTIONS, SECTIONS, WIDE, report_charts
+from busi_search.search.seal_ledger import SealLedger
 from busi_search.search.store.foreign import foreign_sentence
 from busi_search.search.store.records import (
     folds_begun,
@@ -74,6 +77,8 @@ def render_report(
     possible = num_folds * len(finished)
     trained = sum(folds_begun(trial, num_folds) for trial in trials)
     header, leaderboard = _leaderboard(winner)
+    places = judged_places(winner, SealLedger(context.home, context.name).entries())
+    forest = forest_chart(places)
     return render(
         "study_page.html",
         name=context.name,
@@ -98,6 +103,11 @@ def render_report(
         leaderboard=leaderboard,
         systems=known_systems(winner),
         charts=_charts(report_charts(winner)),
+        positive_class=context.development.class_names[context.development.positive],
+        places=places,
+        place_columns=COLUMNS,
+        num_draws=NUM_DRAWS,
+        forest=None if forest is None else plot_html(_untitled(forest), with_library=False),
         gallery=make_gallery(
             context.development,
             winner.probabilities,
@@ -124,13 +134,17 @@ def _about(spec_text: str) -> dict[str, str]:
     return {key.replace("_", " "): text for key, text in written.items() if text.strip()}
 
 
+def _untitled(chart: go.Figure) -> go.Figure:
+    """The heading above a chart says its title, and wraps on a phone."""
+    return go.Figure(chart).update_layout(title=None)
+
+
 def _charts(found: Mapping[str, go.Figure]) -> list[_Chart]:
     return [
         _Chart(
             title=chart.layout.title.text,
             caption=CAPTIONS[name],
-            # The heading above says the title, and wraps on a phone.
-            plot=plot_html(go.Figure(chart).update_layout(title=None), with_library=index == 0),
+            plot=plot_html(_untitled(chart), with_library=index == 0),
             wide=name in WIDE,
             begins_section=SECTIONS.get(name),
             note=NO_IMPORTANCES if name == "savings" and "importances" not in found else None,

@@ -15,9 +15,10 @@ from busi_search.data.known_images import KnownImages
 from busi_search.errors import InputError
 from busi_search.files import user_path, utf8, write_file
 from busi_search.home import Home, open_home
+from busi_search.models.external_evaluations import external_evaluations
 from busi_search.models.onnx import export_onnx
 from busi_search.models.predict import load_champion
-from busi_search.models.registry import MODEL_NAME
+from busi_search.models.registry import MODEL_NAME, list_versions
 from busi_search.release.selection import Estimate
 from busi_search.release.winner import Winner, find_winner
 from busi_search.report.checklists.facts import study_facts
@@ -193,6 +194,20 @@ class Study:
         title = about_study(StudyRecord(self.optuna_study).spec_text).title or self.name
         write_file(user_path(to), utf8(checklist_markdown(filled, title)))
         return filled
+
+    def external_evaluations(self) -> pd.DataFrame:
+        """Return one row per model version and set of images of elsewhere: the latest figures.
+
+        Columns: ``version``, ``data``, ``fingerprint``, ``num_images``, ``num_groups``,
+        ``num_positive``, ``num_unlike``, and each figure with ``_ci95``.
+        """
+        rows = [
+            {"version": version.version, **found}
+            for version in list_versions(self.home)
+            if version.tags.get("busi.study") == self.name
+            for found in external_evaluations(version)
+        ]
+        return pd.DataFrame(rows, columns=None if rows else ["version", "data"])
 
     def export(self, to: str | Path) -> Path:
         """Write the trials, or the winner's model, to a file and return its path.

@@ -154,13 +154,16 @@ def _verdict(classifier: Classifier, row: npt.NDArray[np.float32]) -> dict[str, 
     sensitivity, specificity = classifier.operating_sensitivity, classifier.operating_specificity
     limits = "How often this rule is right was not stored with this model."
     if sensitivity is not None and specificity is not None:
+        chosen_on = "those images"
+        if "recalibration" in classifier.metadata:
+            chosen_on = f"images of {classifier.metadata['recalibration']['data']['name']}"
         limits = (
             f"In cross-validation this rule found {sensitivity:.0%} of the {name} images and "
             f"called {1 - specificity:.0%} of the others {name} too. "
         )
         limits += (
-            "The rule was chosen on those images; on new ones it may do worse."
-            if classifier.operating_rule is None
+            f"The rule was chosen on {chosen_on}; on new ones it may do worse."
+            if classifier.operating_rule is None or "recalibration" in classifier.metadata
             else f"It was set for {classifier.operating_rule}, each fold by the threshold of the "
             "other folds; at another hospital it may do worse."
         )

@@ -1,22 +1,96 @@
-"""The sealed test."""
+"""The sealed test, other hospitals' images, and a model set to them."""
 
 import click
 
 from busi_search import terminal
+from busi_search.cli.actions import elsewhere_tables
 from busi_search.cli.actions.shared import home_of, print_json
+from busi_search.errors import InputError
 from busi_search.release.evaluation import evaluate_sealed_test
+from busi_search.release.external import chosen_version, evaluate_elsewhere, is_own_data
+from busi_search.release.recalibrate import recalibrate_model
 from busi_search.search.status import foreign_note
 
 
 def evaluate(
-    ctx: click.Context, name: str, version: str | None, data: str | None, as_json: bool
+    ctx: click.Context,
+    name: str,
+    version: str | None,
+    model_uri: str | None,
+    data: str | None,
+    prevalences: tuple[float, ...],
+    sensitivity: float | None,
+    class_map: tuple[str, ...],
+    keep_sealed: bool,
+    as_json: bool,
 ) -> None:
     """What ``busi-search evaluate`` does."""
     home = home_of(ctx)
     if (note := foreign_note(home, name)) is not None:
         click.echo(note, err=True)
+    if data is not None and not is_own_data(home, name, data):
+        elsewhere = evaluate_elsewhere(
+            name,
+            data,
+            home=home,
+            version=version,
+            model_uri=model_uri,
+            class_map=class_map,
+            prevalences=prevalences,
+            sensitivity=sensitivity,
+            keep_sealed=keep_sealed,
+        )
+        if as_json:
+            print_json(elsewhere.to_json())
+        else:
+            elsewhere_tables.show_external_report(elsewhere)
+        return
+    for option, given in (
+        ("--map", class_map),
+        ("--prevalence", prevalences),
+        ("--sensitivity", sensitivity),
+    ):
+        if given:
+            raise InputError(
+                f"{option} is for images of elsewhere: name them with --data PATH"
+                f"{'' if data is None else f', for {data} holds the own images of the study'}."
+            )
+    if keep_sealed:
+        raise InputError("Without images of elsewhere it is the sealed test itself that is opened.")
+    if model_uri is not None:
+        version = chosen_version(home, name, version=version, model_uri=model_uri).version
     report = evaluate_sealed_test(home, name, version=version, data=data)
     if as_json:
         print_json(report.to_json())
         return
     terminal.show_test_report(report)
+
+
+def recalibrate(
+    ctx: click.Context,
+    name: str,
+    data: str,
+    keep: str,
+    sensitivity: float | None,
+    version: str | None,
+    model_uri: str | None,
+    class_map: tuple[str, ...],
+    keep_sealed: bool,
+    as_json: bool,
+) -> None:
+    """What ``busi-search recalibrate`` does."""
+    result = recalibrate_model(
+        name,
+        data,
+        home=home_of(ctx),
+        keep=keep,
+        sensitivity=sensitivity,
+        version=version,
+        model_uri=model_uri,
+        class_map=class_map,
+        keep_sealed=keep_sealed,
+    )
+    if as_json:
+        print_json(result.to_json())
+        return
+    elsewhere_tables.show_recalibration(result)

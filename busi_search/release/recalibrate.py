@@ -1,0 +1,388 @@
+"""A version of a model with a hospital's own threshold or calibration, as a candidate."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from busi_search.data.known_images import KnownImages, Membership
+from busi_search.errors import BusiSearchError, InputError
+from busi_search.files import without_nan
+from busi_search.home import Home, open_home
+from busi_search.models.export import register_version
+from busi_search.models.external_evaluations import create_run_under_study, finish_run
+from busi_search.models.predict import Classifier, ask_module, load_champion
+from busi_search.models.recalibrated import RecalibratedModel
+from busi_search.models.registry import RegisteredVersion, add_tags, find_version, make_candidate
+from busi_search.release.external import DEFAULT_SENSITIVITY, chosen_version
+from busi_search.release.local_data import Recalibration, fit_recalibration, local_threshold
+from busi_search.release.other_data import (
+    PARENT,
+    OtherData,
+    ask_model,
+    load_other_images,
+    local_study,
+    read_other_data,
+)
+from busi_search.release.positive_figures import MIN_GROUPS, PositiveFigures, positive_figures
+from busi_search.release.registration import EXPORT_TOLERANCE, WEIGHTS_SHA256
+from busi_search.search.mlflow.lookup import STUDY_ID
+from busi_search.search.mlflow.study import NOT_INDEPENDENT
+from busi_search.search.seal_ledger import SealLedger
+
+ENTRY = "recalibration"
+RECALIBRATION = "busi.recalibration"
+NUM_REPEATS, NUM_PARTS = 20, 5
+# Tags that hold for a version as for its parent: who it is of, and what its ranking is worth.
+_INHERITED = ("busi.study", "busi.trial", "busi.dataset", "busi.fingerprint", "busi.partition",
+              "busi.simulated", "busi.code_version", NOT_INDEPENDENT, STUDY_ID)  # fmt: skip
+_INHERITED_PREFIXES = ("busi.cv_", "busi.corrected_")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A calibration and an operating point."""
+
+    recalibration: Recalibration
+    threshold: float
+
+
+@dataclass(frozen=True)
+class RecalibrationResult:
+    """A version that was set to a hospital.
+
+    Attributes:
+        version: the new version, the candidate.
+        parent: the version it was made of.
+        keep: what stayed: ``calibration``, ``threshold`` or ``nothing``.
+        wanted_sensitivity: what the threshold was set to.
+        before: threshold, intercept and slope of the parent.
+        after: those of the new version.
+        figures_before: of the parent on the local images.
+        held_out: ``sensitivity``, ``specificity``, ``log_loss``, ``share_missed`` of the change
+            on images that were left out, in repeated cross-validation by groups.
+        data: the local images.
+        opened: whose sealed images were among them, as a sentence, or None.
+    """
+
+    version: RegisteredVersion
+    parent: RegisteredVersion
+    keep: str
+    wanted_sensitivity: float
+    before: Setting
+    after: Setting
+    figures_before: PositiveFigures
+    held_out: Mapping[str, float]
+    data: OtherData
+    opened: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as ``busi-search recalibrate --json`` prints it."""
+        version, parent = self.version, self.parent
+        result: dict[str, Any] = without_nan(
+            {
+                "model": {
+                    "name": version.name,
+                    "version": version.version,
+                    "run_id": version.run_id,
+                    "alias": "candidate",
+                },
+                "parent": {"name": parent.name, "version": parent.version},
+                "keep": self.keep,
+                "wanted_sensitivity": self.wanted_sensitivity,
+                "before": _setting_json(self.before),
+                "after": _setting_json(self.after),
+                "local_before": self.figures_before.to_json(),
+                "held_out": dict(self.held_out),
+                "data": self.data.to_json(),
+                "left_out": self.data.left_out.to_json(),
+                "opened": self.opened,
+                "notes": list(self.data.notes),
+            }
+        )
+        return result
+
+
+def _setting_json(setting: Setting) -> dict[str, float]:
+    return {"threshold": setting.threshold, **asdict(setting.recalibration)}
+
+
+def recalibrate_model(
+    study: str,
+    data: str,
+    *,
+    home: Home | str | None = None,
+    keep: str = "calibration",
+    sensitivity: float | None = None,
+    version: str | None = None,
+    model_uri: str | None = None,
+    class_map: Sequence[str] = (),
+    keep_sealed: bool = False,
+) -> RecalibrationResult:
+    """Register a version of a study's model with a threshold or calibration from local images.
+
+    The network and its ranking stay. The images count as known to the new version from then on:
+    an evaluation of it leaves them out.
+
+    Args:
+        study: whose model.
+        data: images of the hospital, with labels; see :func:`.evaluate_elsewhere`.
+        home: where the stores are (default ``./mlruns``).
+        keep: ``calibration`` (set the threshold), ``threshold`` (set intercept and slope of the
+            probability) or ``nothing`` (set both).
+        sensitivity: wanted of the threshold (default: what the operating point promised).
+        version: of the model (default: what the study registered last).
+        model_uri: the same as an address.
+        class_map: see :func:`.evaluate_elsewhere`.
+        keep_sealed: likewise.
+
+    Raises:
+        InputError: anything of this is not usable, or the images are too few.
+        BusiSearchError: a ledger was changed, or the registry refuses.
+    """
+    place = home if isinstance(home, Home) else open_home(home)
+    parent = chosen_version(place, study, version=version, model_uri=model_uri)
+    classifier = load_champion(place, f"models:/{parent.name}/{parent.version}")
+    ledger = SealLedger(place, study)
+    ledger.check_version(parent.tags)
+    other = read_other_data(
+        place, data, classifier, parent, class_map=class_map, keep_sealed=keep_sealed
+    )
+    positive = classifier.class_names.index(classifier.positive_class)
+    truth, groups = other.labels == positive, other.groups
+    _check_enough(truth, groups, classifier.positive_class, where=data)
+    promised = classifier.operating_sensitivity
+    wanted = sensitivity or (DEFAULT_SENSITIVITY if promised is None else promised)
+    entry = {"version": parent.version, "data": other.to_json(), "keep": keep, "wanted": wanted}
+    ledger.append(ENTRY, entry)
+    probabilities, unlike, opened = ask_model(place, other, classifier, how="recalibrate")
+    scores = probabilities[:, positive].astype(np.float64)
+    before = Setting(Recalibration(), classifier.operating_threshold)
+    after = fit_setting(scores, truth, before, keep=keep, wanted=wanted)
+    held_out = cross_validated(scores, truth, groups, before, keep=keep, wanted=wanted)
+    made = _register(place, classifier, parent, other, after, keep, wanted, held_out, probabilities)
+    return RecalibrationResult(
+        version=made,
+        parent=parent,
+        keep=keep,
+        wanted_sensitivity=wanted,
+        before=before,
+        after=after,
+        figures_before=positive_figures(
+            scores, truth, groups, threshold=before.threshold, unlike=unlike
+        ),
+        held_out=held_out,
+        data=other,
+        opened=opened,
+    )
+
+
+def _check_enough(
+    truth: npt.NDArray[np.bool_], groups: npt.NDArray[np.integer], name: str, *, where: str
+) -> None:
+    counts = [len(np.unique(groups[kind])) for kind in (truth, ~truth)]
+    if min(counts) < MIN_GROUPS:
+        raise InputError(
+            f"{where}: {counts[0]} {name} and {counts[1]} other groups of images; fewer than "
+            f"{MIN_GROUPS} of a kind set neither a threshold nor a calibration. Add images."
+        )
+
+
+def fit_setting(
+    scores: npt.NDArray[np.float64],
+    truth: npt.NDArray[np.bool_],
+    before: Setting,
+    *,
+    keep: str,
+    wanted: float,
+) -> Setting:
+    """Return what local images say, as far as it may change.
+
+    Args:
+        scores: (N,) probability of the positive class, of the parent.
+        truth: (N,) whether an image is of it.
+        before: the parent's.
+        keep: ``calibration``, ``threshold`` or ``nothing``.
+        wanted: sensitivity of the threshold.
+    """
+    found = before.recalibration
+    if keep != "calibration":
+        found = fit_recalibration(scores, truth)
+    if keep == "threshold":
+        return Setting(found, before.threshold)
+    own = local_threshold(found.apply(scores) if keep == "nothing" else scores, truth, wanted)
+    return Setting(found, before.threshold if own is None else own)
+
+
+def cross_validated(
+    scores: npt.NDArray[np.float64],
+    truth: npt.NDArray[np.bool_],
+    groups: npt.NDArray[np.integer],
+    before: Setting,
+    *,
+    keep: str,
+    wanted: float,
+) -> dict[str, float]:
+    """Return what a change gives on images that it was not fitted on.
+
+    Groups are dealt into five parts, 20 times anew; each part is judged by what the others say.
+
+    Returns:
+        ``sensitivity``, ``specificity`` and ``log_loss``, means over the repeats; ``share_missed``:
+        of single parts with positive images, whose sensitivity is below the wanted one; and
+        ``log_loss_before``.
+    """
+    member = np.unique(groups, return_inverse=True)[1]
+    rng, total = np.random.default_rng(0), int(member.max()) + 1
+    rows, missed = [], []
+    for _ in range(NUM_REPEATS):
+        part = rng.permutation(np.arange(total) % NUM_PARTS)[member]
+        called, after = np.zeros(len(scores), dtype=bool), np.zeros(len(scores))
+        for number in range(NUM_PARTS):
+            inside = part == number
+            fitted = fit_setting(scores[~inside], truth[~inside], before, keep=keep, wanted=wanted)
+            # Probabilities that stay are compared as they are: rounding would move a threshold.
+            changed = fitted.recalibration != Recalibration()
+            after[inside] = (
+                fitted.recalibration.apply(scores[inside]) if changed else scores[inside]
+            )
+            called[inside] = after[inside] >= fitted.threshold
+            if truth[inside].any():
+                missed.append(called[inside & truth].mean() < wanted)
+        rows.append((called[truth].mean(), (~called[~truth]).mean(), _log_loss(after, truth)))
+    found = np.mean(rows, axis=0)
+    return {
+        "sensitivity": float(found[0]),
+        "specificity": float(found[1]),
+        "log_loss": float(found[2]),
+        "log_loss_before": _log_loss(scores, truth),
+        "share_missed": float(np.mean(missed)),
+    }
+
+
+def _log_loss(rows: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_]) -> float:
+    clipped = np.clip(rows, 1e-6, 1 - 1e-6)
+    return float(-np.mean(np.log(np.where(truth, clipped, 1 - clipped))))
+
+
+def _register(
+    home: Home,
+    classifier: Classifier,
+    parent: RegisteredVersion,
+    other: OtherData,
+    after: Setting,
+    keep: str,
+    wanted: float,
+    held_out: Mapping[str, float],
+    probabilities: npt.NDArray[np.float32],
+) -> RegisteredVersion:
+    """Export the model with its new setting, check it, and make it the candidate."""
+    study = parent.tags["busi.study"]
+    positive = classifier.class_names.index(classifier.positive_class)
+    model = RecalibratedModel(classifier.module, positive=positive, **asdict(after.recalibration))
+    written = {
+        "keep": keep,
+        "wanted_sensitivity": wanted,
+        **_setting_json(after),
+        "parent_version": parent.version,
+        "parent_threshold": classifier.operating_threshold,
+        "data": other.to_json(),
+        "held_out": dict(held_out),
+    }
+    run_id, experiment_id = create_run_under_study(
+        home,
+        parent,
+        f"version {parent.version} set to {other.name}",
+        {"busi.kind": "recalibration", "busi.study": study},
+    )
+    made = register_version(
+        home,
+        model,
+        experiment_id=experiment_id,
+        run_id=run_id,
+        size_pixels=classifier.size_pixels,
+        num_regions=classifier.geometry.num_regions,
+        num_classes=len(classifier.class_names),
+        metadata={
+            "busi_search": {
+                **classifier.metadata,
+                "operating_threshold": after.threshold,
+                "operating_sensitivity": held_out["sensitivity"],
+                "operating_specificity": held_out["specificity"],
+                "recalibration": written,
+            }
+        },
+        tags=_tags(parent, other, written),
+        description=_describe(parent, other, written),
+        name=parent.name,
+    )
+    KnownImages(home).add(
+        Membership(
+            study=local_study(study, made.version),
+            partition=f"local-{made.name}-{made.version}",
+            fingerprint=other.fingerprint,
+            development=tuple(other.indices.tolist()),
+            sealed=(),
+        )
+    )
+    add_tags(
+        home, made, {WEIGHTS_SHA256: _checked(home, made, after, probabilities, other, positive)}
+    )
+    finish_run(home, run_id)
+    return make_candidate(home, find_version(home, made.version, name=made.name))
+
+
+def _checked(
+    home: Home,
+    made: RegisteredVersion,
+    after: Setting,
+    probabilities: npt.NDArray[np.float32],
+    other: OtherData,
+    positive: int,
+) -> str:
+    """Load what was registered, compare its answers with those expected, and return its hash."""
+    loaded = load_champion(home, f"models:/{made.name}/{made.version}")
+    pixels = np.array(load_other_images(other.dataset, loaded, home)[:5])
+    answers = ask_module(loaded.module, pixels)[:, positive]
+    expected = after.recalibration.apply(probabilities[:5, positive])
+    difference = float(np.abs(answers - expected).max())
+    if difference > EXPORT_TOLERANCE:
+        raise BusiSearchError(
+            f"The exported model's probabilities differ by {difference:.2g} from those expected; "
+            f"version {made.version} must not be used."
+        )
+    return loaded.weights_sha256
+
+
+def _tags(
+    parent: RegisteredVersion, other: OtherData, written: Mapping[str, Any]
+) -> dict[str, str]:
+    inherited = {
+        key: value
+        for key, value in parent.tags.items()
+        if key in _INHERITED or key.startswith(_INHERITED_PREFIXES)
+    }
+    lineage = " ".join([parent.version, *parent.tags.get(PARENT, "").split()])
+    return {
+        **inherited,
+        PARENT: lineage,
+        "busi.local_data": other.name,
+        "busi.local_fingerprint": other.fingerprint,
+        RECALIBRATION: json.dumps(written),
+    }
+
+
+def _describe(parent: RegisteredVersion, other: OtherData, written: Mapping[str, Any]) -> str:
+    held_out = written["held_out"]
+    return (
+        f"Version {parent.version} of study `{parent.tags['busi.study']}`, set to "
+        f"{len(other.labels)} images of `{other.name}` ({other.grouping}); kept: "
+        f"{written['keep']}. Threshold {written['parent_threshold']:.4f} before, "
+        f"{written['threshold']:.4f} now; intercept {written['intercept']:.2f}, slope "
+        f"{written['slope']:.2f} on the logit of the probability.\n\nOn images of the same set "
+        f"that were left out: sensitivity {held_out['sensitivity']:.3f}, specificity "
+        f"{held_out['specificity']:.3f}. For research use only."
+    )

@@ -222,10 +222,12 @@ class Classifier:
 
     def _check_pixels(self, pixels: npt.NDArray[np.uint8]) -> None:
         """Refuse what is no grey levels from 0 to 255: an answer about it would mean nothing."""
-        size = self.size_pixels
-        if pixels.ndim != 3 or pixels.shape[1:] != (size, size):
+        size, regions = self.size_pixels, self.geometry.num_regions
+        expected = (size, size) if regions == 1 else (regions, size, size)
+        if pixels.shape[1:] != expected:
             raise InputError(
-                f"Pixels of shape {tuple(pixels.shape)}: this model takes (N, {size}, {size})."
+                f"Pixels of shape {tuple(pixels.shape)}: this model takes "
+                f"(N, {', '.join(map(str, expected))})."
             )
         if pixels.dtype != np.uint8:
             raise InputError(

@@ -75,17 +75,26 @@ def test_a_mask_without_an_image_and_one_of_something_else_are_said(tmp_path: Pa
     assert _found(tmp_path) == {"benign": 4, "malignant": 4}
 
 
-@pytest.mark.parametrize("suffix", [".dcm", ".jp2", ".heic", ".nii.gz", ".npy", ""])
+@pytest.mark.parametrize("suffix", [".jp2", ".heic", ".nii.gz", ".npy", ""])
 def test_an_unread_format_stops_and_is_counted(suffix: str, tmp_path: Path) -> None:
     _classes(tmp_path)
     for k in range(3):
-        content = b"\0" * 128 + b"DICM" + b"\0" * 200
+        content = b"\x89PNG" + b"\0" * 200
         (tmp_path / "malignant" / f"x{k}{suffix}").write_bytes(content)
     with pytest.raises(InputError, match=r"malignant: 3 of its image files are not read.*and 4"):
         read(tmp_path)
     for path in (tmp_path / "malignant").glob("*.png"):
         path.unlink()
     with pytest.raises(InputError, match=r"malignant: 3 of its image files are not read.*and 0"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".dcm", ""])
+def test_a_damaged_dicom_file_stops(suffix: str, tmp_path: Path) -> None:
+    _classes(tmp_path)
+    file = tmp_path / "malignant" / f"x{suffix}"
+    file.write_bytes(b"\0" * 128 + b"DICM" + b"\0" * 200)
+    with pytest.raises(InputError, match=f"{file}: not a readable DICOM file"):
         read(tmp_path)
 
 
@@ -201,10 +210,10 @@ def test_a_folder_that_the_system_refuses_stops(
 
 def test_what_a_table_does_not_list_is_said(tmp_path: Path) -> None:
     _classes(tmp_path)
-    (tmp_path / "malignant" / "1.dcm").write_bytes(b"\0" * 128 + b"DICM")
+    (tmp_path / "malignant" / "1.jp2").write_bytes(b"\0" * 200)
     table = tmp_path / "labels.csv"
     rows = [f"{name}/{name} ({k}).png,{name}" for name in ("benign", "malignant") for k in (1, 2)]
     table.write_text("file,label\n" + "\n".join(rows) + "\n")
     notes = " ".join(read(table).notes)
     assert "4 image file(s) are not listed" in notes
-    assert "1 file(s) beside the images are in formats that are not read (1 .dcm)" in notes
+    assert "1 file(s) beside the images are in formats that are not read (1 .jp2)" in notes

@@ -15,6 +15,7 @@ from busi_search.search.context import StudyContext
 from busi_search.search.driver import run_search
 from busi_search.search.executors import InlineExecutor
 from busi_search.search.mlflow import retry as outages
+from busi_search.search.mlflow.lookup import STUDY_ID
 from busi_search.search.mlflow.tracking import Tracker
 from busi_search.search.prepare import prepare_study
 from busi_search.search.store.open import find_study
@@ -170,8 +171,10 @@ def test_a_second_study_run_made_by_a_lost_answer_is_removed(
     client = MlflowClient(context.home.tracking_uri)
     experiment = client.get_experiment_by_name(context.name)
     assert experiment is not None
-    client.create_run(experiment.experiment_id, tags={"busi.kind": "study"})
-    client.create_run(experiment.experiment_id, tags={"busi.kind": "trial", "optuna.number": "0"})
+    own = {STUDY_ID: experiment.tags[STUDY_ID]}
+    client.create_run(experiment.experiment_id, tags={"busi.kind": "study", **own})
+    trial = {"busi.kind": "trial", "optuna.number": "0"}
+    client.create_run(experiment.experiment_id, tags={**trial, **own})
     list(search(context, Tracker(context), 2))
     check_copy(context.home, context.name, 2)
 

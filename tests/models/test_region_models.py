@@ -176,7 +176,7 @@ def test_a_model_of_whole_images_takes_no_boxes(tiny_result: StudyResult, tmp_pa
     whole = load_champion(tiny_result.context.home, CANDIDATE)
     assert whole.geometry == Geometry()
     buffer = io.BytesIO()
-    Image.fromarray(np.full((64, 64), 9, dtype=np.uint8)).save(buffer, "PNG")
+    Image.fromarray(np.full((64, 64), 90, dtype=np.uint8)).save(buffer, "PNG")
     (tmp_path / "a.png").write_bytes(buffer.getvalue())
     with pytest.raises(InputError, match="looks at whole images and takes no boxes"):
         whole.predict(tmp_path / "a.png", boxes={tmp_path / "a.png": (0, 0, 9, 9)})

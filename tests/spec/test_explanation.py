@@ -77,7 +77,7 @@ def test_every_example_is_a_part_of_a_study_file(key: str) -> None:
     if found.section == "hyperparameters" and key != "hyperparameters":
         # One whose default is a rule is searched, and has no value to fix.
         assert (key in example.get("hyperparameters", {})) == (found.default is not None) or (
-            key == "image_size_pixels"
+            key in FROM_DATASET
         )
         assert key in example["space"]
         # In one file a name is fixed or searched.

@@ -3,7 +3,7 @@
 import click
 
 from busi_search import terminal
-from busi_search.cli.actions import elsewhere_tables
+from busi_search.cli import elsewhere_tables
 from busi_search.cli.actions.shared import home_of, print_json
 from busi_search.errors import InputError
 from busi_search.release.evaluation import evaluate_sealed_test

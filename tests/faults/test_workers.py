@@ -264,7 +264,11 @@ def test_a_fresh_home_takes_two_studies_and_three_drivers_at_once(tmp_path: Path
         assert "Traceback" not in stderr
         assert code == 0 or "another process" in stderr
     home = open_home(root)
-    versions = {json.loads(out)["model"]["version"] for out, _ in answers if out}
+    versions = {
+        json.loads(out)["model"]["version"]
+        for (out, _), code in zip(answers, codes, strict=True)
+        if code == 0
+    }
     assert versions == {"1", "2"}
     for name in ("one", "two"):
         check_storage(home, name, 2)

@@ -33,7 +33,10 @@ CASES = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(c, marks=pytest.mark.exhaustive) if c == "timm" else c for c in CASES],
+)
 def test_a_search_replays_predicts_and_exports(
     case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,6 +45,8 @@ def evaluate(
         else:
             elsewhere_tables.show_external_report(elsewhere)
         return
+    if data is not None:
+        click.echo(f"{data} holds the study's own images: its sealed test is opened.", err=True)
     for option, given in (
         ("--map", class_map),
         ("--prevalence", prevalences),

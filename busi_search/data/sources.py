@@ -97,7 +97,8 @@ def guess_study(data: str | None, *, default_folder: Path = Path("data")) -> tup
             if is_busi_folder(default_folder)
             else ("quickstart", None)
         )
-    return ("breastmnist" if guess_source(data) == "medmnist" else "busi"), data
+    studies = {"medmnist": "breastmnist", "busbra": "busbra"}
+    return studies.get(guess_source(data), "busi"), data
 
 
 def guess_source(data: str) -> str:

@@ -79,7 +79,7 @@ class AuditPlan:
     @property
     def home(self) -> Home:
         """The study's home with a storage of the audit's own."""
-        folder = audit_folder(self.context.home, self.context.name)
+        folder = self.context.home.audit_folder(self.context.name)
         return replace(self.context.home, storage_url=f"sqlite:///{folder / 'optuna.db'}")
 
     def repeat_name(self, number: int) -> str:
@@ -98,11 +98,6 @@ class AuditPlan:
         folder = self.context.home.study_folder(self.repeat_name(repeat.number))
         with disk_errors(folder):
             write_atomically(folder / _RESULT, json.dumps(repeat.to_json()).encode())
-
-
-def audit_folder(home: Home, name: str) -> Path:
-    """Return the folder of a study's audits."""
-    return home.study_folder(name) / AUDIT
 
 
 def plan_audit(
@@ -158,7 +153,7 @@ def run_audit(
         InputError: the study is being audited by another process.
         BusiSearchError: trials fail one after the other, or the workers died.
     """
-    audit_folder(plan.context.home, plan.context.name).mkdir(parents=True, exist_ok=True)
+    plan.context.home.audit_folder(plan.context.name).mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         stack.enter_context(only_driver(plan.home, f"{plan.context.name}/{AUDIT}"))
         stack.enter_context(storage_errors(plan.home))

@@ -30,6 +30,7 @@ from busi_search.search.cross_validation import cross_validate, development_set
 from busi_search.search.executors import Executor, InlineExecutor
 from busi_search.search.fold_result import fold_results
 from busi_search.search.places import local_processes
+from busi_search.search.samplers import num_possible_trials
 from busi_search.search.store.errors import check_storage, storage_errors
 from busi_search.search.store.failures import failing
 from busi_search.search.store.foreign import own_trials
@@ -129,6 +130,7 @@ def plan_audit(
         trials = num_trials or num_finished(own_trials(study))
     if trials == 0:
         raise InputError(f"Study '{name}' has no finished trial; run it first, or give --trials.")
+    trials = min(trials, num_possible_trials(context.spec) or trials)
     for number in range(min(num_repeats, parts_of_a_round(context))):
         outer_split(context, number)
     return AuditPlan(context, num_repeats, trials)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 from optuna.trial import FrozenTrial
 
 from busi_search.data.folds import Fold
@@ -298,7 +299,7 @@ def _inner_context(context: StudyContext, split: OuterSplit) -> StudyContext:
 
 def _on_outer(
     context: StudyContext, split: OuterSplit, winner: Winner
-) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.float64]], float]:
+) -> tuple[npt.NDArray[np.float64], float]:
     """Train the winner's fold models again; return what they say of the outer images.
 
     Each fold is scored on its own validation images too, whose stored predictions must come out

@@ -105,6 +105,8 @@ class StudyResult:
                 "temperature": release.temperature,
                 **with_intervals(release.calibration),
             }
+            if release.sites:
+                result["sites"] = [site.to_json() for site in release.sites]
             result["model"] = {
                 "name": release.version.name,
                 "version": release.version.version,

@@ -250,6 +250,11 @@ def show_result(result: "StudyResult") -> None:
         f"{name.removeprefix('calibration_').replace('_', '/')} {figure:.2f}"
         for name, figure in release.calibration.items()
     )
+    rows |= {
+        f"{site.site}, not seen": f"AUC {site.figures['auc']:.3f}, sensitivity "
+        f"{site.figures['sensitivity']:.2f}, specificity {site.figures['specificity']:.2f}"
+        for site in release.sites
+    }
     rows |= {"ignored": foreign_sentence(result.foreign)} if result.foreign else {}
     if result.context.developed_by:
         rows["not independent"] = f"{result.context.test_not_independent} sealed images"

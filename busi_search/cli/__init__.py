@@ -27,6 +27,7 @@ _SECTIONS = {
         Row("export", _SEARCHING, "Write trials as a table, or the model as ONNX."),
         Row("replay", _SEARCHING, "Train a trial again; say whether every fold agrees."),
         Row("leak-gap", _SEARCHING, "Measure what torn-apart near-duplicates would add."),
+        Row("audit", _SEARCHING, "Repeat the search on parts; say if its score was right."),
     ),
     "Images": (Row("data", _IMAGES, "Check, describe, fetch and simulate images."),),
     "Models": (

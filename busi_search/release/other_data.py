@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from busi_search.data.class_mapping import LEAVE_OUT, map_classes, parse_class_map
 from busi_search.data.classes import UnknownPositive
 from busi_search.data.dataset import ImageDataset
 from busi_search.data.duplicates import conflicting_groups
@@ -22,7 +23,6 @@ from busi_search.home import Home
 from busi_search.models.predict import Classifier, ask_module
 from busi_search.models.registry import RegisteredVersion
 from busi_search.models.seal_watch import sealed_sentence
-from busi_search.release.class_mapping import LEAVE_OUT, map_classes, parse_class_map
 from busi_search.search.seal_register import register_old_studies
 from busi_search.spec import DatasetSection
 

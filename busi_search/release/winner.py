@@ -177,11 +177,18 @@ def find_winner(context: StudyContext, trials: Sequence[FrozenTrial]) -> Winner 
     return Winner(context, trials, best, tuple(folds[index] for index in sorted(folds)), foreign)
 
 
-def estimate_scores(context: StudyContext, trials: Sequence[FrozenTrial]) -> dict[str, Estimate]:
+def estimate_scores(
+    context: StudyContext, trials: Sequence[FrozenTrial], metrics: Sequence[str] | None = None
+) -> dict[str, Estimate]:
     """Return the winner's figures, corrected for the choice among all trials, pruned ones too.
 
     The calibrated ones are not corrected where the search chose by a figure that a temperature
     changes: the choice among calibrated trials could be another. Then ``value`` is ``naive``.
+
+    Args:
+        context: the study.
+        trials: its own ones, by number.
+        metrics: the figures wanted (default: all of ``METRICS``, and the calibrated ones).
     """
     folds, section = context.partition.folds, context.spec.study
     order = [t for t in trials if t.state == TrialState.COMPLETE]
@@ -208,7 +215,9 @@ def estimate_scores(context: StudyContext, trials: Sequence[FrozenTrial]) -> dic
 
     everyone = range(len(order))
     as_trained = [softmax(rows.log_probabilities) for rows in gathered]
-    found = estimates(everyone, as_trained, METRICS)
+    found = estimates(everyone, as_trained, METRICS if metrics is None else metrics)
+    if metrics is not None:
+        return found
     chosen: Sequence[int] = everyone
     if section.metric in _CHANGED_BY_TEMPERATURE:
         best = select_trial(order, section)

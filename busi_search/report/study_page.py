@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 
 from busi_search.release.descriptions import PHANTOM_WARNING, shown_estimates
 from busi_search.release.local_data import NUM_DRAWS
+from busi_search.release.sites import unseen_sites
 from busi_search.release.winner import Winner
 from busi_search.report.elsewhere import COLUMNS, forest_chart, judged_places
 from busi_search.report.gallery import find_twins, make_gallery
@@ -106,6 +107,7 @@ def render_report(
         positive_class=context.development.class_names[context.development.positive],
         places=places,
         place_columns=COLUMNS,
+        unseen_sites=unseen_sites(winner),
         num_draws=NUM_DRAWS,
         forest=None if forest is None else plot_html(_untitled(forest), with_library=False),
         gallery=make_gallery(

@@ -123,6 +123,10 @@ def _without_places(spec: str) -> Any:
     content = json.loads(spec)
     dataset = dict(content["dataset"])
     dataset.pop("path", None)
+    dataset["sources"] = [
+        {key: value for key, value in entry.items() if key != "path"}
+        for entry in dataset.get("sources", [])
+    ]
     if dataset.get("groups") not in (None, "auto", "none"):
         dataset["groups"] = "file"
     return {**content, "dataset": dataset}

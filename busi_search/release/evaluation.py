@@ -21,6 +21,7 @@ from busi_search.models.predict import Classifier, ask_module, load_champion
 from busi_search.models.registry import RegisteredVersion, find_version
 from busi_search.release.calibration_figures import CALIBRATION_FIGURES
 from busi_search.release.comparison import AgainstChampion, paired_difference, rivals
+from busi_search.release.curves import Curves, drawn_curves
 from busi_search.release.figures import TestFigures, compute_test_figures
 from busi_search.release.positive_figures import PositiveFigures, positive_figures
 from busi_search.release.registration import is_of_study
@@ -57,6 +58,7 @@ class TestReport:
         ledger_mended: what was wrong with the ledger's stores and was mended, with its time.
         of_positive: figures of the positive class at the operating point, as elsewhere.
         subgroups: the same by site, device, BI-RADS, age and lesion size.
+        curves: what a page draws of the positive class; None where the test lacks a class.
     """
 
     # Not a test, whatever its name begins with.
@@ -74,6 +76,7 @@ class TestReport:
     ledger_mended: tuple[str, ...] = ()
     of_positive: PositiveFigures | None = None
     subgroups: tuple[Subgroup, ...] = ()
+    curves: Curves | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as ``busi-search evaluate --json`` prints it."""
@@ -103,6 +106,8 @@ class TestReport:
             result["of_positive"] = self.of_positive.to_json()
         if self.subgroups:
             result["subgroups"] = [found.to_json() for found in self.subgroups]
+        if self.curves is not None:
+            result["curves"] = self.curves.to_json()
         return result
 
 
@@ -278,7 +283,16 @@ def _of_positive(
         unlike = check.distance(test.images) > check.limit
     scores, truth = probabilities[:, positive], test.labels == positive
     threshold, levels = classifier.operating_threshold, subgroup_levels(test.dataset)
+    curves = drawn_curves(
+        scores,
+        test.labels,
+        test.groups,
+        class_names=classifier.class_names,
+        positive=positive,
+        called=scores >= threshold,
+    )
     return {
+        "curves": curves,
         "of_positive": positive_figures(
             scores, truth, test.groups, threshold=threshold, unlike=unlike, min_groups=2
         ),
@@ -342,13 +356,16 @@ def _record(
 ) -> None:
     """Write the figures into the ledger, the model version's tags and the study run."""
     printed = report.figures.to_json()
-    names = ("num_images", "auc", "auc_ci95", "accuracy", "sensitivity", "specificity")
+    names = ("num_images", "num_groups", "auc", "auc_ci95", "accuracy")
+    at_the_point = ("sensitivity", "sensitivity_ci95", "specificity", "specificity_ci95")
     calibration = [key for n in CALIBRATION_FIGURES for key in (n, f"{n}_ci95")]
-    short = {name: printed[name] for name in (*names, *calibration, "calibration_curve")}
+    kept = (*names, *at_the_point, *calibration, "calibration_curve")
+    short = {name: printed[name] for name in kept}
     who = {"version": report.version.version, "partition": context.partition.digest()}
     full = report.to_json()
     # What other hospitals and subgroups are compared by.
-    own: dict[str, Any] = {n: full[n] for n in ("of_positive", "subgroups") if n in full}
+    shown = ("of_positive", "subgroups", "curves")
+    own: dict[str, Any] = {name: full[name] for name in shown if name in full}
     ledger.append("figures", {**who, **short, **own})
     log_evaluation(
         home,

@@ -1,13 +1,15 @@
 """A study's model beside itself: out of fold, on its own test, in subgroups, at other hospitals."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from busi_search.release.curves import Curves, drawn_curves
 from busi_search.release.external import FIGURES
+from busi_search.release.intervals import with_intervals
 from busi_search.release.positive_figures import positive_figures
 from busi_search.release.subgroups import compute_subgroups, subgroup_levels
 from busi_search.release.winner import Winner
@@ -17,6 +19,7 @@ Row = Mapping[str, Any]
 COLUMNS = ("auc", "sensitivity", "specificity", "ppv", "npv",
            "calibration_intercept", "calibration_slope", "observed_expected")  # fmt: skip
 _IN_FOREST = ("auc", "sensitivity", "specificity")
+Kind = Literal["development", "test", "elsewhere"]
 
 
 @dataclass(frozen=True)
@@ -24,24 +27,40 @@ class Place:
     """A set of images that the model was judged by.
 
     Attributes:
+        kind: the development images out of fold, the own sealed test, or images of elsewhere.
         title: what people call it.
         figures: of the positive class at the operating point, as JSON has them.
         subgroups: the same by subgroup, with ``by`` and ``level``.
         left_out: what was not evaluated, as a sentence; empty if nothing.
         local_data: what local images would change; see :class:`.LocalHelp`.
         wanted: sensitivity wanted of the threshold; None: not said.
+        curves: what is drawn; None of an evaluation by an earlier version.
+        data: what the images of elsewhere are, as JSON has it; empty for the study's own.
     """
 
+    kind: Kind
     title: str
     figures: Row
     subgroups: Sequence[Row]
     left_out: str = ""
     local_data: Sequence[Row] = ()
     wanted: float | None = None
+    curves: Curves | None = None
+    data: Row = field(default_factory=dict)
 
     def cells(self) -> list[str]:
         """Return the figures of ``COLUMNS``, each with its interval, as people read them."""
         return [cell(self.figures, name) for name in COLUMNS]
+
+    @property
+    def rank(self) -> int:
+        """Where it stands in a table: the own test first."""
+        return ("test", "development", "elsewhere").index(self.kind)
+
+    def benefits(self) -> list[Row]:
+        """Return the subgroups whose net benefit is known; none of the development images."""
+        known = [part for part in self.subgroups if part.get("net_benefit")]
+        return [] if self.kind == "development" else known
 
 
 def cell(figures: Row, name: str) -> str:
@@ -61,34 +80,87 @@ def judged_places(winner: Winner, ledger: Sequence[Row]) -> list[Place]:
         winner: the study's winner.
         ledger: the entries of the sealed test's ledger, which hold the figures of the others.
     """
-    development, positive = winner.context.development, winner.context.development.positive
-    scores, truth = winner.cross_fitted[:, positive], development.labels == positive
-    groups, threshold = winner.context.groups, winner.calibration.operating_point.threshold
-    own = positive_figures(scores, truth, groups, threshold=threshold, min_groups=2)
-    levels = subgroup_levels(development)
-    parts = compute_subgroups(levels, scores, truth, groups, threshold=threshold)
-    places = [Place("development, out of fold", own.to_json(), [part.to_json() for part in parts])]
+    two_classes = len(winner.context.development.class_names) == 2
     tests = [entry for entry in ledger if entry["kind"] == "figures" and "of_positive" in entry]
-    for entry in tests[-1:]:
-        title = f"own sealed test, version {entry['version']}"
-        places.append(Place(title, entry["of_positive"], entry.get("subgroups", [])))
+    return [
+        _development(winner),
+        *(_own_test(entry, two_classes=two_classes) for entry in tests[-1:]),
+        *map(_elsewhere, latest_external(ledger)),
+    ]
+
+
+def latest_external(ledger: Sequence[Row]) -> list[Row]:
+    """Return the last entry of each set of images of elsewhere and version that was asked."""
     latest = {
         (entry["data"]["fingerprint"], entry["version"]): entry
         for entry in ledger
         if entry["kind"] == FIGURES
     }
-    for entry in latest.values():
-        places.append(
-            Place(
-                title=f"{entry['data']['name']}, version {entry['version']}",
-                figures=entry["figures"],
-                subgroups=entry["subgroups"],
-                left_out=_left_out(entry),
-                local_data=[row for row in entry["local_data"] if row["what"] != "as it is"],
-                wanted=entry["wanted_sensitivity"],
-            )
-        )
-    return places
+    return list(latest.values())
+
+
+def leading(places: Sequence[Place]) -> Place:
+    """Return the place whose figures come first: the own sealed test once it was opened."""
+    return next((place for place in places if place.kind == "test"), places[0])
+
+
+def _development(winner: Winner) -> Place:
+    """The development images, each judged without itself, and called by the others' threshold."""
+    development, positive = winner.context.development, winner.context.development.positive
+    scores, truth = winner.cross_fitted[:, positive], development.labels == positive
+    groups, threshold = winner.context.groups, winner.calibration.operating_point.threshold
+    called = winner.cross_fitted_called
+    own = positive_figures(scores, truth, groups, threshold=threshold, called=called, min_groups=2)
+    parts = compute_subgroups(
+        subgroup_levels(development), scores, truth, groups, threshold=threshold, called=called
+    )
+    # With the intervals that the model card has of them.
+    point = zip(("sensitivity", "specificity"), winner.cross_fitted_point, strict=True)
+    return Place(
+        "development",
+        "development, out of fold",
+        own.to_json() | with_intervals(dict(point)),
+        [part.to_json() for part in parts],
+        curves=drawn_curves(
+            scores,
+            development.labels,
+            groups,
+            class_names=development.class_names,
+            positive=positive,
+            called=called,
+        ),
+    )
+
+
+def _own_test(entry: Row, *, two_classes: bool) -> Place:
+    # With the intervals that `evaluate` prints; of several classes its AUC is another figure.
+    names = ["sensitivity", "specificity", *(["auc"] if two_classes else [])]
+    printed = {f"{name}_ci95": entry[f"{name}_ci95"] for name in names if f"{name}_ci95" in entry}
+    return Place(
+        "test",
+        f"own sealed test, version {entry['version']}",
+        {**entry["of_positive"], **printed},
+        entry.get("subgroups", []),
+        curves=_curves(entry),
+    )
+
+
+def _elsewhere(entry: Row) -> Place:
+    return Place(
+        kind="elsewhere",
+        title=f"{entry['data']['name']}, version {entry['version']}",
+        figures=entry["figures"],
+        subgroups=entry["subgroups"],
+        left_out=_left_out(entry),
+        local_data=[row for row in entry["local_data"] if row["what"] != "as it is"],
+        wanted=entry["wanted_sensitivity"],
+        curves=_curves(entry),
+        data={**entry["data"], "left_out": entry["left_out"]},
+    )
+
+
+def _curves(entry: Row) -> Curves | None:
+    return Curves.from_json(entry["curves"]) if entry.get("curves") else None
 
 
 def _left_out(entry: Row) -> str:

@@ -28,10 +28,10 @@ from busi_search.report.checklists.filled import (
     checklist_markdown,
     fill_checklist,
 )
-from busi_search.report.grad_cam import maps_of
+from busi_search.report.elsewhere import judged_places
 from busi_search.report.model_card import make_model_card
+from busi_search.report.publishing import growth_of, study_texts
 from busi_search.report.study_charts import report_charts
-from busi_search.report.study_page import render_report
 from busi_search.search.context import reopen_study
 from busi_search.search.seal_ledger import SealLedger
 from busi_search.search.status import StudyStatus, study_status
@@ -138,7 +138,10 @@ class Study:
         Raises:
             InputError: as :meth:`estimates`.
         """
-        return report_charts(reopen_winner(self.home, self.name))
+        winner = reopen_winner(self.home, self.name)
+        places = judged_places(winner, SealLedger(self.home, self.name).entries())
+        growth = growth_of(StudyRecord(self.optuna_study).learning_curve, winner.number)
+        return report_charts(winner, places, growth)
 
     def report(self, to: str | Path, *, data: str | None = None) -> Path:
         """Write the study as one self-contained HTML page and return its path.
@@ -296,14 +299,8 @@ def study_page(home: Home, name: str, *, data: str | None = None) -> str:
         InputError: as :func:`reopen_winner`.
         BusiSearchError: the ledger of the sealed test was changed.
     """
-    winner, record = reopen_winner(home, name, data=data), StudyRecord(find_study(home, name))
-    ledger = SealLedger(home, name).entries()
-    return render_report(
-        winner,
-        make_model_card(winner, ledger),
-        maps=maps_of(record.explanations, winner.number),
-        versions=record.versions,
-    )
+    winner = reopen_winner(home, name, data=data)
+    return study_texts(winner, StudyRecord(find_study(home, name)))["report.html"]
 
 
 def _figures(trial: FrozenTrial, num_folds: int) -> dict[str, float]:

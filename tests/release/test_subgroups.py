@@ -29,8 +29,8 @@ def test_levels_are_told_from_columns_and_masks(tmp_path: Path) -> None:
         "age": ("under 40", "40 to 49", "not known", "70 and over"),
         "lesion size": (
             "under 4 % of the image",
-            "4 to 10 %",
-            "over 10 %",
+            "4 to 10 % of the image",
+            "over 10 % of the image",
             "no lesion marked",
         ),
     }

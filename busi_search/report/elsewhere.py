@@ -16,10 +16,11 @@ from busi_search.release.winner import Winner
 from busi_search.report.charts import COLOURS, layout
 
 Row = Mapping[str, Any]
-COLUMNS = ("auc", "sensitivity", "specificity", "ppv", "npv",
+FIGURE_NAMES = ("auc", "sensitivity", "specificity", "ppv", "npv",
            "calibration_intercept", "calibration_slope", "observed_expected")  # fmt: skip
 _IN_FOREST = ("auc", "sensitivity", "specificity")
-Kind = Literal["development", "test", "elsewhere"]
+OTHER: Literal["other version"] = "other version"
+Kind = Literal["development", "test", "other version", "elsewhere"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Place:
     """A set of images that the model was judged by.
 
     Attributes:
-        kind: the development images out of fold, the own sealed test, or images of elsewhere.
+        kind: the development images out of fold, the own sealed test (of this model, or of another
+            version that the study made), or images of elsewhere.
         title: what people call it.
         figures: of the positive class at the operating point, as JSON has them.
         subgroups: the same by subgroup, with ``by`` and ``level``.
@@ -48,14 +50,14 @@ class Place:
     curves: Curves | None = None
     data: Row = field(default_factory=dict)
 
-    def cells(self) -> list[str]:
-        """Return the figures of ``COLUMNS``, each with its interval, as people read them."""
-        return [cell(self.figures, name) for name in COLUMNS]
+    def cell(self, name: str) -> str:
+        """Return a figure with its interval, as people read it."""
+        return cell(self.figures, name)
 
     @property
     def rank(self) -> int:
         """Where it stands in a table: the own test first."""
-        return ("test", "development", "elsewhere").index(self.kind)
+        return ("test", "development", "other version", "elsewhere").index(self.kind)
 
     def benefits(self) -> list[Row]:
         """Return the subgroups whose net benefit is known; none of the development images."""
@@ -73,18 +75,27 @@ def cell(figures: Row, name: str) -> str:
     return f"{value:.3f} ({limits[0]:.3f} to {limits[1]:.3f})"
 
 
-def judged_places(winner: Winner, ledger: Sequence[Row]) -> list[Place]:
+def judged_places(winner: Winner, ledger: Sequence[Row], version: str | None) -> list[Place]:
     """Return how the model does out of fold, on its own test and on images of elsewhere.
 
     Args:
         winner: the study's winner.
         ledger: the entries of the sealed test's ledger, which hold the figures of the others.
+        version: that the winner is registered as; None: not known, and the last one is meant.
     """
     two_classes = len(winner.context.development.class_names) == 2
-    tests = [entry for entry in ledger if entry["kind"] == "figures" and "of_positive" in entry]
+    tests = {
+        entry["version"]: entry
+        for entry in ledger
+        if entry["kind"] == "figures" and "of_positive" in entry
+    }
+    own = next(reversed(tests), None) if version is None else version
     return [
         _development(winner),
-        *(_own_test(entry, two_classes=two_classes) for entry in tests[-1:]),
+        *(
+            _own_test(entry, two_classes=two_classes, kind="test" if number == own else OTHER)
+            for number, entry in tests.items()
+        ),
         *map(_elsewhere, latest_external(ledger)),
     ]
 
@@ -132,12 +143,12 @@ def _development(winner: Winner) -> Place:
     )
 
 
-def _own_test(entry: Row, *, two_classes: bool) -> Place:
+def _own_test(entry: Row, *, two_classes: bool, kind: Kind) -> Place:
     # With the intervals that `evaluate` prints; of several classes its AUC is another figure.
     names = ["sensitivity", "specificity", *(["auc"] if two_classes else [])]
     printed = {f"{name}_ci95": entry[f"{name}_ci95"] for name in names if f"{name}_ci95" in entry}
     return Place(
-        "test",
+        kind,
         f"own sealed test, version {entry['version']}",
         {**entry["of_positive"], **printed},
         entry.get("subgroups", []),
@@ -188,7 +199,9 @@ def forest_chart(places: Sequence[Place]) -> go.Figure | None:
     labels = list(dict.fromkeys(labels))
     if len(labels) == 1:
         return None
-    chart = make_subplots(cols=3, rows=1, shared_yaxes=True, subplot_titles=_IN_FOREST)
+    chart = make_subplots(
+        cols=3, rows=1, shared_yaxes=True, subplot_titles=("AUC", *_IN_FOREST[1:])
+    )
     for number, place in enumerate(places):
         rows = {"all images": place.figures}
         rows |= {f"{part['by']}: {part['level']}": part for part in place.subgroups}
@@ -217,7 +230,13 @@ def forest_chart(places: Sequence[Place]) -> go.Figure | None:
                 col=column,
             )
     layout(chart, "Subgroups", "", "")
-    chart.update_layout(height=160 + 26 * len(labels), scattermode="group", margin={"l": 10})
+    room = 26 * len(labels) * max(1.0, 0.5 * len(places))
+    chart.update_layout(
+        height=170 + room,
+        scattermode="group",
+        margin={"l": 10, "t": 40 + 20 * len(places)},
+        legend={"y": 1 + 30 / room, "orientation": "v"},
+    )
     chart.update_yaxes(categoryorder="array", categoryarray=labels[::-1], automargin=True)
     chart.update_xaxes(range=[0, 1.02])
     return chart

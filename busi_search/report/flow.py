@@ -1,12 +1,12 @@
 """From the folder to the test: how many images and patients went where."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from busi_search.release.winner import Winner
-from busi_search.report.elsewhere import Place
+from busi_search.report.elsewhere import OTHER, Place
 from busi_search.report.in_words import images_of_patients
 from busi_search.search.context import StudyContext
 
@@ -64,8 +64,8 @@ def make_flow(winner: Winner, places: Sequence[Place]) -> Flow:
     )
 
 
-def _classes(counts: object) -> list[str]:
-    if not isinstance(counts, dict) or not counts:
+def _classes(counts: Mapping[str, int]) -> list[str]:
+    if not counts:
         return []
     return [", ".join(f"{number:,} {name}" for name, number in counts.items())]
 
@@ -99,6 +99,9 @@ def _test(winner: Winner, places: Sequence[Place]) -> list[str]:
         lines.append(images_of_patients(context, context.partition.test))
     opened = [place for place in places if place.kind == "test"]
     if not opened:
+        others = [place.title.rpartition(", ")[2] for place in places if place.kind == OTHER]
+        if others:
+            return [*lines, f"opened for {' and '.join(others)}, not for this model"]
         return [*lines, "not opened: no model has seen these images"]
     figures = opened[0].figures
     name = context.development.class_names[context.development.positive]

@@ -42,14 +42,14 @@ class Picture:
 
 @dataclass(frozen=True)
 class Chosen:
-    """Which development images to look at, each an array of indices, one of every twin group.
+    """Which development images to look at, as indices, one of every group.
 
     Attributes:
         missed: positive images that were not called so, the least suspected first.
         alarms: others that were called positive, the most suspected first.
         mixed: images of other classes that were taken for yet another one, the surest first.
         unsure: images that were called rightly, the nearest to the threshold first.
-        num_missed, num_alarms, num_mixed: how many there are, near-duplicates counted.
+        num_missed, num_alarms, num_mixed: how many there are, all of every group counted.
     """
 
     missed: Indices
@@ -105,7 +105,7 @@ def choose_images(
     *,
     positive: int,
     threshold: float,
-    twins: npt.NDArray[np.integer],
+    groups: npt.NDArray[np.integer],
 ) -> Chosen:
     """Return which images to look at; at most 12 of each kind.
 
@@ -115,7 +115,7 @@ def choose_images(
         called: (N,) whether an image was called positive.
         positive: the class that is looked for.
         threshold: from which probability on an image is called positive.
-        twins: (N,) groups of near-duplicates.
+        groups: (N,) patients and near-duplicates, of which one image is shown.
     """
     scores, truth = probabilities[:, positive], labels == positive
     likeliest = probabilities.argmax(axis=1)
@@ -124,10 +124,10 @@ def choose_images(
     right = ~(missed | alarms | mixed)
     odds = logit(np.clip(scores, 1e-9, 1 - 1e-9)) - logit(np.clip(threshold, 1e-9, 1 - 1e-9))
     return Chosen(
-        missed=_first(missed, scores, twins),
-        alarms=_first(alarms, -scores, twins),
-        mixed=_first(mixed, -probabilities.max(axis=1), twins),
-        unsure=_first(right, np.abs(odds), twins),
+        missed=_first(missed, scores, groups),
+        alarms=_first(alarms, -scores, groups),
+        mixed=_first(mixed, -probabilities.max(axis=1), groups),
+        unsure=_first(right, np.abs(odds), groups),
         num_missed=int(missed.sum()),
         num_alarms=int(alarms.sum()),
         num_mixed=int(mixed.sum()),
@@ -137,25 +137,24 @@ def choose_images(
 def _first(
     which: npt.NDArray[np.bool_],
     key: npt.NDArray[np.floating],
-    twins: npt.NDArray[np.integer],
+    groups: npt.NDArray[np.integer],
 ) -> Indices:
-    """The images with the smallest key, one of each group of twins."""
+    """The images with the smallest key, one of each group."""
     ordered = np.flatnonzero(which)
     ordered = ordered[np.argsort(key[ordered], kind="stable")]
-    _, firsts = np.unique(twins[ordered], return_index=True)
+    _, firsts = np.unique(groups[ordered], return_index=True)
     return ordered[np.sort(firsts)][:IMAGES_PER_KIND].astype(np.int64)
 
 
 def images_to_look_at(winner: Winner) -> Chosen:
     """Return which development images a winner's page shows."""
-    partition = winner.context.partition
     return choose_images(
         winner.cross_fitted,
         winner.context.development.labels,
         winner.cross_fitted_called,
         positive=winner.context.development.positive,
         threshold=winner.calibration.operating_point.threshold,
-        twins=partition.grouping.twins[partition.development],
+        groups=winner.context.groups,
     )
 
 
@@ -190,14 +189,13 @@ def make_gallery(winner: Winner, maps: Maps) -> Gallery:
 
 
 def _answer(winner: Winner, index: int, *, mixed: bool) -> str:
-    """What was answered, and how many near-duplicates stand behind the picture."""
-    partition, development = winner.context.partition, winner.context.development
+    """What was answered, and how many images of the same group stand behind the picture."""
+    development, groups = winner.context.development, winner.context.groups
     row = winner.cross_fitted[index]
     shown = int(row.argmax()) if mixed else development.positive
     answer = f", {100 * row[shown]:.0f} % {development.class_names[shown]}"
-    twins = partition.grouping.twins[partition.development]
-    others = int(np.sum(twins == twins[index])) - 1
-    return answer if not others else f"{answer}, and {others} near-duplicate(s)"
+    others = int(np.sum(groups == groups[index])) - 1
+    return answer if not others else f"{answer}; {others} more of this group"
 
 
 def _pictures(

@@ -28,16 +28,19 @@ UNKNOWN = (
 )
 
 
-def make_model_card(winner: Winner, ledger: Sequence[Mapping[str, Any]]) -> Card:
+def make_model_card(
+    winner: Winner, ledger: Sequence[Mapping[str, Any]], version: str | None = None
+) -> Card:
     """Return the items of the card, each a heading and a sentence or two of Markdown.
 
     Args:
         winner: the study's winner.
         ledger: the entries of the sealed test's ledger.
+        version: that the winner is registered as; None: not known, and the last one is meant.
     """
     context = winner.context
     test, validated = (
-        ("Sealed test", _sealed_test(context, ledger)),
+        ("Sealed test", _sealed_test(context, ledger, version)),
         ("Cross-validated performance", _performance(winner)),
     )
     opened = any(entry["kind"] == "figures" for entry in ledger)
@@ -139,7 +142,9 @@ def _performance(winner: Winner) -> str:
     return f"Chosen by cv_{main}. {listed}."
 
 
-def _sealed_test(context: StudyContext, ledger: Sequence[Mapping[str, Any]]) -> str:
+def _sealed_test(
+    context: StudyContext, ledger: Sequence[Mapping[str, Any]], version: str | None
+) -> str:
     openings = num_openings_of(KnownImages(context.home), context.membership, context.home)
     remarks = "".join(f" The ledger was mended, {found}." for found in mendings(ledger))
     if context.developed_by:
@@ -152,7 +157,8 @@ def _sealed_test(context: StudyContext, ledger: Sequence[Mapping[str, Any]]) -> 
         if not openings:
             return f"Sealed: no model was asked about these images yet.{remarks}"
         return f"{_opened(openings)}; its figures are not kept here.{remarks}"
-    last = figures[-1]
+    own = [entry for entry in figures if entry["version"] == version]
+    last = (own or figures)[-1]
     name = context.development.class_names[context.development.positive]
     return (
         f"On {last['num_images']} images that version {last['version']} had not seen, "

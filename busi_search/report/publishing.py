@@ -44,24 +44,25 @@ def publish_winner(
         tracker.tag_trials(front, "busi.pareto")
     tracker.log_texts(
         {
-            **study_texts(winner, record),
+            **study_texts(winner, record, version.version),
             "best_hyperparameters.json": json.dumps(winner.hyperparameters.model_dump(), indent=2),
         }
     )
 
 
-def study_texts(winner: Winner, record: StudyRecord) -> dict[str, str]:
+def study_texts(winner: Winner, record: StudyRecord, version: str | None) -> dict[str, str]:
     """Return the page and the model card of a study by their names in MLflow.
 
     Args:
         winner: the study's winner.
         record: what the study keeps about itself.
+        version: that the winner is registered as, or None.
 
     Raises:
         BusiSearchError: the ledger of the sealed test was changed.
     """
     ledger = SealLedger(winner.context.home, winner.context.name).entries()
-    card = make_model_card(winner, ledger)
+    card = make_model_card(winner, ledger, version)
     return {
         "report.html": render_report(
             winner,
@@ -69,10 +70,16 @@ def study_texts(winner: Winner, record: StudyRecord) -> dict[str, str]:
             ledger=ledger,
             maps=maps_of(record.explanations, winner.number),
             growth=growth_of(record.learning_curve, winner.number),
+            version=version,
             versions=record.versions,
         ),
         "model_card.md": card_markdown(winner.context.name, card),
     }
+
+
+def registered_version(record: StudyRecord) -> str | None:
+    """Return the version that a study's winner was registered as last, or None."""
+    return None if record.released is None else record.released.version
 
 
 def growth_of(curve: LearningCurve | None, trial: int) -> LearningCurve | None:

@@ -19,7 +19,12 @@ from busi_search.release.local_data import NUM_DRAWS
 from busi_search.release.selection import Estimate
 from busi_search.release.winner import Winner
 from busi_search.report.curve_charts import growth_chart
-from busi_search.report.elsewhere import COLUMNS, Row, forest_chart, judged_places, leading
+from busi_search.report.elsewhere import (
+    FIGURE_NAMES,
+    Row,
+    forest_chart,
+    judged_places,
+)
 from busi_search.report.flow import make_flow
 from busi_search.report.gallery import find_twins, make_gallery
 from busi_search.report.importance import NO_IMPORTANCES
@@ -75,6 +80,7 @@ def render_report(
     ledger: Sequence[Row],
     maps: Mapping[int, npt.NDArray[np.uint8]],
     growth: LearningCurve | None,
+    version: str | None,
     versions: Mapping[str, str],
 ) -> str:
     """Return a self-contained HTML page about a finished search.
@@ -85,17 +91,19 @@ def render_report(
         ledger: the entries of the sealed test's ledger.
         maps: where the winner looked, (H, W) from 0 to 255, for images by index, where known.
         growth: how its score grows with images, if that was measured.
+        version: that the winner is registered as, or None.
         versions: what the study ran on, by name.
     """
     context = winner.context
     about = about_study(context.spec_text)
-    places = judged_places(winner, ledger)
+    places = judged_places(winner, ledger, version)
     openings = num_openings_of(KnownImages(context.home), context.membership, context.home)
     header, leaderboard = _leaderboard(winner)
     forest = forest_chart(places)
     return render(
         "study_page.html",
         name=context.name,
+        version=version,
         heading=about.title.strip() or context.name,
         made=_now(),
         library=plotly_library(),
@@ -123,8 +131,7 @@ def render_report(
         precision=precision_sentence(winner),
         positive_class=context.development.class_names[context.development.positive],
         places=places,
-        lead=leading(places),
-        place_columns=COLUMNS,
+        place_columns=FIGURE_NAMES,
         num_draws=NUM_DRAWS,
         forest=None if forest is None else plot_html(_untitled(forest)),
         gallery=make_gallery(winner, maps),

@@ -30,7 +30,7 @@ from busi_search.report.checklists.filled import (
 )
 from busi_search.report.elsewhere import judged_places
 from busi_search.report.model_card import make_model_card
-from busi_search.report.publishing import growth_of, study_texts
+from busi_search.report.publishing import growth_of, registered_version, study_texts
 from busi_search.report.study_charts import report_charts
 from busi_search.search.context import reopen_study
 from busi_search.search.seal_ledger import SealLedger
@@ -139,8 +139,9 @@ class Study:
             InputError: as :meth:`estimates`.
         """
         winner = reopen_winner(self.home, self.name)
-        places = judged_places(winner, SealLedger(self.home, self.name).entries())
-        growth = growth_of(StudyRecord(self.optuna_study).learning_curve, winner.number)
+        record, ledger = StudyRecord(self.optuna_study), SealLedger(self.home, self.name)
+        places = judged_places(winner, ledger.entries(), registered_version(record))
+        growth = growth_of(record.learning_curve, winner.number)
         return report_charts(winner, places, growth)
 
     def report(self, to: str | Path, *, data: str | None = None) -> Path:
@@ -172,13 +173,13 @@ class Study:
         winner = reopen_winner(self.home, self.name, data=data)
         record = StudyRecord(self.optuna_study)
         ledger = SealLedger(self.home, self.name).entries()
-        released = record.released
+        version = registered_version(record)
         facts = study_facts(
             winner,
-            make_model_card(winner, ledger),
+            make_model_card(winner, ledger, version),
             ledger=ledger,
             versions=record.versions,
-            version=None if released is None else released.version,
+            version=version,
         )
         return fill_checklist(name, facts, about_study(record.spec_text))
 
@@ -300,7 +301,8 @@ def study_page(home: Home, name: str, *, data: str | None = None) -> str:
         BusiSearchError: the ledger of the sealed test was changed.
     """
     winner = reopen_winner(home, name, data=data)
-    return study_texts(winner, StudyRecord(find_study(home, name)))["report.html"]
+    record = StudyRecord(find_study(home, name))
+    return study_texts(winner, record, registered_version(record))["report.html"]
 
 
 def _figures(trial: FrozenTrial, num_folds: int) -> dict[str, float]:

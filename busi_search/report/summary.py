@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from busi_search.data.geometry import WHOLE
 from busi_search.release.winner import Winner
-from busi_search.report.elsewhere import Place, Row, leading
+from busi_search.report.elsewhere import OTHER, Place, Row, leading
 from busi_search.report.in_words import (
     auc_with_interval,
     found_and_spared,
@@ -45,7 +45,7 @@ def summarise(winner: Winner, about: About, places: Sequence[Place], *, openings
     test = next((place for place in places if place.kind == "test"), None)
     return Summary(
         purpose=_purpose(winner, about),
-        how_good=_how_good(winner, test, places[0]),
+        how_good=_how_good(winner, test, places),
         how_sure=[*_how_sure(winner, places, openings), *_other_hospitals(winner, places)],
         not_for=_not_for(winner, places),
         tested=test is not None,
@@ -71,29 +71,37 @@ def _purpose(winner: Winner, about: About) -> list[str]:
     return ["Research. Its authors have not stated a use in a clinic.", does]
 
 
-def _how_good(winner: Winner, test: Place | None, development: Place) -> list[str]:
+def _how_good(winner: Winner, test: Place | None, places: Sequence[Place]) -> list[str]:
     context, section = winner.context, winner.context.spec.study
     name = _positive(winner)
     validated = (
         f"In cross-validation on {images_of_patients(context, context.partition.development)} "
-        f"{found_and_spared(development.figures, name)}; each image was judged by a model that had "
+        f"{found_and_spared(places[0].figures, name)}; each image was judged by a model that had "
         f"seen neither it nor a near-duplicate. {section.objective} {winner.estimate.value:.3f} "
         f"(95 % interval {winner.estimate.low:.3f} to {winner.estimate.high:.3f}), corrected for "
         "the choice among many configurations."
     )
     if test is None:
-        closed = (
-            "The sealed test has not been opened, so these figures are of cross-validation."
-            if len(context.partition.test)
-            else "This study has no sealed test, so these figures are of cross-validation."
-        )
-        return [closed, validated]
+        return [_why_untested(winner, places), validated]
     seen = "unseen" if not context.developed_by else "sealed"
     opened = (
         f"On {_counted(winner, test, seen)} {found_and_spared(test.figures, name)}. "
         f"{auc_with_interval(test.figures)}{_of_class(winner)}."
     )
     return [opened, validated]
+
+
+def _why_untested(winner: Winner, places: Sequence[Place]) -> str:
+    others = [place for place in places if place.kind == OTHER]
+    if others:
+        known = " and ".join(place.title.rpartition(", ")[2] for place in others)
+        return (
+            f"The sealed test was opened for {known}, another model of this study, not yet for "
+            "this one; these figures are of cross-validation."
+        )
+    if not len(winner.context.partition.test):
+        return "This study has no sealed test, so these figures are of cross-validation."
+    return "The sealed test has not been opened, so these figures are of cross-validation."
 
 
 def _counted(winner: Winner, test: Place, seen: str) -> str:
@@ -122,10 +130,13 @@ def _how_sure(winner: Winner, places: Sequence[Place], openings: int) -> list[st
             f"other studies of this home developed on ({', '.join(context.developed_by)})."
         )
     figures = place.figures
+    known = ""
+    if None not in (figures.get("auc_ci95") or (None,)):
+        low, high = figures["auc_ci95"]
+        known = f"; they show the AUC to about ± {(high - low) / 2:.2f}, half of its 95 % interval"
     found.append(
-        f"Of {figures['num_positive']:,} {_positive(winner)} and "
-        f"{figures['num_images'] - figures['num_positive']:,} other images the true figures can "
-        "only be told within their 95 % intervals."
+        f"The figures come from {figures['num_positive']:,} {_positive(winner)} and "
+        f"{figures['num_images'] - figures['num_positive']:,} other images{known}."
     )
     probabilities = _probabilities(figures, _positive(winner))
     return [*found, *([probabilities] if probabilities else []), context.partition.grouping.scope]
@@ -147,7 +158,7 @@ def _probabilities(figures: Row, name: str) -> str:
         said.append("too high")
     if below > 1:
         said.append("too low")
-    verdict = " and ".join(said) if said else "about right, as far as so few images show"
+    verdict = " and ".join(said) if said else "about right"
     return (
         f"Its probabilities of {name} are {verdict} (calibration slope {slope:.2f}, {low:.2f} to "
         f"{high:.2f}; observed/expected {ratio:.2f}, {below:.2f} to {above:.2f}; both 1 at best)."
@@ -178,7 +189,9 @@ def _not_for(winner: Winner, places: Sequence[Place]) -> list[str]:
         found.insert(0, "It was trained on simulated images: its answers mean nothing for patients")
         found[0] += "."
     if not any(place.kind == "elsewhere" for place in places):
-        found.append("Not for images of other hospitals or machines: nobody knows how it does.")
+        found.append(
+            "Not for images of other hospitals or machines: it was tested on none of them."
+        )
     geometry = winner.context.geometry(winner.hyperparameters)
     if geometry != WHOLE and geometry.needs_lesion:
         found.append(

@@ -33,7 +33,7 @@ def study_facts(
         version: number of the registered model, or None.
     """
     context, items = winner.context, dict(card)
-    places = judged_places(winner, ledger)
+    places = judged_places(winner, ledger, version)
     tested = any(entry["kind"] == "figures" for entry in ledger)
     return {
         "design": _design(winner),

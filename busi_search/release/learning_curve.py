@@ -14,9 +14,9 @@ from busi_search.search.store.study_record import LearningCurve, LearningPoint
 from busi_search.seeding import derive_seed
 from busi_search.training.cpu_setup import train_on_one_core
 
-# Shares of the groups of each training part, and how often each share is drawn.
-SHARES = (0.125, 0.25, 0.5)
-NUM_DRAWS = 4
+# How often each share of the groups of the training parts is drawn: together as much work as two
+# trials.
+NUM_DRAWS = {0.125: 4, 0.25: 2, 0.5: 2}
 # A part with fewer images of a class teaches nothing that would hold for another part.
 MIN_OF_CLASS = 5
 
@@ -43,9 +43,9 @@ def measure_learning_curve(winner: Winner) -> LearningCurve | None:
     rng = np.random.default_rng(derive_seed(context.spec.study.seed, -1, -1, "learning curve"))
     drawn = [
         (share, [_thinned(fold, share, data, rng) for fold in data.folds])
-        for share in SHARES
+        for share, number in NUM_DRAWS.items()
         if _is_enough(data, share)
-        for _ in range(NUM_DRAWS)
+        for _ in range(number)
     ]
     if not drawn:
         return None

@@ -143,7 +143,8 @@ def _first(
     ordered = np.flatnonzero(which)
     ordered = ordered[np.argsort(key[ordered], kind="stable")]
     _, firsts = np.unique(groups[ordered], return_index=True)
-    return ordered[np.sort(firsts)][:IMAGES_PER_KIND].astype(np.int64)
+    chosen: Indices = ordered[np.sort(firsts)][:IMAGES_PER_KIND]
+    return chosen
 
 
 def images_to_look_at(winner: Winner) -> Chosen:

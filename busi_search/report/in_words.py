@@ -1,9 +1,10 @@
 """Sentences about a study that its page, its model card and its checklists share."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from busi_search.data.groups import PATIENTS
 from busi_search.release.precision import auc_margin, num_for_auc, num_for_share
@@ -63,7 +64,7 @@ def auc_with_interval(figures: Row) -> str:
     return f"AUC {figures['auc']:.3f}{limits}"
 
 
-def num_patients(context: StudyContext, indices: Sequence[int]) -> int | None:
+def num_patients(context: StudyContext, indices: npt.NDArray[np.integer]) -> int | None:
     """Return of how many patients some images of a study are; None where patients are unknown.
 
     Args:
@@ -73,15 +74,15 @@ def num_patients(context: StudyContext, indices: Sequence[int]) -> int | None:
     grouping = context.partition.grouping
     if grouping.known is None or grouping.origin != PATIENTS:
         return None
-    return len(np.unique(grouping.known[np.asarray(indices, dtype=np.int64)]))
+    return len(np.unique(grouping.known[indices]))
 
 
-def images_of_patients(context: StudyContext, indices: Sequence[int]) -> str:
+def images_of_patients(context: StudyContext, indices: npt.NDArray[np.integer]) -> str:
     """Return how many images there are and of how many patients, or groups of look-alikes."""
     number, patients = len(indices), num_patients(context, indices)
     if patients is not None:
         return f"{number:,} images of {patients:,} patients"
-    groups = len(np.unique(context.partition.groups[np.asarray(indices, dtype=np.int64)]))
+    groups = len(np.unique(context.partition.groups[indices]))
     return f"{number:,} images in {groups:,} groups (patients are not known)"
 
 

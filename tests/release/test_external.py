@@ -157,7 +157,8 @@ def test_the_study_page_shows_other_hospitals_and_subgroups(place: Path, home: H
     assert {row["by"] for row in own["subgroups"]} == {"lesion size"}
     page = study_page(home, "busi")
     for text in (
-        "Subgroups and other hospitals",
+        "AUC, sensitivity and specificity by subgroup",
+        "net benefit by subgroup",
         "development, out of fold",
         "own sealed test, version 1",
         "busi, version 1",

@@ -221,6 +221,7 @@ def forest_chart(places: Sequence[Place]) -> go.Figure | None:
                 },
                 text=[f"{row['num_images']} images" for row in known.values()],
                 mode="markers",
+                orientation="h",
                 name=place.title,
                 legendgroup=place.title,
                 showlegend=column == 1,

@@ -188,7 +188,9 @@ def _not_for(winner: Winner, places: Sequence[Place]) -> list[str]:
     if winner.context.development.simulated:
         found.insert(0, "It was trained on simulated images: its answers mean nothing for patients")
         found[0] += "."
-    if not any(place.kind == "elsewhere" for place in places):
+    if any(place.kind == "elsewhere" for place in places):
+        found.append("Not at a hospital whose own images have not been tried first.")
+    else:
         found.append("Not for images of other hospitals or machines: it was tested on none.")
     geometry = winner.context.geometry(winner.hyperparameters)
     if geometry != WHOLE and geometry.needs_lesion:

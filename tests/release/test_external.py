@@ -26,6 +26,7 @@ from busi_search.run import run_study
 from busi_search.search.context import reopen_study
 from busi_search.search.seal_ledger import SealLedger
 from busi_search.search.store.open import find_study
+from busi_search.search.store.study_record import StudyRecord
 from tests.command import call_here, one_sentence
 
 SMALL = ("epochs=2", "architecture='small_cnn'", "image_size_pixels=28", "num_folds=3",
@@ -168,6 +169,35 @@ def test_the_study_page_shows_other_hospitals_and_subgroups(place: Path, home: H
     ):
         assert text in page, text
     assert "lesion size: no lesion marked" in page
+
+
+def test_the_pages_in_mlflow_lead_with_the_test_once_it_was_opened(home: Home) -> None:
+    answer = call_here("--home", home.root, "evaluate", "busi", "--json")
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stderr == ""
+    test = json.loads(answer.stdout)["test"]
+    client = MlflowClient(home.tracking_uri, registry_uri=home.tracking_uri)
+    tracked = StudyRecord(find_study(home, "busi")).tracked
+    assert tracked is not None
+    texts = {
+        name: Path(client.download_artifacts(tracked.run_id, name)).read_text(encoding="utf-8")
+        for name in ("report.html", "model_card.md")
+    }
+    texts["run"] = client.get_run(tracked.run_id).data.tags["mlflow.note.content"]
+    texts["version"] = client.get_model_version("busi-classifier", "1").description
+    said = f"{100 * test['sensitivity']:.0f} % (95 % interval"
+    for name, text in texts.items():
+        assert f"it found {said}" in text.replace("\xa0", " "), name
+        assert "has not been opened" not in text, name
+        assert "Opened 0" not in text, name
+    assert texts["report.html"].index("unseen images") < texts["report.html"].index(
+        "In cross-validation on"
+    )
+    assert texts["version"].startswith("**Sealed test:**")
+    facts = {
+        answer.number: answer for answer in load_study("busi", home=home).checklist("claim").answers
+    }
+    assert any("busi, version 1" in text for text in facts["33"].said)
 
 
 def test_a_sealed_image_of_another_study_is_counted_or_kept(place: Path, home: Home) -> None:

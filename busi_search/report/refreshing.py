@@ -9,6 +9,7 @@ from busi_search.home import Home, open_home
 from busi_search.models.registry import describe, find_version
 from busi_search.release import external
 from busi_search.release.descriptions import describe_study, describe_version
+from busi_search.release.winner import Winner
 from busi_search.report.in_words import auc_with_interval, found_and_spared
 from busi_search.report.publishing import registered_version, study_texts
 from busi_search.report.study_view import reopen_winner
@@ -50,9 +51,9 @@ def refresh_pages(home: Home, name: str, *, data: str | None = None) -> None:
         describe(home, version, tested + describe_version(winner))
 
 
-def _positive_class(winner: Any) -> str:
+def _positive_class(winner: Winner) -> str:
     development = winner.context.development
-    return str(development.class_names[development.positive])
+    return development.class_names[development.positive]
 
 
 def sealed_test_sentence(home: Home, name: str, version: str, *, positive: str) -> str:

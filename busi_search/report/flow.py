@@ -102,7 +102,7 @@ def _test(winner: Winner, places: Sequence[Place]) -> list[str]:
         others = [place.title.rpartition(", ")[2] for place in places if place.kind == OTHER]
         if others:
             return [*lines, f"opened for {' and '.join(others)}, not for this model"]
-        return [*lines, "not opened: no model has seen these images"]
+        return [*lines, "no figures of this model yet"]
     figures = opened[0].figures
     name = context.development.class_names[context.development.positive]
     others = figures["num_images"] - figures["num_positive"]

@@ -45,7 +45,7 @@ def summarise(winner: Winner, about: About, places: Sequence[Place], *, openings
     test = next((place for place in places if place.kind == "test"), None)
     return Summary(
         purpose=_purpose(winner, about),
-        how_good=_how_good(winner, test, places),
+        how_good=_how_good(winner, test, places, openings),
         how_sure=[*_how_sure(winner, places, openings), *_other_hospitals(winner, places)],
         not_for=_not_for(winner, places),
         tested=test is not None,
@@ -71,7 +71,9 @@ def _purpose(winner: Winner, about: About) -> list[str]:
     return ["Research. Its authors have not stated a use in a clinic.", does]
 
 
-def _how_good(winner: Winner, test: Place | None, places: Sequence[Place]) -> list[str]:
+def _how_good(
+    winner: Winner, test: Place | None, places: Sequence[Place], openings: int
+) -> list[str]:
     context, section = winner.context, winner.context.spec.study
     name = _positive(winner)
     validated = (
@@ -82,7 +84,7 @@ def _how_good(winner: Winner, test: Place | None, places: Sequence[Place]) -> li
         "the choice among many configurations."
     )
     if test is None:
-        return [_why_untested(winner, places), validated]
+        return [_why_untested(winner, places, openings), validated]
     seen = "unseen" if not context.developed_by else "sealed"
     opened = (
         f"On {_counted(winner, test, seen)} {found_and_spared(test.figures, name)}. "
@@ -91,7 +93,7 @@ def _how_good(winner: Winner, test: Place | None, places: Sequence[Place]) -> li
     return [opened, validated]
 
 
-def _why_untested(winner: Winner, places: Sequence[Place]) -> str:
+def _why_untested(winner: Winner, places: Sequence[Place], openings: int) -> str:
     others = [place for place in places if place.kind == OTHER]
     if others:
         known = " and ".join(place.title.rpartition(", ")[2] for place in others)
@@ -101,6 +103,11 @@ def _why_untested(winner: Winner, places: Sequence[Place]) -> str:
         )
     if not len(winner.context.partition.test):
         return "This study has no sealed test, so these figures are of cross-validation."
+    if openings:
+        return (
+            f"Images of the sealed test were opened {openings} time(s), and this page has no "
+            "figures of it (the model card below may); these figures are of cross-validation."
+        )
     return "The sealed test has not been opened, so these figures are of cross-validation."
 
 

@@ -18,7 +18,7 @@ from busi_search.training.cpu_setup import train_on_one_core
 # trials.
 NUM_DRAWS = {0.125: 4, 0.25: 2, 0.5: 2}
 # A part with fewer images of a class teaches nothing that would hold for another part.
-MIN_OF_CLASS = 5
+MIN_OF_CLASS = 3
 
 
 def measure_learning_curve(winner: Winner) -> LearningCurve | None:

@@ -163,7 +163,7 @@ def _sealed_test(
     return (
         f"On {last['num_images']} images that version {last['version']} had not seen, "
         f"{found_and_spared(last, name)}. {auc_with_interval(last)}, accuracy "
-        f"{last['accuracy']:.3f}. {_opened(openings)}.{_test_calibration(last)}{remarks}"
+        f"{last['accuracy']:.3f}. {_opened(max(1, openings))}.{_test_calibration(last)}{remarks}"
     )
 
 

@@ -128,8 +128,8 @@ def _how_sure(winner: Winner, places: Sequence[Place], openings: int) -> list[st
     context, found = winner.context, []
     place = leading(places)
     if place.kind == "test":
-        times = "once" if openings == 1 else f"{openings} times"
-        again = "" if openings == 1 else "; every look after the first makes the figures too good"
+        times = "once" if openings < 2 else f"{openings} times"
+        again = "" if openings < 2 else "; every look after the first makes the figures too good"
         found.append(f"The sealed test was opened {times}{again}.")
     if context.developed_by:
         found.append(

@@ -13,6 +13,7 @@ from busi_search.errors import BusiSearchError, TrackingAway
 from busi_search.files import without_nan
 from busi_search.home import Home, open_home
 from busi_search.release.intervals import with_intervals
+from busi_search.release.learning_curve import measure_learning_curve
 from busi_search.release.rebuild import rebuild_ensemble
 from busi_search.release.registration import (
     Release,
@@ -226,6 +227,7 @@ def release_winner(context: StudyContext, tracker: Tracker) -> Release:
     if registered is None:
         ensemble, difference = rebuild_ensemble(winner)
         record.set_explanations(explain_images(winner, ensemble.fold_models))
+        record.set_learning_curve(measure_learning_curve(winner))
         registered = register_winner(
             winner,
             ensemble,

@@ -22,7 +22,7 @@ from busi_search.search.store.records import (
 )
 
 if TYPE_CHECKING:
-    from busi_search.release.evaluation import TestReport
+    from busi_search.release.sealed_report import TestReport
     from busi_search.release.selection import Estimate
     from busi_search.run import StudyResult
     from busi_search.search.context import StudyContext

@@ -120,17 +120,21 @@ class Winner:
         )
 
     @cached_property
+    def cross_fitted_called(self) -> npt.NDArray[np.bool_]:
+        """(N,) whether an image is called positive, each fold by the threshold of the others."""
+        return cross_fitted_calls(
+            self.predictions.log_probabilities,
+            self.context.development.labels,
+            self.predictions.fold_of,
+            positive=self.context.development.positive,
+            rule=self.context.spec.operating_point,
+        )
+
+    @cached_property
     def cross_fitted_point(self) -> tuple[Figure, Figure]:
         """Sensitivity and specificity of the rule, each fold by the threshold of the others."""
         labels, positive = self.context.development.labels, self.context.development.positive
-        called = cross_fitted_calls(
-            self.predictions.log_probabilities,
-            labels,
-            self.predictions.fold_of,
-            positive=positive,
-            rule=self.context.spec.operating_point,
-        )
-        return shares_right(called, labels == positive, self.context.groups)
+        return shares_right(self.cross_fitted_called, labels == positive, self.context.groups)
 
     @cached_property
     def calibration_figures(self) -> dict[str, Figure]:

@@ -28,10 +28,10 @@ from busi_search.report.checklists.filled import (
     checklist_markdown,
     fill_checklist,
 )
-from busi_search.report.grad_cam import maps_of
+from busi_search.report.elsewhere import judged_places
 from busi_search.report.model_card import make_model_card
+from busi_search.report.publishing import growth_of, registered_version, study_texts
 from busi_search.report.study_charts import report_charts
-from busi_search.report.study_page import render_report
 from busi_search.search.context import reopen_study
 from busi_search.search.seal_ledger import SealLedger
 from busi_search.search.status import StudyStatus, study_status
@@ -138,7 +138,11 @@ class Study:
         Raises:
             InputError: as :meth:`estimates`.
         """
-        return report_charts(reopen_winner(self.home, self.name))
+        winner = reopen_winner(self.home, self.name)
+        record, ledger = StudyRecord(self.optuna_study), SealLedger(self.home, self.name)
+        places = judged_places(winner, ledger.entries(), registered_version(record))
+        growth = growth_of(record.learning_curve, winner.number)
+        return report_charts(winner, places, growth)
 
     def report(self, to: str | Path, *, data: str | None = None) -> Path:
         """Write the study as one self-contained HTML page and return its path.
@@ -169,13 +173,13 @@ class Study:
         winner = reopen_winner(self.home, self.name, data=data)
         record = StudyRecord(self.optuna_study)
         ledger = SealLedger(self.home, self.name).entries()
-        released = record.released
+        version = registered_version(record)
         facts = study_facts(
             winner,
-            make_model_card(winner, ledger),
+            make_model_card(winner, ledger, version),
             ledger=ledger,
             versions=record.versions,
-            version=None if released is None else released.version,
+            version=version,
         )
         return fill_checklist(name, facts, about_study(record.spec_text))
 
@@ -296,14 +300,9 @@ def study_page(home: Home, name: str, *, data: str | None = None) -> str:
         InputError: as :func:`reopen_winner`.
         BusiSearchError: the ledger of the sealed test was changed.
     """
-    winner, record = reopen_winner(home, name, data=data), StudyRecord(find_study(home, name))
-    ledger = SealLedger(home, name).entries()
-    return render_report(
-        winner,
-        make_model_card(winner, ledger),
-        maps=maps_of(record.explanations, winner.number),
-        versions=record.versions,
-    )
+    winner = reopen_winner(home, name, data=data)
+    record = StudyRecord(find_study(home, name))
+    return study_texts(winner, record, registered_version(record))["report.html"]
 
 
 def _figures(trial: FrozenTrial, num_folds: int) -> dict[str, float]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from busi_search.data.progress import counted_part
 from busi_search.errors import BusiSearchError, TrackingAway
 from busi_search.files import without_nan
 from busi_search.home import Home, open_home
@@ -206,7 +207,8 @@ def release_winner(context: StudyContext, tracker: Tracker) -> Release:
     """
     study = find_study(context.home, context.name)
     record = StudyRecord(study)
-    winner = find_winner(context, study.get_trials(deepcopy=False))
+    with counted_part("correcting the best score for its choice", 0, 1):
+        winner = find_winner(context, study.get_trials(deepcopy=False))
     if winner is None:
         raise BusiSearchError(
             f"Study '{context.name}' has no fully evaluated trial to release; search on."
@@ -223,15 +225,18 @@ def release_winner(context: StudyContext, tracker: Tracker) -> Release:
     registered = registered or checked_version(winner)
     if registered is None:
         ensemble, difference = rebuild_ensemble(winner)
-        record.set_explanations(explain_images(winner, ensemble.fold_models))
-        registered = register_winner(
-            winner,
-            ensemble,
-            difference,
-            experiment_id=tracker.experiment_id,
-            run_id=tracker.run_id,
-        )
-    publish_winner(winner, registered.version, record, tracker)
+        with counted_part("mapping what the model looks at", 0, 1):
+            record.set_explanations(explain_images(winner, ensemble.fold_models))
+        with counted_part("registering the model", 0, 1):
+            registered = register_winner(
+                winner,
+                ensemble,
+                difference,
+                experiment_id=tracker.experiment_id,
+                run_id=tracker.run_id,
+            )
+    with counted_part("writing the report", 0, 1):
+        publish_winner(winner, registered.version, record, tracker)
     record.set_released(
         Released(
             finished=num_finished,

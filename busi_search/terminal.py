@@ -14,12 +14,15 @@ from rich.progress import BarColumn, Progress
 from rich.table import Table
 from rich.text import Text
 
+from busi_search.data.progress import listening
+from busi_search.search.progress import SEARCHING
 from busi_search.search.store.foreign import foreign_sentence
 from busi_search.search.store.records import (
     last_failure,
     prune_reason,
     standard_error,
 )
+from busi_search.wording import count_of
 
 if TYPE_CHECKING:
     from busi_search.release.evaluation import TestReport
@@ -96,7 +99,7 @@ def announce(
             f"studies of this home developed on ({escape(', '.join(context.developed_by))}); "
             "`busi-search evaluate` also gives the figures of the others alone."
         )
-    number = "as many workers as fit" if workers is None else f"{workers} worker(s)"
+    number = "as many workers as fit" if workers is None else count_of(workers, "worker")
     place = f"Ray at {ray}" if ray is not None else context.device
     err.print(
         f"{trials} trials × {len(context.partition.folds)} folds, {number} on "
@@ -106,55 +109,95 @@ def announce(
     if warning is not None:
         err.print(warning, markup=False)
     if learns_first:
-        err.print(
-            "First, weights are learned from simulated images: some minutes, once for this home."
-        )
+        err.print("First: pretraining on simulated images (once per home; takes a few minutes).")
 
 
-def _status(progress: "SearchProgress") -> str:
-    """One line that fits 80 columns beside the bar."""
-    best = "–"
-    if progress.best is not None:
-        best = f"{progress.best.value:.3f}"
-        error = standard_error(progress.best)
-        # Twice the standard error over the folds, until the corrected interval at the end.
-        best += f"±{2 * error:.3f}" if error is not None else ""
-    failed = f" · {progress.failed} failed" if progress.failed else ""
-    failed += f" · {progress.unsent} unsent" if progress.unsent else ""
-    return (
-        f"best {best} · {progress.folds_trained} folds (−{progress.folds_saved}) · "
-        f"{progress.pruned} pruned{failed} · {duration(progress.remaining_seconds)} left"
-    )
+def _best(progress: "SearchProgress") -> str:
+    if progress.best is None:
+        return "best –"
+    error = standard_error(progress.best)
+    # Twice the standard error over the folds, until the corrected interval at the end.
+    spread = f" ± {2 * error:.3f}" if error is not None else ""
+    return f"best {progress.best.value:.3f}{spread}"
+
+
+def _left(progress: "SearchProgress") -> str:
+    """What the search is doing and how long it will take, as far as that is known."""
+    share = "" if progress.phase_share is None else f" {100 * progress.phase_share:.0f} %"
+    doing = "" if progress.phase == SEARCHING else f"{progress.phase}{share}"
+    known = progress.remaining_seconds
+    left = "" if known is None else f"{duration(known)} left"
+    return " · ".join(filter(None, (doing, left))) or progress.phase
+
+
+def status_line(progress: "SearchProgress", columns: int) -> str:
+    """Return where a search stands on one line, as much of it as there is room for.
+
+    Args:
+        progress: where it stands.
+        columns: of the room.
+    """
+    folds = f"{count_of(progress.folds_trained, 'fold')}"
+    saved = f" ({progress.folds_saved} saved)" if progress.folds_saved else ""
+    # What goes first where there is no room, last.
+    parts = [
+        (0, _best(progress)),
+        (4, folds + saved),
+        (3, f"{progress.pruned} stopped early" if progress.pruned else ""),
+        (1, f"{progress.failed} failed" if progress.failed else ""),
+        (2, f"{progress.unsent} unsent" if progress.unsent else ""),
+        (0, _left(progress)),
+    ]
+    for least in (4, 3, 2, 1, 0):
+        line = " · ".join(text for rank, text in parts if text and rank <= least)
+        if len(line) <= columns:
+            return line
+    return line[: max(1, columns - 1)] + "…"
 
 
 def _details(progress: "SearchProgress") -> str:
-    """A second line: which trial leads, who works, why the last trial was given up."""
-    parts = [f"{progress.workers} worker(s)"] if progress.workers else []
+    """A second line: which trial leads, who works, why the last trial was stopped."""
+    parts = [count_of(progress.workers, "worker")] if progress.workers else []
     if progress.best is not None:
         parts.append(f"trial {progress.best.number} leads")
     for trial in reversed(progress.trials):
         reason = prune_reason(trial)
         if reason is not None:
-            parts.append(f"{trial.number} pruned: {reason}")
+            parts.append(f"trial {trial.number} stopped early: {reason}")
             break
-    line = " · ".join(parts)
-    return escape(line if len(line) < COLUMNS else f"{line[: COLUMNS - 1]}…")
+    return " · ".join(parts)
+
+
+# A bar shorter than this says nothing, a longer one no more.
+SHORTEST_BAR, LONGEST_BAR = 5, 40
 
 
 class _TwoLines(Progress):
     """A bar with where the search stands, and below it what else there is to know."""
 
+    progress: "SearchProgress | None" = None
+    message = "starting workers"
+
     def get_renderables(self) -> Iterable[RenderableType]:
-        """Yield both lines."""
-        if len(self.tasks) != 2:
+        """Yield both lines, as wide as the terminal is now."""
+        if len(self.tasks) != 1:
             return
-        first, second = self.tasks
-        finished = f"{first.completed:.0f}/{first.total:.0f}"
+        (task,) = self.tasks
+        columns = max(1, self.console.width - 1)
+        finished = f"{task.completed:.0f}/{task.total:.0f}"
+        room = columns - len(finished) - SHORTEST_BAR - 2
+        below, text = "", self.message[:room]
+        if self.progress is not None:
+            below, text = _details(self.progress), status_line(self.progress, room)
+        bar = min(LONGEST_BAR, columns - len(finished) - len(text) - 2)
         row = Table.grid(padding=(0, 1))
-        bar = BarColumn(bar_width=5).render(first)
-        row.add_row(Text(finished, "bold"), bar, Text(first.description))
+        row.add_row(
+            Text(finished, "bold"),
+            BarColumn(bar_width=max(1, bar)).render(task),
+            Text(text, no_wrap=True),
+        )
         yield row
-        yield Text.from_markup(second.description, style="dim")
+        yield Text(below if len(below) <= columns else f"{below[: columns - 1]}…", "dim")
 
 
 class SearchDisplay:
@@ -163,29 +206,43 @@ class SearchDisplay:
     def __init__(self, target: int, *, quiet: bool) -> None:
         self._quiet = quiet
         self._last_time, self._last_line = 0.0, ""
-        self.bar: Progress | None = None
+        self._ends: float | None = None
+        self.bar: _TwoLines | None = None
         if not quiet and err.is_terminal:
             self.bar = _TwoLines(console=err)
-            self._task = self.bar.add_task("starting workers", total=target)
-            self._below = self.bar.add_task("", total=None)
+            self._task = self.bar.add_task("", total=target)
 
     def update(self, progress: "SearchProgress") -> None:
         """Show where the search stands."""
         if self._quiet:
             return
-        text = _status(progress)
+        left = progress.remaining_seconds
+        self._ends = None if left is None else time.monotonic() + left
         if self.bar is not None:
-            self.bar.update(
-                self._task, completed=progress.finished, total=progress.target, description=text
-            )
-            self.bar.update(self._below, description=_details(progress))
+            self.bar.progress = progress
+            self.bar.update(self._task, completed=progress.finished, total=progress.target)
             return
+        line = f"{progress.finished}/{progress.target} trials · {status_line(progress, COLUMNS)}"
+        self._say(line, due=progress.workers == 0)
+
+    def phase(self, what: str, done: int, total: int) -> None:
+        """Show what is done once the search has ended, such as training the winner again."""
+        if self._quiet:
+            return
+        text = what if total <= 1 else f"{what}: {done} of {total}"
+        left = 0.0 if self._ends is None else self._ends - time.monotonic()
+        text += f" · {duration(left)} left" if left >= 1 else ""
+        if self.bar is not None:
+            self.bar.progress, self.bar.message = None, text
+            return
+        self._say(text, due=done == 0)
+
+    def _say(self, line: str, *, due: bool) -> None:
         now = time.monotonic()
-        line = f"{progress.finished}/{progress.target} trials · {text}"
-        due = now - self._last_time >= PLAIN_LINE_SECONDS or progress.workers == 0
+        due = due or now - self._last_time >= PLAIN_LINE_SECONDS
         if due and line != self._last_line:
             self._last_time, self._last_line = now, line
-            err.print(line)
+            err.print(line, markup=False)
 
 
 @contextmanager
@@ -193,9 +250,10 @@ def search_display(target: int, *, quiet: bool) -> Iterator[SearchDisplay]:
     """Give a display and take it down again whatever happens."""
     display = SearchDisplay(target, quiet=quiet)
     if display.bar is None:
-        yield display
+        with listening(display.phase):
+            yield display
         return
-    with display.bar:
+    with display.bar, listening(display.phase):
         yield display
 
 
@@ -299,7 +357,7 @@ def show_test_report(report: "TestReport") -> None:
     )
     err.print(
         f"{report.version.name} version {report.version.version}; the sealed test was opened "
-        f"{report.openings} time(s). Sensitivity and specificity are of "
+        f"{count_of(report.openings, 'time')}. Sensitivity and specificity are of "
         f"'{report.figures.positive_class}' at the operating point fixed before."
     )
     if report.num_not_independent:

@@ -34,7 +34,7 @@ from busi_search.report.study_charts import report_charts
 from busi_search.report.study_page import render_report
 from busi_search.search.context import reopen_study
 from busi_search.search.seal_ledger import SealLedger
-from busi_search.search.status import StudyStatus, study_status
+from busi_search.search.status import StudyStatus, clock_of, study_status
 from busi_search.search.store.foreign import best_of_study
 from busi_search.search.store.open import find_study
 from busi_search.search.store.records import (
@@ -90,7 +90,7 @@ class Study:
     @property
     def status(self) -> StudyStatus:
         """Trials by state and the best so far; cheap, also while the search runs."""
-        return study_status(self.optuna_study, KnownImages(self.home))
+        return study_status(self.optuna_study, KnownImages(self.home), now=clock_of(self.home))
 
     @property
     def best(self) -> BestTrial:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from busi_search.data.file_cache import build_once
 from busi_search.data.phantom import MALIGNANT, simulate_phantom
+from busi_search.data.progress import counted
 from busi_search.files import check_free_space
 from busi_search.training.augment import AugmentationRanges, augment_batch
 from busi_search.training.fit import fit_fold, make_optimizer
@@ -22,6 +23,9 @@ from busi_search.training.inputs import PixelInputs, place_pixels
 from busi_search.training.losses import LossFunction
 from busi_search.training.schedule import Schedule
 from busi_search.training.zoo import ImageClassifier, build_model
+
+# What a progress line calls it.
+LEARNING = "learning weights"
 
 
 @dataclass(frozen=True)
@@ -198,5 +202,5 @@ def _fit(
         balanced_sampling=False,
         seed=recipe.seed,
     )
-    for _ in epochs:
+    for _ in counted(epochs, LEARNING, recipe.epochs):
         pass

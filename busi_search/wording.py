@@ -15,3 +15,12 @@ def count_of(number: int, noun: str, plural: str | None = None) -> str:
 def verb(number: int, one: str, several: str) -> str:
     """Return the form of a verb that fits a number, such as ``is`` or ``are``."""
     return one if number == 1 else several
+
+
+def duration(seconds: float | None) -> str:
+    """Return ``m:ss`` or ``h:mm:ss``; ``–`` where nothing is known."""
+    if seconds is None:
+        return "–"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from sklearn.model_selection import StratifiedGroupKFold
 
 from busi_search.errors import InputError
+from busi_search.wording import count_of
 
 Indices = npt.NDArray[np.int64]
 
@@ -86,8 +87,8 @@ def make_folds(
         num_groups = len(np.unique(groups[labels == label]))
         if num_groups < num_folds:
             raise InputError(
-                f"Class {_name(class_names, label)} has {num_groups} group(s) of images for the "
-                f"search, fewer than {num_folds} folds; add images, join classes or lower "
+                f"Class {_name(class_names, label)} has {count_of(num_groups, 'group')} of images "
+                f"for the search, fewer than {num_folds} folds; add images, join classes or lower "
                 "dataset.num_folds."
             )
     splitter = StratifiedGroupKFold(n_splits=num_folds, shuffle=True, random_state=seed)

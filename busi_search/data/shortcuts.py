@@ -13,6 +13,7 @@ from busi_search.data.dataset import ImageDataset
 from busi_search.data.file_notes import dark_notes, read_file_notes
 from busi_search.errors import InputError
 from busi_search.files import disk_errors, write_atomically
+from busi_search.wording import count_of
 
 # Part of the cache key: raise it when a property is measured in another way.
 _VERSION = 1
@@ -137,7 +138,7 @@ def _few_masks(dataset: ImageDataset, files: Mapping[str, Values]) -> list[str]:
     if not len(found):
         return []
     return [
-        f"{len(found)} image(s) are black and white only, as masks are; look at "
+        f"{count_of(len(found), 'image')} in black and white only, as masks are; look at "
         f"'{dataset.paths[int(found[0])]}'."
     ]
 

@@ -30,6 +30,7 @@ from busi_search.report.checklists.filled import (
 )
 from busi_search.report.grad_cam import maps_of
 from busi_search.report.model_card import make_model_card
+from busi_search.report.notebook import study_html, trial_html
 from busi_search.report.study_charts import report_charts
 from busi_search.report.study_page import render_report
 from busi_search.search.context import reopen_study
@@ -66,6 +67,10 @@ class BestTrial:
     params: Mapping[str, Any]
     metrics: Mapping[str, float]
 
+    def _repr_html_(self) -> str:
+        """Return the trial as a notebook shows it."""
+        return trial_html(self.number, self.metrics, self.params)
+
 
 @dataclass(frozen=True)
 class Study:
@@ -86,6 +91,10 @@ class Study:
         states = ", ".join(f"{count} {state}" for state, count in status.states.items() if count)
         best = "none complete" if status.best is None else f"best {status.best:.4f}"
         return f"<Study {self.name!r}: {states or 'no trials'}; {status.objective}, {best}>"
+
+    def _repr_html_(self) -> str:
+        """Return where the study stands as a notebook shows it."""
+        return study_html(self.status)
 
     @property
     def status(self) -> StudyStatus:

@@ -42,6 +42,7 @@ from busi_search.search.store.study_record import StudyRecord
 from busi_search.spec import NAMED_WEIGHTS, StudySpec
 from busi_search.training.known_weights import check_all
 from busi_search.upkeep.sync import put_back_orphans, sync_studies
+from busi_search.wording import count_of
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -200,11 +201,11 @@ def _running_trials(home: Home, study: optuna.Study, about: str, *, fix: bool) -
             yield Finding(about, "mended", text)
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     if running and not home.has_local_storage:
-        text = f"{len(running)} trial(s) RUNNING on other machines, or lost less than minutes ago"
+        text = f"{count_of(len(running), 'trial')} running on other machines, or lost just now"
         yield Finding(about, "note", text, "`busi-search status` shows by whom")
     if fix or not home.has_local_storage:
         return
-    text = f"{len(running)} trial(s) RUNNING without a worker; their folds are kept"
+    text = f"{count_of(len(running), 'trial')} running without a worker; finished folds are kept"
     mend = "busi-search doctor --fix, or the `busi-search run` line that began it"
     yield Finding(about, "problem", text, mend)
 
@@ -287,8 +288,8 @@ def _copy(home: Home, study: optuna.Study, about: str, *, fix: bool) -> Iterator
         return
     else:
         text = (
-            f"{len(unsent)} finished trial(s) not in MLflow, {len(running)} run(s) left RUNNING "
-            "there"
+            f"{count_of(len(unsent), 'finished trial')} not in MLflow, "
+            f"{count_of(len(running), 'run')} left running there"
         )
     mend = f"busi-search sync {shlex.quote(study.study_name)}"
     if not fix:
@@ -374,7 +375,8 @@ def _leftovers(home: Home, *, fix: bool) -> Iterator[Finding]:
     if not stale:
         return
     size = sum(path.stat().st_size for path in stale)
-    text = f"{len(stale)} temporary file(s) of processes that were killed, {size / 1e6:.1f} MB"
+    files = count_of(len(stale), "temporary file")
+    text = f"{files} of processes that were killed, {size / 1e6:.1f} MB"
     if fix:
         for path in stale:
             path.unlink(missing_ok=True)
@@ -390,7 +392,9 @@ def _caches(home: Home) -> Iterator[Finding]:
         return
     size = sum(path.stat().st_size for path in files)
     broken = [path for path in files if path.suffix == ".json" and not _is_json(path)]
-    text = f"{size / 1e6:.1f} MB in {len(files)} file(s), all of which can be computed again"
+    text = (
+        f"{size / 1e6:.1f} MB in {count_of(len(files), 'file')}, all of which can be computed again"
+    )
     if broken:
         text += f"; {len(broken)} damaged, which are made anew when needed"
     line = shlex.join(["rm", "-r", *map(str, folders)])

@@ -12,8 +12,7 @@ from busi_search.search.store.foreign import foreign_sentence
 from busi_search.search.store.open import find_study
 from busi_search.spec.schema import study_schema
 from busi_search.study_files import list_bundled
-from busi_search.terminal import duration
-from busi_search.wording import count_of, verb
+from busi_search.wording import count_of, duration, verb
 
 
 def studies(ctx: click.Context, as_json: bool, schema: bool) -> None:

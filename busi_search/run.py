@@ -64,6 +64,11 @@ class StudyResult:
     cost: dict[str, float]
     foreign: tuple[int, ...] = ()
 
+    def __repr__(self) -> str:
+        best = "no winner yet" if self.release is None else f"trial {self.release.trial} is best"
+        trials = count_of(self.progress.finished, "finished trial")
+        return f"<StudyResult {self.context.name!r}: {trials}; {best}>"
+
     def _repr_html_(self) -> str:
         """Return the result as a notebook shows it."""
         simulated = self.context.development.simulated
@@ -218,7 +223,8 @@ def release_winner(context: StudyContext, tracker: Tracker) -> Release:
         winner = find_winner(context, study.get_trials(deepcopy=False))
     if winner is None:
         raise BusiSearchError(
-            f"Study '{context.name}' has no fully evaluated trial to release; search on."
+            f"Study '{context.name}' has no trial that was evaluated on all folds yet; run more "
+            "trials."
         )
     num_finished = sum(map(is_finished, winner.trials))
     noted = record.released
@@ -283,8 +289,8 @@ def _kept(context: StudyContext, progress: SearchProgress, problem: str) -> Trac
     unsent = f"; {count_of(progress.unsent, 'trial')} not sent yet" if progress.unsent else ""
     return TrackingAway(
         f"{problem.rstrip('.')}. The search is kept: {progress.finished} of {progress.target} "
-        f"trials of study '{context.name}' are finished{unsent}. When the store answers again, the "
-        "same line sends what is missing and registers the winner; "
+        f"trials of study '{context.name}' are finished{unsent}. When the store answers again, run "
+        "the same command to send what is missing and register the winner; "
         f"`busi-search sync {shlex.quote(context.name)}` only sends."
     )
 

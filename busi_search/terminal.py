@@ -61,25 +61,32 @@ def announce(
         err.print(
             "[bold black on yellow] SIMULATED [/] These are phantoms, not patients: "
             "the scores mean nothing for patients.\n"
-            "Your own images: busi-search run --data FOLDER-OR-NPZ"
+            "To search on your own images: busi-search run --data FOLDER-OR-NPZ"
         )
+    used = counts["num_development"] + counts["num_test"]
+    unused = counts["num_images"] - used
+    conflicts = count_of(counts["num_conflicts"], "group")
+    left_out = ""
+    if unused:
+        left_out = f", {unused} left out"
+    if counts["num_quarantined"]:
+        left_out += f" ({counts['num_quarantined']} in {conflicts} with contradictory labels)"
     err.print(
         f"Study [bold]{escape(context.name)}[/]: {counts['num_images']} images in "
         f"{escape(str(context.partition.grouping))}; {counts['num_development']} for the search, "
-        f"{counts['num_test']} sealed for the test, {counts['num_quarantined']} left out "
-        f"({counts['num_conflicts']} groups with contradictory labels)"
+        f"{counts['num_test']} sealed for the test{left_out}"
     )
     development = context.development
     listed = ", ".join(f"{name} {count}" for name, count in context.class_counts.items())
     err.print(
-        f"Classes: {escape(listed)}; AUC, sensitivity and operating point are about "
+        f"Classes: {escape(listed)}; AUC, sensitivity and operating point refer to "
         f"'{escape(development.class_names[development.positive])}'"
         if len(development.class_names) == 2
         else f"Classes: {escape(listed)}; AUC is the mean over the classes, sensitivity and "
         f"operating point are about '{escape(development.class_names[development.positive])}'"
     )
     if earlier := context.partition.earlier:
-        err.print(f"It keeps the division that an earlier version made: {earlier}.")
+        err.print(f"The division into folds and test was made by an earlier version: {earlier}.")
     for unusual in context.warnings:
         err.print(f"[yellow]{escape(unusual)}[/]")
     if context.developed_by:
@@ -209,13 +216,13 @@ def show_result(result: "StudyResult") -> None:
     release = result.release
     if release is None:
         ignored = f" {foreign_sentence(result.foreign)}." if result.foreign else ""
-        err.print(f"No trial was fully evaluated yet; the same line goes on.{ignored}")
+        err.print(f"No trial was evaluated on all folds yet; run the same command again.{ignored}")
         return
     if result.progress.finished == result.progress.before and not release.new:
         err.print(
-            f"Study [bold]{escape(result.context.name)}[/] is complete: it holds "
-            f"{result.progress.finished} finished trials, nothing was changed. "
-            "More: a larger --trials; another: --name NEW."
+            f"Study [bold]{escape(result.context.name)}[/] is complete with "
+            f"{result.progress.finished} finished trials; nothing was changed. "
+            "For more trials, raise --trials; for another study, use --name NEW."
         )
     figures = release.metrics
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
@@ -301,7 +308,7 @@ def show_test_report(report: "TestReport") -> None:
             f"({escape(', '.join(report.developed_by))}){missing}."
         )
     for mended in report.ledger_mended:
-        err.print(f"The ledger of the sealed test was mended, {mended}.", markup=False)
+        err.print(f"The ledger of the sealed test was repaired: {mended}.", markup=False)
     for compared in (report.against_champion, report.against_best_champion):
         if compared is not None:
             err.print(compared.to_text(), markup=False)

@@ -19,7 +19,7 @@ _WEIGHTS = "busi_search.cli.weights"
 _SECTIONS = {
     "Search": (
         Row("run", _SEARCHING, "Search, and register the winner as the candidate."),
-        Row("worker", _SEARCHING, "Help a study that is searched elsewhere."),
+        Row("worker", _SEARCHING, "Add workers to a running search."),
         Row("studies", _SEARCHING, "List the bundled studies and those run on this home."),
         Row("explain", _SEARCHING, "Explain a key of a study file."),
         Row("status", _SEARCHING, "Show one study's trials and its best."),

@@ -17,7 +17,7 @@ from busi_search.wording import count_of
 
 # Part of the cache key: raise it when a property is measured in another way.
 _VERSION = 1
-# Mean grey and border differ somewhat between classes of every set (BUSI: up to .7); above this a
+# Mean grey and border differ somewhat between classes of every set (BUSI: up to 0.7); above this a
 # threshold on the property alone is nearly a classifier.
 WARN_AUC = 0.85
 # Too few images of a class separate by chance.
@@ -37,7 +37,7 @@ class Shortcut:
     Attributes:
         name: of the property, in words.
         class_name: of the class.
-        auc: of a threshold on the property alone, for this class against the rest; at least .5.
+        auc: of a threshold on the property alone, for this class against the rest; at least 0.5.
     """
 
     name: str

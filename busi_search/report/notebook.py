@@ -4,6 +4,7 @@ import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from importlib import import_module
 from typing import Any
 
 from busi_search.data.progress import listening
@@ -30,11 +31,11 @@ class NotebookProgress:
     """A bar in the output of a cell, rewritten in place; needs nothing but Jupyter itself."""
 
     def __init__(self, target: int) -> None:
-        from IPython.display import HTML, display
-
-        self._html = HTML
+        # Untyped, and there in a notebook only.
+        display: Any = import_module("IPython.display")
+        self._html = display.HTML
         self._values: dict[str, Any] = {"target": target, "finished": 0, "below": ""}
-        self._handle = display(self._page("starting workers"), display_id=True)
+        self._handle = display.display(self._page("starting workers"), display_id=True)
 
     def _page(self, line: str) -> Any:
         return self._html(str(render("notebook_progress.html", line=line, **self._values)))

@@ -111,7 +111,10 @@ class Study:
         best = best_of_study(self.optuna_study)
         value = main_value(best) if best is not None else None
         if best is None or value is None:
-            raise InputError(f"Study '{self.name}' has no fully evaluated trial yet; search on.")
+            raise InputError(
+                f"Study '{self.name}' has no trial that was evaluated on all folds yet; run more "
+                "trials."
+            )
         return BestTrial(
             number=best.number,
             value=value,
@@ -292,7 +295,9 @@ def reopen_winner(home: Home, name: str, *, data: str | None = None) -> Winner:
     context = reopen_study(study, home=home, data=data)
     winner = find_winner(context, study.get_trials(deepcopy=False))
     if winner is None:
-        raise InputError(f"Study '{name}' has no fully evaluated trial yet; search on.")
+        raise InputError(
+            f"Study '{name}' has no trial that was evaluated on all folds yet; run more trials."
+        )
     return winner
 
 

@@ -34,7 +34,7 @@ class PretrainingRecipe:
 
     Attributes:
         num_images: phantoms simulated; the network learns which are malignant. Told to tell three
-            classes apart it learned what helps less on real images (.901 against .914).
+            classes apart it learned what helps less on real images (0.901 against 0.914).
         epochs: passes over them.
         batch_size: images per step.
         learning_rate: at its height, after three tenths of the steps.

@@ -125,7 +125,7 @@ def _storage(home: Home) -> Finding:
         with storage_errors(home):
             names = optuna.get_all_study_names(open_storage(home))
     except BusiSearchError as error:
-        return Finding("storage", "problem", str(error), "start the database, or mend --storage")
+        return Finding("storage", "problem", str(error), "start the database, or correct --storage")
     shown = without_password(home.storage_url)
     return Finding("storage", "ok", f"{shown}: intact, {len(names)} study(ies)")
 
@@ -206,7 +206,7 @@ def _running_trials(home: Home, study: optuna.Study, about: str, *, fix: bool) -
     if fix or not home.has_local_storage:
         return
     text = f"{count_of(len(running), 'trial')} running without a worker; finished folds are kept"
-    mend = "busi-search doctor --fix, or the `busi-search run` line that began it"
+    mend = "busi-search doctor --fix, or run the same `busi-search run` command again"
     yield Finding(about, "problem", text, mend)
 
 
@@ -218,7 +218,7 @@ def _ledger(home: Home, study: optuna.Study, about: str, *, tracked: bool) -> It
         yield Finding(about, "problem", str(error))
         return
     for found in mendings(entries):
-        yield Finding(about, "note", f"the ledger of its sealed test was mended, {found}")
+        yield Finding(about, "note", f"the ledger of its sealed test was repaired: {found}")
 
 
 def _inputs(home: Home, study: optuna.Study, about: str) -> Iterator[Finding]:

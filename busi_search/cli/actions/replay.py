@@ -24,7 +24,7 @@ def replay(ctx: click.Context, name: str, trial: int, device: str, as_json: bool
         for key, (then, now) in found.differs.items():
             click.echo(f"since then {key} changed: {then} -> {now}", err=True)
     if not found.agrees:
-        raise BusiSearchError(f"Trial {trial} does not come out as it was stored.")
+        raise BusiSearchError(f"Trial {trial} gives another result than the stored one.")
 
 
 def leak_gap(

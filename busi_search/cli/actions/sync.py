@@ -27,5 +27,5 @@ def sync(ctx: click.Context, name: str | None, as_json: bool) -> None:
     failed = [study.study for study in synced if study.problem is not None]
     if failed:
         raise BusiSearchError(
-            f"{', '.join(failed)} could not be sent; nothing is lost, the same line tries again."
+            f"{', '.join(failed)} could not be sent; nothing is lost; run the same command again."
         )

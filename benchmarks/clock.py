@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--set", action="append", default=[], dest="overrides")
-    parser.add_argument("--curve", action="store_true", help="print every change of the line")
+    parser.add_argument("--curve", action="store_true", help="print what the line says, too")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         context = prepare_study(
@@ -48,6 +48,9 @@ def main() -> None:
                 if not isinstance(item, StudyResult):
                     now = time.monotonic() - started
                     phase = getattr(item, "phase", "")
+                    if options.curve and (not seen or now - seen[-1][0] >= 1):
+                        line = f"{now:6.1f} s {item.finished:3} {phase:18}"
+                        print(line, item.remaining_seconds, flush=True)
                     seen.append((now, item.finished, item.remaining_seconds, phase))
         ended = time.monotonic() - started
     searched = seen[-1][0]
@@ -66,9 +69,6 @@ def main() -> None:
     climbs = [after[1] - before[1] for before, after in itertools.pairwise(told)]
     climbed = max(climbs, default=0.0)
     print(f"first told after {told[0][0]:.0f} s; the largest climb was {climbed:.0f} s")
-    if options.curve:
-        for now, finished, left, phase in seen[:: max(1, len(seen) // 100)]:
-            print(f"{now:6.1f} s {finished:3} {phase:20} {left}")
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ class Message:
 
 def all_messages() -> Iterator[Message]:
     """Yield every text that people read."""
+    yield Message("help", "busi-search", " ".join(inspect.cleandoc(main.help or "").split()))
     yield from help_texts(main)
     for section in StudySpec.model_fields:
         for key in explain_section(section):
@@ -67,6 +68,7 @@ def help_texts(group: click.Group, prefix: str = "busi-search") -> Iterator[Mess
         command = group.get_command(context, name)
         assert command is not None, f"{name} is listed"
         place = f"{prefix} {name}"
+        yield Message("help", f"{place} in the list", command.get_short_help_str(limit=200))
         yield Message("help", place, " ".join(inspect.cleandoc(command.help or "").split()))
         for parameter in command.params:
             if isinstance(parameter, click.Option) and parameter.help:

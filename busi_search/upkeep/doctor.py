@@ -42,7 +42,7 @@ from busi_search.search.store.study_record import StudyRecord
 from busi_search.spec import NAMED_WEIGHTS, StudySpec
 from busi_search.training.known_weights import check_all
 from busi_search.upkeep.sync import put_back_orphans, sync_studies
-from busi_search.wording import count_of
+from busi_search.wording import count_of, verb
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -333,13 +333,16 @@ def _places(home: Home, *, fix: bool) -> Iterator[Finding]:
     before = addresses_elsewhere(database, artifacts)
     # As every command does that opens the database.
     if moved := relocate_artifacts(database, artifacts):
-        text = f"the home was at {', '.join(sorted(before))}; {moved} address(es) followed it"
+        followed = count_of(moved, "address", "addresses")
+        text = f"the home was at {', '.join(sorted(before))}; {followed} followed it"
         yield Finding("places", "mended", text)
     elsewhere = addresses_elsewhere(database, artifacts)
     if not elsewhere:
         return
     number = sum(elsewhere.values())
-    text = f"{number} address(es) of artifacts in MLflow point to {', '.join(sorted(elsewhere))}"
+    addresses = count_of(number, "address", "addresses")
+    points = verb(number, "points", "point")
+    text = f"{addresses} of artifacts in MLflow {points} to {', '.join(sorted(elsewhere))}"
     if all(map(is_there, elsewhere)):
         yield Finding("places", "note", f"{text}, which is there: another home's, as a rule")
         return

@@ -271,6 +271,10 @@ def load_study(name: str, *, home: Home | str | Path | None = None) -> Study:
         study = bs.load_study("quickstart-phantom")
         study.trials_dataframe().sort_values("cv_auc")
 
+    Args:
+        name: of the study.
+        home: folder where it is kept; None: ``./mlruns``.
+
     Raises:
         InputError: no such study; the sentence lists those there are.
     """

@@ -1,5 +1,6 @@
 """What a trial tells, while it runs, of how far it has come: epochs, and what is done once."""
 
+import math
 import time
 
 import optuna
@@ -39,6 +40,9 @@ class WorkClock:
         elif before is None or before[0] != what or done == 0:
             self._phase_seconds = 0.0
         self._since = now
+        if before is None:
+            # Nothing else says for a while what the trial is waiting for.
+            self._written = -math.inf
         self._write(what, done, total, self._phase_seconds)
 
     def epochs_done(self, look: Look) -> None:
@@ -53,7 +57,7 @@ class WorkClock:
     def close(self) -> None:
         """Keep what was spent on what other trials find done, if it is worth a word."""
         if self._shared_seconds > 0:
-            self._written = 0.0
+            self._written = -math.inf
             self._write(EPOCHS, 0, 0, 0.0)
 
     def _write(

@@ -66,8 +66,8 @@ def test_stored_features_and_epochs_are_told_while_a_trial_runs(time: _Time) -> 
         for _ in counted(range(4), "storing features", 4):
             time.now += 5
             seen.append(stored_work(study.get_trials()[0]))
-    # A part is told of when it is done, so the first is seen with the second.
-    assert seen[0] is None
+    # At once, and then part by part.
+    assert seen[0] == Work("storing features", 0, 4, 0.0)
     assert seen[2] == Work("storing features", 2, 4, 10.0, 10.0)
     time.now += 6
     clock.epochs_done(Look(fold=2, epoch=3, epochs=9, val_auc=(0.5,)))

@@ -86,8 +86,8 @@ def _patients(
     known = set(hashed) - {None}
     if len(known) == 1 and len({image.file for image in images}) > 1:
         note = (
-            "All DICOM files have the same PatientID, as those have that were made anonymous: "
-            "patients are not known from it. Name them in the column patient of a table."
+            "All DICOM files have the same PatientID, as after some kinds of anonymisation, so it "
+            "does not tell patients apart. Name the patients in the column patient of a table."
         )
         return list(images), (note,)
     if not known:
@@ -111,8 +111,8 @@ def _patients(
     ]
     count = len({image.patient for image in told})
     note = (
-        f"DICOM: {count} patients are told from the PatientID, of which only a hash is kept that "
-        "holds for this home."
+        f"DICOM: {count} patients, by PatientID, of which only a hash with this home's salt is "
+        "kept."
     )
     return told, (note,)
 

@@ -72,10 +72,10 @@ def _texts(dataset: ImageDataset, containers: Sequence[Container]) -> list[str]:
         num_pages = sum(containers[i].pages for i in several)
         texts.append(
             f"Several pages or frames in {of(several)}: the first of each was read, "
-            f"{num_pages - len(several)} were left out; save those that count as files."
+            f"{num_pages - len(several)} were left out; save those you need as separate files."
         )
     if turned := [i for i, found in enumerate(containers) if found.turned]:
-        texts.append(f"An orientation tag in {of(turned)}: turned upright as it says.")
+        texts.append(f"An orientation tag in {of(turned)}: the images were turned upright.")
     if deep := [i for i, found in enumerate(containers) if found.deep]:
         texts.append(
             f"More than 8 bits a pixel in {of(deep)}: scaled so that {dataset.white_level:g} is "

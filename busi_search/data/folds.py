@@ -36,9 +36,9 @@ def large_group_warning(groups: Indices) -> str | None:
         return None
     return (
         f"One group holds {sizes.max()} of {len(groups)} images ({sizes.max() / len(groups):.0%}): "
-        "these are copies, one patient, or strangers that look alike; look at them "
-        "(`busi-search data check PATH --json`), and if they do not belong together, name the "
-        "groups in a CSV file (dataset.groups)."
+        "these are copies, one patient, or different images that look alike. Look at them "
+        "(`busi-search data check PATH --json`); if they do not belong together, list the groups "
+        "in a CSV file (dataset.groups)."
     )
 
 
@@ -48,8 +48,8 @@ def uneven_folds_warning(folds: Sequence[Fold]) -> str | None:
     if np.abs(sizes / sizes.mean() - 1).max() <= UNEVEN_FOLD_SHARE:
         return None
     return (
-        f"Large groups make the folds uneven ({sizes.min()} to {sizes.max()} images): scores of "
-        "single folds differ in how sure they are; fewer folds (dataset.num_folds) are more even."
+        f"Large groups make the folds uneven ({sizes.min()} to {sizes.max()} images), so some fold "
+        "scores are less certain than others; fewer folds (dataset.num_folds) are more even."
     )
 
 

@@ -81,8 +81,8 @@ class Groups:
         if self.known is None:
             return (
                 "The figures are for new images from this source. Patients are not known: frames "
-                "of one lesion are no copies, cannot be found in the pixels, and may stand on both "
-                "sides of a fold or of the sealed test."
+                "of one lesion are not copies, cannot be found in the pixels, and may be split "
+                "between folds or between search and sealed test."
             )
         if self.origin == PATIENTS:
             return "The figures are for new patients from this source."

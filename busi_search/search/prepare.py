@@ -127,7 +127,7 @@ def _check_place(spec: StudySpec) -> None:
         return
     if section.path is None:
         raise InputError(
-            f'This study needs images (source = "{section.source}"): name them with --data PATH.'
+            f'This study needs images (source = "{section.source}"); name them with --data PATH.'
         )
     if not user_path(section.path).exists():
         raise InputError(f"{section.path}: no such file or folder; check --data or dataset.path.")

@@ -208,7 +208,9 @@ class Costs:
                 a_fold = begun if begun and not self.timed[cost.kind] else self.a_fold(cost.kind)
                 known = self.timed[cost.kind] or begun is not None
                 expected = usual_folds * a_fold if known or usual is None else usual
-            rest += max(0.0, expected - self.of(cost)) + cost.shared_left
+            # One that took longer than usual has half a fold to go, for all that is known.
+            least = 0.5 * self.a_fold(cost.kind) if self.timed[cost.kind] else 0.0
+            rest += max(least, expected - self.of(cost)) + cost.shared_left
         to_come = max(0, num_trials - len(self.running))
         once = self._shared_to_come(kinds, to_come)
         return rest + once + to_come * (num_folds * self.a_fold(()) if usual is None else usual)

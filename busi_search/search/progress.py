@@ -143,6 +143,7 @@ class ProgressMeter:
         # imports and weights to be learned, says nothing about the pace.
         self._first_seen: tuple[float, TrialCounts] | None = None
         self._spent_before = so_far.costs.spent()
+        self._most_running = 0
         # When the time left was last changed otherwise than by time passing, and to what.
         self._shown: tuple[float, float] | None = None
         spec = context.spec
@@ -206,6 +207,11 @@ class ProgressMeter:
         if not counts.costs.can_tell:
             return None
         pace = (now - since) / done
+        running = len(counts.costs.running)
+        self._most_running = max(self._most_running, running)
+        if running > 0 and self._target - counts.finished <= running:
+            # The last trials do not keep all workers busy.
+            pace *= self._most_running / running
         search = counts.seconds_left(self._target, num_folds, pace, self._kinds)
         return search + counts.winner_seconds(num_folds)
 

@@ -1,4 +1,4 @@
-"""Find the best honest breast-ultrasound classifier, and show why it is the best."""
+"""Find a good breast-ultrasound classifier, and estimate fairly how it will do on new images."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -34,6 +34,7 @@ from busi_search.search.seal_ledger import SealLedger
 from busi_search.search.seal_register import num_openings_of
 from busi_search.search.store.open import find_study
 from busi_search.search.store.study_record import StudyRecord
+from busi_search.wording import count_of
 
 if TYPE_CHECKING:
     import optuna
@@ -147,7 +148,7 @@ def evaluate_sealed_test(
 def _held(ledger: SealLedger) -> str:
     """Return what a ledger holds: the number of openings, and the latest figures."""
     entries = ledger.entries()
-    text = f"Its ledger holds {num_openings(entries)} opening(s)"
+    text = f"Its ledger holds {count_of(num_openings(entries), 'opening')}"
     figures = [entry for entry in entries if entry["kind"] == "figures"]
     if not figures:
         return f"{text} and no figures."

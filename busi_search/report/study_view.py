@@ -30,11 +30,12 @@ from busi_search.report.checklists.filled import (
 )
 from busi_search.report.elsewhere import judged_places
 from busi_search.report.model_card import make_model_card
+from busi_search.report.notebook import study_html, trial_html
 from busi_search.report.publishing import growth_of, registered_version, study_texts
 from busi_search.report.study_charts import report_charts
 from busi_search.search.context import reopen_study
 from busi_search.search.seal_ledger import SealLedger
-from busi_search.search.status import StudyStatus, study_status
+from busi_search.search.status import StudyStatus, clock_of, study_status
 from busi_search.search.store.foreign import best_of_study
 from busi_search.search.store.open import find_study
 from busi_search.search.store.records import (
@@ -66,6 +67,10 @@ class BestTrial:
     params: Mapping[str, Any]
     metrics: Mapping[str, float]
 
+    def _repr_html_(self) -> str:
+        """Return the trial as a notebook shows it."""
+        return trial_html(self.number, self.metrics, self.params)
+
 
 @dataclass(frozen=True)
 class Study:
@@ -87,10 +92,14 @@ class Study:
         best = "none complete" if status.best is None else f"best {status.best:.4f}"
         return f"<Study {self.name!r}: {states or 'no trials'}; {status.objective}, {best}>"
 
+    def _repr_html_(self) -> str:
+        """Return where the study stands as a notebook shows it."""
+        return study_html(self.status)
+
     @property
     def status(self) -> StudyStatus:
         """Trials by state and the best so far; cheap, also while the search runs."""
-        return study_status(self.optuna_study, KnownImages(self.home))
+        return study_status(self.optuna_study, KnownImages(self.home), now=clock_of(self.home))
 
     @property
     def best(self) -> BestTrial:
@@ -102,7 +111,10 @@ class Study:
         best = best_of_study(self.optuna_study)
         value = main_value(best) if best is not None else None
         if best is None or value is None:
-            raise InputError(f"Study '{self.name}' has no fully evaluated trial yet; search on.")
+            raise InputError(
+                f"Study '{self.name}' has no trial that was evaluated on all folds yet; run more "
+                "trials."
+            )
         return BestTrial(
             number=best.number,
             value=value,
@@ -263,6 +275,10 @@ def load_study(name: str, *, home: Home | str | Path | None = None) -> Study:
         study = bs.load_study("quickstart-phantom")
         study.trials_dataframe().sort_values("cv_auc")
 
+    Args:
+        name: of the study.
+        home: folder where it is kept; None: ``./mlruns``.
+
     Raises:
         InputError: no such study; the sentence lists those there are.
     """
@@ -287,7 +303,9 @@ def reopen_winner(home: Home, name: str, *, data: str | None = None) -> Winner:
     context = reopen_study(study, home=home, data=data)
     winner = find_winner(context, study.get_trials(deepcopy=False))
     if winner is None:
-        raise InputError(f"Study '{name}' has no fully evaluated trial yet; search on.")
+        raise InputError(
+            f"Study '{name}' has no trial that was evaluated on all folds yet; run more trials."
+        )
     return winner
 
 

@@ -312,14 +312,14 @@ def _with_positive(
     if positive == infer_positive(names):
         return found, None
     return found, (
-        f"The study took '{begun.positive}' for the disease when it began, and keeps it; for "
-        "another class begin another study, with dataset.positive and --name NEW."
+        f"The study has treated '{begun.positive}' as the disease from its beginning and keeps it; "
+        "for another class, start another study with dataset.positive and --name NEW."
     )
 
 
 def _said_of_screen(screen: Box | None) -> str:
     if screen is None:
-        return 'crop = "auto" found nothing that all images have in common: nothing is cut away.'
+        return 'crop = "auto" found nothing that all images have in common, so nothing is cut away.'
     edges = {"left": screen.left, "above": screen.top, "right": 1 - screen.right,
              "below": 1 - screen.bottom}  # fmt: skip
     cut = ", ".join(f"{share:.1%} {edge}" for edge, share in edges.items() if share > 0)

@@ -22,6 +22,7 @@ from busi_search.spec import Hyperparameters, StudySpec
 from busi_search.study_files import load_spec
 from busi_search.training.pretraining import phantom_weights_file
 from busi_search.training.weights import check_weights
+from busi_search.wording import count_of
 
 WORKER_MEMORY_BYTES = 1_500_000_000
 # Where Linux tells a container its memory limit (control groups, version 2 and version 1); psutil
@@ -151,7 +152,7 @@ def _check_place(spec: StudySpec) -> None:
         return
     if section.path is None:
         raise InputError(
-            f'This study needs images (source = "{section.source}"): name them with --data PATH.'
+            f'This study needs images (source = "{section.source}"); name them with --data PATH.'
         )
     if not user_path(section.path).exists():
         raise InputError(f"{section.path}: no such file or folder; check --data or dataset.path.")
@@ -234,8 +235,8 @@ def resolve_device(device: str) -> str:
         raise InputError(f"--device {device}: expected auto, cpu, cuda or cuda:K.")
     if not torch.cuda.is_available() or int(index or 0) >= torch.cuda.device_count():
         raise InputError(
-            f"--device {device}: this machine has {torch.cuda.device_count()} usable GPU(s); "
-            "use --device cpu."
+            f"--device {device}: this machine has "
+            f"{count_of(torch.cuda.device_count(), 'usable GPU')}; use --device cpu."
         )
     return f"cuda:{index or 0}"
 

@@ -244,7 +244,7 @@ def test_two_classes_against_three_need_a_word(place: Path, home: Home, tmp_path
     [
         (["--map", "a=b"], "--data PATH"),
         (["--prevalence", "0.1"], "--data PATH"),
-        (["--keep-sealed"], "Without images of elsewhere"),
+        (["--keep-sealed"], "Without images from another hospital"),
         (["--data", "absent"], "absent"),
         (["--data", "OTHER", "--prevalence", "2"], "between 0 and 1"),
         (["--data", "OTHER", "--version", "77"], "77"),

@@ -56,11 +56,13 @@ def evaluate(
     ):
         if given:
             raise InputError(
-                f"{option} is for images of elsewhere: name them with --data PATH"
+                f"{option} is for images from another hospital: name them with --data PATH"
                 f"{'' if data is None else f', for {data} holds the own images of the study'}."
             )
     if keep_sealed:
-        raise InputError("Without images of elsewhere it is the sealed test itself that is opened.")
+        raise InputError(
+            "Without images from another hospital, this would open the sealed test itself."
+        )
     if model_uri is not None:
         version = chosen_version(home, name, version=version, model_uri=model_uri).version
     report = evaluate_sealed_test(home, name, version=version, data=data)

@@ -16,8 +16,8 @@ from optuna.trial import TrialState
 from busi_search.data.known_images import KnownImages
 from busi_search.release.descriptions import PHANTOM_WARNING, shown_estimates
 from busi_search.release.local_data import NUM_DRAWS
-from busi_search.release.sites import unseen_sites
 from busi_search.release.selection import Estimate
+from busi_search.release.sites import unseen_sites
 from busi_search.release.winner import Winner
 from busi_search.report.curve_charts import growth_chart
 from busi_search.report.elsewhere import (

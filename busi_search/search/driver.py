@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.home import Home
+from busi_search.search.alive import sign_of_life
 from busi_search.search.context import StudyContext
 from busi_search.search.executors import Executor
 from busi_search.search.mlflow.tracking import Tracker
@@ -67,6 +68,7 @@ def run_search(
         BusiSearchError: trials fail one after the other.
     """
     with ExitStack() as stack:
+        show_alive = stack.enter_context(sign_of_life())
         stack.enter_context(only_driver(context.home, context.name))
         stack.enter_context(storage_errors(context.home))
         wait_for_old_workers(context.home, context.name)
@@ -95,6 +97,7 @@ def run_search(
             tracker.mark("searching")
         in_time, last_work = True, time.monotonic()
         while missing > 0 and in_time and (alive > 0 or _others_work(study, num_workers, target)):
+            show_alive()
             alive = _poll(executor, alive)
             trials = own_trials(study)
             if put_back_lost(study, storage, lock, trials=trials):
@@ -176,6 +179,7 @@ def join_search(
         BusiSearchError: all workers of this machine died, or trials fail one after the other.
     """
     with ExitStack() as stack:
+        show_alive = stack.enter_context(sign_of_life())
         stack.enter_context(storage_errors(context.home))
         storage = open_storage(context.home)
         study = optuna.load_study(study_name=context.name, storage=storage)
@@ -193,6 +197,7 @@ def join_search(
         executor.start(partial(search_worker, context, True), num_workers)
         alive = num_workers
         while alive > 0:
+            show_alive()
             alive = executor.poll(POLL_SECONDS)
             put_back_lost(study, storage, lock)
             yield meter.measure(own_trials(study), workers=alive)

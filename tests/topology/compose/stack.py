@@ -32,7 +32,7 @@ num_folds = 3
 
 [hyperparameters]
 architecture = "small_cnn"
-epochs = 20
+epochs = 10
 
 [space]
 learning_rate = { low = 1e-4, high = 3e-2, log = true }

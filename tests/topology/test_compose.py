@@ -115,6 +115,7 @@ def test_the_images_have_what_the_package_asks_for() -> None:
     pinned = dict(re.findall(r"^([\w.-]+)==([^ ;]+)", text, re.MULTILINE))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"], *project["optional-dependencies"]["postgresql"]]
+    wanted += project["optional-dependencies"]["gpu"]
     for requirement in map(Requirement, wanted):
         version = pinned[requirement.name]
         assert requirement.specifier.contains(version), f"{requirement}: pinned {version}"

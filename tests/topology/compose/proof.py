@@ -103,7 +103,7 @@ def _num_finished(stack: Stack) -> int | None:
     return number
 
 
-def _wait_for(stack: Stack, number: int, *, seconds: float = 600) -> int:
+def _wait_for(stack: Stack, number: int, *, seconds: float = 1200) -> int:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         found = _num_finished(stack)

@@ -1,6 +1,6 @@
 """The containers, really built, started and mistreated; minutes, so only on request.
 
-    uv run pytest -n 0 -m exhaustive tests/topology/test_compose_started.py
+uv run pytest -n 0 -m exhaustive tests/topology/test_compose_started.py
 """
 
 from pathlib import Path

@@ -6,6 +6,7 @@ import shlex
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,8 @@ tasks = [
     )
     for number in range(first, last + 1)
 ]
-time.sleep(float(os.environ["LIMIT_SECONDS"]))
+while not os.path.exists(os.environ["LIMIT_FILE"]):
+    time.sleep(0.1)
 tasks[0].send_signal(signal.SIGTERM)
 codes = [task.wait(timeout=100) for task in tasks]
 print(codes)
@@ -72,18 +74,27 @@ def test_an_array_of_workers_finishes_the_study_though_one_reaches_its_limit(
         (folder / name).chmod(0o755 | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     monkeypatch.setenv("BUSI_SEARCH_HOME", str(home.root))
-    monkeypatch.setenv("LIMIT_SECONDS", "8")
+    limit = tmp_path / "time is over"
+    monkeypatch.setenv("LIMIT_FILE", str(limit))
     words = [
         # Two tasks, no GPU, and phantoms instead of a folder of images.
-        "--array=1-2" if word.startswith("--array") else word for word in _line()
+        "--array=1-2" if word.startswith("--array") else word
+        for word in _line()
     ]
     script = words[-1]
     assert script.startswith("exec busi-search worker busi ")
     words[-1] = script.replace(" --data $HOME/busi", "").replace("--device cuda", "--device cpu")
     assert words[-1] != script
     words[-1] += " --workers 1 --quiet"
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=240)
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 100
+    while len(find_study(home, "busi").get_trials(deepcopy=False)) < 3:
+        assert done.poll() is None, done.communicate()
+        assert time.monotonic() < deadline, "no task began a trial"
+        time.sleep(0.1)
+    limit.touch()
+    said, _ = done.communicate(timeout=120)
+    assert done.returncode == 0, said
     trials = find_study(home, "busi").get_trials(deepcopy=False)
     states = {trial.state for trial in trials}
     assert len(trials) == 6

@@ -36,6 +36,7 @@ NUM_WORKERS = 3
 GRACE_SECONDS = 30
 # A container that is healthy within this time after a fault has come back.
 RECOVERY_SECONDS = 120
+MOST_BYTES_READ = 2 * 10**9
 
 
 @dataclass
@@ -177,7 +178,10 @@ def _check(stack: Stack, figures: Figures, num_trials: int) -> None:
 
 
 def _check_secrets(stack: Stack, figures: Figures) -> None:
-    """Look for the secrets in every log and in every byte of the images."""
+    """Look for the secrets in every log, in how images were built, and in every byte of small ones.
+
+    What is written when the worker's image is built is the same for everybody, and gigabytes.
+    """
     logs = stack.compose("logs", "--no-color")
     assert not any(secret in logs for secret in stack.secrets.values())
     wanted = stack.folder / "wanted"
@@ -186,6 +190,12 @@ def _check_secrets(stack: Stack, figures: Figures) -> None:
         (container, *_) = stack.containers(service)
         image = docker("inspect", "--format", "{{.Image}}", container).strip()
         figures.sizes[service] = int(docker("image", "inspect", "--format", "{{.Size}}", image))
+        built = docker("history", "--no-trunc", image) + docker("image", "inspect", image)
+        assert not any(secret in built for secret in stack.secrets.values())
+        user = docker("image", "inspect", "--format", "{{.Config.User}}", image).strip()
+        assert service == "postgres" or user not in ("", "root", "0")
+        if figures.sizes[service] > MOST_BYTES_READ:
+            continue
         saved = subprocess.Popen(["docker", "save", image], stdout=subprocess.PIPE)
         found = subprocess.run(
             ["grep", "-a", "-c", "-F", "-f", str(wanted)],
@@ -193,8 +203,6 @@ def _check_secrets(stack: Stack, figures: Figures) -> None:
         )  # fmt: skip
         assert saved.wait() == 0
         assert found.stdout.strip() == "0", f"{service}: a secret is in a layer"
-        user = docker("image", "inspect", "--format", "{{.Config.User}}", image).strip()
-        assert service == "postgres" or user not in ("", "root", "0")
 
 
 def prove_here(folder: Path, *, num_trials: int, variant: str) -> Figures:

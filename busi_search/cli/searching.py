@@ -22,9 +22,14 @@ from busi_search.search.executors import prepare_processes
 @click.option(
     "--workers",
     type=click.IntRange(min=0),
-    help="Trials at once (default: one a core); 0: only workers that join.",
+    help="Trials at once (default: one a core, up to two a GPU); 0: only workers that join.",
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:K.")
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    help="auto, cpu, cuda (all GPUs of the machine) or cuda:K.",
+)
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0, min_open=True),
@@ -75,8 +80,17 @@ def _prepare_processes(device: str) -> None:
 @click.command(cls=Command)
 @click.argument("name", shell_complete=complete_study)
 @click.option("--data", help="Where its images are on this machine, if elsewhere.")
-@click.option("--workers", type=click.IntRange(min=1), help="Trials at once (default: one a core).")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:K.")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Trials at once (default: one a core, up to two a GPU).",
+)
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    help="auto, cpu, cuda (all GPUs of the machine) or cuda:K.",
+)
 @click.option("--quiet", is_flag=True, help="No progress.")
 @deferred("busi_search.cli.actions.search")
 def worker() -> None:

@@ -23,4 +23,4 @@ def train_deterministically(device: str, *, wanted: bool) -> None:
     torch.use_deterministic_algorithms(wanted, warn_only=True)
     torch.backends.cudnn.deterministic = wanted
     # Memory that nobody has written to is not read either: filling it would only cost time.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

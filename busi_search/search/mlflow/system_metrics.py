@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 SAMPLING_SECONDS = 10.0
 
@@ -30,7 +31,7 @@ def log_system_metrics(tracking_uri: str, run_id: str, device: str) -> Callable[
     # Why it could not look at a GPU, or write, is nothing to be told during a search.
     logging.getLogger("mlflow.system_metrics").setLevel(logging.CRITICAL)
     try:
-        monitor = SystemMetricsMonitor(
+        monitor: Any = SystemMetricsMonitor(  # type: ignore[no-untyped-call]
             run_id,
             sampling_interval=SAMPLING_SECONDS,
             resume_logging=True,

@@ -1,6 +1,7 @@
 """Trainings that repeat themselves on a GPU, where sums otherwise come in any order."""
 
 import os
+import warnings
 
 import torch
 
@@ -20,6 +21,7 @@ def train_deterministically(device: str, *, wanted: bool) -> None:
     # Read by cuBLAS when the process first multiplies matrices on a GPU.
     if wanted:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation")
     torch.use_deterministic_algorithms(wanted, warn_only=True)
     torch.backends.cudnn.deterministic = wanted
     # Memory that nobody has written to is not read either: filling it would only cost time.

@@ -52,6 +52,7 @@ def _line() -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_an_array_of_workers_finishes_the_study_though_one_reaches_its_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -111,7 +111,9 @@ def covered(
         rows[f"ppv at {PREVALENCE}"] = (stated["ppv"], *stated["ppv_ci95"])
         benefit = net_benefit(p, ill, patient, (ACT_FROM,))[0]["model"]
         rows[f"net benefit at {ACT_FROM}"] = (benefit.value, *benefit.ci95)
-        for name, (value, low, high) in rows.items():
+        for name, found_row in rows.items():
+            # Too few patients of a kind: the figure is not given, and None stands in its place.
+            value, low, high = (np.nan if v is None else v for v in found_row)
             if np.isfinite(value):
                 values[name].append((value, low <= true[name] <= high))
     return {
@@ -124,10 +126,12 @@ def main(show: Callable[[str], None] = print) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--hospitals", type=int, default=500)
     parser.add_argument("--patients", type=int, default=200)
+    parser.add_argument("--only", metavar="TITLE", action="append", choices=list(HOSPITALS))
     given = parser.parse_args()
     show("| hospital | figure | true | mean of estimates | intervals that cover it | hospitals |")
     show("|---|---|---|---|---|---|")
-    for title, hospital in HOSPITALS.items():
+    for title in given.only or HOSPITALS:
+        hospital = HOSPITALS[title]
         for name, row in covered(hospital, given.hospitals, given.patients).items():
             true, mean, share, number = row
             show(f"| {title} | {name} | {true:.3f} | {mean:.3f} | {share:.3f} | {number} |")

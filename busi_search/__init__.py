@@ -1,12 +1,12 @@
-"""Find the best honest breast-ultrasound classifier, and show why it is the best."""
+"""Find a good breast-ultrasound classifier, and estimate fairly how it will do on new images."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from busi_search.models.predict import load_champion
-    from busi_search.release.external import evaluate_elsewhere
     from busi_search.release.recalibrate import recalibrate_model
+    from busi_search.report.refreshing import evaluate_elsewhere
     from busi_search.report.study_view import load_study
     from busi_search.run import run_study
 
@@ -19,7 +19,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "evaluate_elsewhere": "busi_search.release.external",
+    "evaluate_elsewhere": "busi_search.report.refreshing",
     "load_champion": "busi_search.models.predict",
     "load_study": "busi_search.report.study_view",
     "recalibrate_model": "busi_search.release.recalibrate",

@@ -78,6 +78,10 @@ class Home:
         """Folder of one study's locks and local files."""
         return self.root / "studies" / name
 
+    def audit_folder(self, name: str) -> Path:
+        """Folder of the repeated searches of a study's audits, and of their own storage."""
+        return self.study_folder(name) / "audit"
+
 
 def open_home(
     root: str | Path | None = None, *, tracking_uri: str | None = None, storage: str | None = None

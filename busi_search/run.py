@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from busi_search.data.progress import counted_part
 from busi_search.errors import BusiSearchError, TrackingAway
 from busi_search.files import without_nan
 from busi_search.home import Home, open_home
 from busi_search.release.intervals import with_intervals
+from busi_search.release.learning_curve import measure_learning_curve
 from busi_search.release.rebuild import rebuild_ensemble
 from busi_search.release.registration import (
     Release,
@@ -24,6 +26,7 @@ from busi_search.release.registration import (
 from busi_search.release.selection import Estimate
 from busi_search.release.winner import find_winner
 from busi_search.report.grad_cam import explain_images
+from busi_search.report.notebook import notebook_progress, result_html
 from busi_search.report.publishing import publish_winner
 from busi_search.search.context import StudyContext, reopen_study
 from busi_search.search.cost import CostMeter, total_cost
@@ -38,6 +41,7 @@ from busi_search.search.store.foreign import foreign_trials
 from busi_search.search.store.open import find_study
 from busi_search.search.store.records import is_finished
 from busi_search.search.store.study_record import Released, StudyRecord
+from busi_search.wording import count_of
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,16 @@ class StudyResult:
     run_id: str
     cost: dict[str, float]
     foreign: tuple[int, ...] = ()
+
+    def __repr__(self) -> str:
+        best = "no winner yet" if self.release is None else f"trial {self.release.trial} is best"
+        trials = count_of(self.progress.finished, "finished trial")
+        return f"<StudyResult {self.context.name!r}: {trials}; {best}>"
+
+    def _repr_html_(self) -> str:
+        """Return the result as a notebook shows it."""
+        simulated = self.context.development.simulated
+        return result_html(self.context.name, self.progress, self.release, simulated=simulated)
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as ``busi-search run --json`` prints it."""
@@ -105,6 +119,8 @@ class StudyResult:
                 "temperature": release.temperature,
                 **with_intervals(release.calibration),
             }
+            if release.sites:
+                result["sites"] = [site.to_json() for site in release.sites]
             result["model"] = {
                 "name": release.version.name,
                 "version": release.version.version,
@@ -206,10 +222,12 @@ def release_winner(context: StudyContext, tracker: Tracker) -> Release:
     """
     study = find_study(context.home, context.name)
     record = StudyRecord(study)
-    winner = find_winner(context, study.get_trials(deepcopy=False))
+    with counted_part("correcting the best score for its choice", 0, 1):
+        winner = find_winner(context, study.get_trials(deepcopy=False))
     if winner is None:
         raise BusiSearchError(
-            f"Study '{context.name}' has no fully evaluated trial to release; search on."
+            f"Study '{context.name}' has no trial that was evaluated on all folds yet; run more "
+            "trials."
         )
     num_finished = sum(map(is_finished, winner.trials))
     noted = record.released
@@ -223,15 +241,20 @@ def release_winner(context: StudyContext, tracker: Tracker) -> Release:
     registered = registered or checked_version(winner)
     if registered is None:
         ensemble, difference = rebuild_ensemble(winner)
-        record.set_explanations(explain_images(winner, ensemble.fold_models))
-        registered = register_winner(
-            winner,
-            ensemble,
-            difference,
-            experiment_id=tracker.experiment_id,
-            run_id=tracker.run_id,
-        )
-    publish_winner(winner, registered.version, record, tracker)
+        with counted_part("mapping what the model looks at", 0, 1):
+            record.set_explanations(explain_images(winner, ensemble.fold_models))
+        with counted_part("measuring the learning curve", 0, 1):
+            record.set_learning_curve(measure_learning_curve(winner))
+        with counted_part("registering the model", 0, 1):
+            registered = register_winner(
+                winner,
+                ensemble,
+                difference,
+                experiment_id=tracker.experiment_id,
+                run_id=tracker.run_id,
+            )
+    with counted_part("writing the report", 0, 1):
+        publish_winner(winner, registered.version, record, tracker)
     record.set_released(
         Released(
             finished=num_finished,
@@ -268,11 +291,11 @@ def help_study(
 
 def _kept(context: StudyContext, progress: SearchProgress, problem: str) -> TrackingAway:
     """What to type when the search is done and the tracking store is away."""
-    unsent = f"; {progress.unsent} trial(s) are unsent" if progress.unsent else ""
+    unsent = f"; {count_of(progress.unsent, 'trial')} not sent yet" if progress.unsent else ""
     return TrackingAway(
         f"{problem.rstrip('.')}. The search is kept: {progress.finished} of {progress.target} "
-        f"trials of study '{context.name}' are finished{unsent}. When the store answers again, the "
-        "same line sends what is missing and registers the winner; "
+        f"trials of study '{context.name}' are finished{unsent}. When the store answers again, run "
+        "the same command to send what is missing and register the winner; "
         f"`busi-search sync {shlex.quote(context.name)}` only sends."
     )
 
@@ -292,6 +315,7 @@ def run_study(
     timeout_seconds: float | None = None,
     inline: bool = False,
     ray: RaySettings | None = None,
+    progress: bool = True,
 ) -> StudyResult:
     """Search until the study holds ``trials`` finished trials and register the winner.
 
@@ -300,8 +324,34 @@ def run_study(
         import busi_search as bs
         result = bs.run_study("breastmnist", data="breastmnist.npz", trials=20)
 
-    Args: as :func:`prepare_study` and :func:`search_and_release`.
+    Args:
+        study: a bundled study such as ``busi``, or the path of a study file; None chooses by the
+            data, and simulates images where there is none.
+        trials: total number of trials to finish, those of earlier calls included.
+        data: folder, table or .npz archive of the images; replaces ``dataset.path``.
+        home: folder for everything that is kept (default: ``./mlruns``).
+        name: of the study; default: from the study file and the data.
+        seed: of folds and sampling; replaces ``study.seed``.
+        weights: starting weights: ``imagenet``, ``phantom``, ``none`` or a file; replaces
+            ``hyperparameters.weights``.
+        overrides: further settings as ``"key=value"``, such as ``"epochs=5"``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
+        workers: trials trained at the same time; default: one per core as far as memory allows, one
+            on a GPU.
+        timeout_seconds: stop searching after this time; the best trial so far is registered.
+        inline: train in this process, one trial after the other, instead of in workers.
+        ray: have the workers placed on a Ray cluster.
+        progress: whether a notebook shows a progress bar; elsewhere there is none.
+
+    Returns:
+        Counts of trials, the registered winner with its corrected figures, and what it took.
+
+    Raises:
+        InputError: the study file, the data or an argument cannot be used.
+        BusiSearchError: trials fail one after the other, or all workers ended.
+        TrackingAway: MLflow does not answer; the search is kept.
     """
+    started = time.monotonic()
     context = prepare_study(
         study,
         data=data,
@@ -312,7 +362,7 @@ def run_study(
         overrides=overrides,
         device=device,
     )
-    *_, last = search_and_release(
+    search = search_and_release(
         context,
         num_trials=trials,
         num_workers=workers,
@@ -320,5 +370,12 @@ def run_study(
         inline=inline,
         ray=ray,
     )
+    last: SearchProgress | StudyResult | None = None
+    with notebook_progress(trials, shown=progress) as bar, closing(search):
+        for last in search:
+            if bar is not None and isinstance(last, SearchProgress):
+                bar.update(last)
+        if bar is not None:
+            bar.ended(time.monotonic() - started)
     assert isinstance(last, StudyResult), "the last item is the result"
     return last

@@ -14,15 +14,16 @@ from rich.progress import BarColumn, Progress
 from rich.table import Table
 from rich.text import Text
 
+from busi_search.data.progress import listening
+from busi_search.search.progress_line import details_line, status_line
 from busi_search.search.store.foreign import foreign_sentence
 from busi_search.search.store.records import (
     last_failure,
-    prune_reason,
-    standard_error,
 )
+from busi_search.wording import count_of, duration
 
 if TYPE_CHECKING:
-    from busi_search.release.evaluation import TestReport
+    from busi_search.release.sealed_report import TestReport
     from busi_search.release.selection import Estimate
     from busi_search.run import StudyResult
     from busi_search.search.context import StudyContext
@@ -34,15 +35,6 @@ COLUMNS = 79
 # Human text goes to stderr; stdout belongs to results. Lines are wrapped between words on a
 # terminal, and left whole in a file.
 err = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
-
-
-def duration(seconds: float | None) -> str:
-    """Return ``m:ss`` or ``h:mm:ss``; ``–`` where nothing is known."""
-    if seconds is None:
-        return "–"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def announce(
@@ -69,25 +61,32 @@ def announce(
         err.print(
             "[bold black on yellow] SIMULATED [/] These are phantoms, not patients: "
             "the scores mean nothing for patients.\n"
-            "Your own images: busi-search run --data FOLDER-OR-NPZ"
+            "To search on your own images: busi-search run --data FOLDER-OR-NPZ"
         )
+    used = counts["num_development"] + counts["num_test"]
+    unused = counts["num_images"] - used
+    conflicts = count_of(counts["num_conflicts"], "group")
+    left_out = ""
+    if unused:
+        left_out = f", {unused} left out"
+    if counts["num_quarantined"]:
+        left_out += f" ({counts['num_quarantined']} in {conflicts} with contradictory labels)"
     err.print(
         f"Study [bold]{escape(context.name)}[/]: {counts['num_images']} images in "
         f"{escape(str(context.partition.grouping))}; {counts['num_development']} for the search, "
-        f"{counts['num_test']} sealed for the test, {counts['num_quarantined']} left out "
-        f"({counts['num_conflicts']} groups with contradictory labels)"
+        f"{counts['num_test']} sealed for the test{left_out}"
     )
     development = context.development
     listed = ", ".join(f"{name} {count}" for name, count in context.class_counts.items())
     err.print(
-        f"Classes: {escape(listed)}; AUC, sensitivity and operating point are about "
+        f"Classes: {escape(listed)}; AUC, sensitivity and operating point refer to "
         f"'{escape(development.class_names[development.positive])}'"
         if len(development.class_names) == 2
         else f"Classes: {escape(listed)}; AUC is the mean over the classes, sensitivity and "
         f"operating point are about '{escape(development.class_names[development.positive])}'"
     )
     if earlier := context.partition.earlier:
-        err.print(f"It keeps the division that an earlier version made: {earlier}.")
+        err.print(f"The division into folds and test was made by an earlier version: {earlier}.")
     for unusual in context.warnings:
         err.print(f"[yellow]{escape(unusual)}[/]")
     if context.developed_by:
@@ -96,7 +95,7 @@ def announce(
             f"studies of this home developed on ({escape(', '.join(context.developed_by))}); "
             "`busi-search evaluate` also gives the figures of the others alone."
         )
-    number = "as many workers as fit" if workers is None else f"{workers} worker(s)"
+    number = "as many workers as fit" if workers is None else count_of(workers, "worker")
     place = f"Ray at {ray}" if ray is not None else context.device
     err.print(
         f"{trials} trials × {len(context.partition.folds)} folds, {number} on "
@@ -106,55 +105,39 @@ def announce(
     if warning is not None:
         err.print(warning, markup=False)
     if learns_first:
-        err.print(
-            "First, weights are learned from simulated images: some minutes, once for this home."
-        )
+        err.print("First: pretraining on simulated images (once per home; takes a few minutes).")
 
 
-def _status(progress: "SearchProgress") -> str:
-    """One line that fits 80 columns beside the bar."""
-    best = "–"
-    if progress.best is not None:
-        best = f"{progress.best.value:.3f}"
-        error = standard_error(progress.best)
-        # Twice the standard error over the folds, until the corrected interval at the end.
-        best += f"±{2 * error:.3f}" if error is not None else ""
-    failed = f" · {progress.failed} failed" if progress.failed else ""
-    failed += f" · {progress.unsent} unsent" if progress.unsent else ""
-    return (
-        f"best {best} · {progress.folds_trained} folds (−{progress.folds_saved}) · "
-        f"{progress.pruned} pruned{failed} · {duration(progress.remaining_seconds)} left"
-    )
-
-
-def _details(progress: "SearchProgress") -> str:
-    """A second line: which trial leads, who works, why the last trial was given up."""
-    parts = [f"{progress.workers} worker(s)"] if progress.workers else []
-    if progress.best is not None:
-        parts.append(f"trial {progress.best.number} leads")
-    for trial in reversed(progress.trials):
-        reason = prune_reason(trial)
-        if reason is not None:
-            parts.append(f"{trial.number} pruned: {reason}")
-            break
-    line = " · ".join(parts)
-    return escape(line if len(line) < COLUMNS else f"{line[: COLUMNS - 1]}…")
+# A bar shorter than this says nothing, a longer one no more.
+SHORTEST_BAR, LONGEST_BAR = 5, 40
 
 
 class _TwoLines(Progress):
     """A bar with where the search stands, and below it what else there is to know."""
 
+    progress: "SearchProgress | None" = None
+    message = "starting workers"
+
     def get_renderables(self) -> Iterable[RenderableType]:
-        """Yield both lines."""
-        if len(self.tasks) != 2:
+        """Yield both lines, as wide as the terminal is now."""
+        if len(self.tasks) != 1:
             return
-        first, second = self.tasks
-        finished = f"{first.completed:.0f}/{first.total:.0f}"
+        (task,) = self.tasks
+        columns = max(1, self.console.width - 1)
+        finished = f"{task.completed:.0f}/{task.total:.0f}"
+        room = columns - len(finished) - SHORTEST_BAR - 2
+        below, text = "", self.message[:room]
+        if self.progress is not None:
+            below, text = details_line(self.progress), status_line(self.progress, room)
+        bar = min(LONGEST_BAR, columns - len(finished) - len(text) - 2)
         row = Table.grid(padding=(0, 1))
-        bar = BarColumn(bar_width=5).render(first)
-        row.add_row(Text(finished, "bold"), bar, Text(first.description))
+        row.add_row(
+            Text(finished, "bold"),
+            BarColumn(bar_width=max(1, bar)).render(task),
+            Text(text, no_wrap=True),
+        )
         yield row
-        yield Text.from_markup(second.description, style="dim")
+        yield Text(below if len(below) <= columns else f"{below[: columns - 1]}…", "dim")
 
 
 class SearchDisplay:
@@ -163,29 +146,43 @@ class SearchDisplay:
     def __init__(self, target: int, *, quiet: bool) -> None:
         self._quiet = quiet
         self._last_time, self._last_line = 0.0, ""
-        self.bar: Progress | None = None
+        self._ends: float | None = None
+        self.bar: _TwoLines | None = None
         if not quiet and err.is_terminal:
             self.bar = _TwoLines(console=err)
-            self._task = self.bar.add_task("starting workers", total=target)
-            self._below = self.bar.add_task("", total=None)
+            self._task = self.bar.add_task("", total=target)
 
     def update(self, progress: "SearchProgress") -> None:
         """Show where the search stands."""
         if self._quiet:
             return
-        text = _status(progress)
+        left = progress.remaining_seconds
+        self._ends = None if left is None else time.monotonic() + left
         if self.bar is not None:
-            self.bar.update(
-                self._task, completed=progress.finished, total=progress.target, description=text
-            )
-            self.bar.update(self._below, description=_details(progress))
+            self.bar.progress = progress
+            self.bar.update(self._task, completed=progress.finished, total=progress.target)
             return
+        line = f"{progress.finished}/{progress.target} trials · {status_line(progress, COLUMNS)}"
+        self._say(line, due=progress.workers == 0)
+
+    def phase(self, what: str, done: int, total: int) -> None:
+        """Show what is done once the search has ended, such as training the winner again."""
+        if self._quiet:
+            return
+        text = what if total <= 1 else f"{what}: {done} of {total}"
+        left = 0.0 if self._ends is None else self._ends - time.monotonic()
+        text += f" · {duration(left)} left" if left >= 1 else ""
+        if self.bar is not None:
+            self.bar.progress, self.bar.message = None, text
+            return
+        self._say(text, due=done == 0)
+
+    def _say(self, line: str, *, due: bool) -> None:
         now = time.monotonic()
-        line = f"{progress.finished}/{progress.target} trials · {text}"
-        due = now - self._last_time >= PLAIN_LINE_SECONDS or progress.workers == 0
+        due = due or now - self._last_time >= PLAIN_LINE_SECONDS
         if due and line != self._last_line:
             self._last_time, self._last_line = now, line
-            err.print(line)
+            err.print(line, markup=False)
 
 
 @contextmanager
@@ -193,9 +190,10 @@ def search_display(target: int, *, quiet: bool) -> Iterator[SearchDisplay]:
     """Give a display and take it down again whatever happens."""
     display = SearchDisplay(target, quiet=quiet)
     if display.bar is None:
-        yield display
+        with listening(display.phase):
+            yield display
         return
-    with display.bar:
+    with display.bar, listening(display.phase):
         yield display
 
 
@@ -226,13 +224,13 @@ def show_result(
     release = result.release
     if release is None:
         ignored = f" {foreign_sentence(result.foreign)}." if result.foreign else ""
-        err.print(f"No trial was fully evaluated yet; the same line goes on.{ignored}")
+        err.print(f"No trial was evaluated on all folds yet; run the same command again.{ignored}")
         return
     if result.progress.finished == result.progress.before and not release.new:
         err.print(
-            f"Study [bold]{escape(result.context.name)}[/] is complete: it holds "
-            f"{result.progress.finished} finished trials, nothing was changed. "
-            "More: a larger --trials; another: --name NEW."
+            f"Study [bold]{escape(result.context.name)}[/] is complete with "
+            f"{result.progress.finished} finished trials; nothing was changed. "
+            "For more trials, raise --trials; for another study, use --name NEW."
         )
     figures = release.metrics
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
@@ -258,6 +256,11 @@ def show_result(
         f"{name.removeprefix('calibration_').replace('_', '/')} {figure:.2f}"
         for name, figure in release.calibration.items()
     )
+    rows |= {
+        f"{site.site}, not seen": f"AUC {site.figures['auc']:.3f}, sensitivity "
+        f"{site.figures['sensitivity']:.2f}, specificity {site.figures['specificity']:.2f}"
+        for site in release.sites
+    }
     rows |= {"ignored": foreign_sentence(result.foreign)} if result.foreign else {}
     if result.context.developed_by:
         rows["not independent"] = f"{result.context.test_not_independent} sealed images"
@@ -314,7 +317,7 @@ def show_test_report(report: "TestReport") -> None:
     )
     err.print(
         f"{report.version.name} version {report.version.version}; the sealed test was opened "
-        f"{report.openings} time(s). Sensitivity and specificity are of "
+        f"{count_of(report.openings, 'time')}. Sensitivity and specificity are of "
         f"'{report.figures.positive_class}' at the operating point fixed before."
     )
     if report.num_not_independent:
@@ -325,7 +328,7 @@ def show_test_report(report: "TestReport") -> None:
             f"({escape(', '.join(report.developed_by))}){missing}."
         )
     for mended in report.ledger_mended:
-        err.print(f"The ledger of the sealed test was mended, {mended}.", markup=False)
+        err.print(f"The ledger of the sealed test was repaired: {mended}.", markup=False)
     for compared in (report.against_champion, report.against_best_champion):
         if compared is not None:
             err.print(compared.to_text(), markup=False)

@@ -14,8 +14,10 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
+import plotly.graph_objects as go
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -38,6 +40,7 @@ ELSEWHERE = {
 STUDY_FILE = "reference/study-file.md"
 TUTORIAL = "how-to/tutorial.ipynb"
 TUTORIAL_PAGE = "how-to/tutorial.md"
+PLOTLY = "application/vnd.plotly.v1+json"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -59,17 +62,37 @@ def _moved_links(text: str) -> str:
 
 
 def notebook_markdown(text: str) -> str:
-    """Return a notebook's cells as Markdown, code in fences; outputs are left out.
+    """Return a notebook as Markdown: its cells, code in fences, and the output they gave.
 
     Args:
         text: of the .ipynb file.
     """
-    parts = []
+    parts, has_plotly = list[str](), False
     for cell in json.loads(text)["cells"]:
         source = "".join(cell["source"])
-        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        if cell["cell_type"] == "markdown":
+            parts.append(source)
+            continue
+        parts.append(f"```python\n{source}\n```")
+        for output in cell["outputs"]:
+            parts.append(_output_markdown(output, with_library=not has_plotly))
+            has_plotly = has_plotly or PLOTLY in output.get("data", {})
     parts.insert(1, "[The notebook itself](tutorial.ipynb), to run it.")
     return "\n\n".join(parts)
+
+
+def _output_markdown(output: dict[str, Any], *, with_library: bool) -> str:
+    """Return what a cell gave: a figure, a table or text."""
+    data = output.get("data", {})
+    if PLOTLY in data:
+        figure = go.Figure(data[PLOTLY])
+        return figure.to_html(full_html=False, include_plotlyjs=with_library)
+    if "text/html" in data:
+        # Lines that are empty or indented would end a block of HTML, or become code.
+        lines = (line.strip() for line in "".join(data["text/html"]).splitlines())
+        return "\n".join(filter(None, lines))
+    written = data.get("text/plain", output.get("text", ""))
+    return f"```text\n{''.join(written).rstrip()}\n```"
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:

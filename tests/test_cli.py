@@ -134,8 +134,9 @@ def test_from_a_folder_of_images_to_a_prediction(busi_folder: Path, tmp_path: Pa
     """The main job as a user does it, with worker processes, on files."""
     home = ["--home", tmp_path / "home"]
     words = ["run", "--data", busi_folder, "--weights", "none", "--trials", 3, "--workers", 2]
-    words += ["--set", "epochs=1", "--set", "architecture='small_cnn'", "--set", "num_folds=3",
-              "--set", "image_size_pixels=28"]  # fmt: skip
+    words += ["--set", "epochs=4", "--set", "learning_rate=0.01", "--set", "num_folds=3",
+              "--set", "architecture='small_cnn'", "--set", "image_size_pixels=28",
+              "--set", "test=0.4"]  # fmt: skip
     done = call(*home, *words, "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
@@ -146,7 +147,7 @@ def test_from_a_folder_of_images_to_a_prediction(busi_folder: Path, tmp_path: Pa
     assert set(result["corrected"]) == {"cv_auc", "ci95", "metrics"}
     cost = result["cost"]
     assert cost["fold_trainings"] >= 3
-    assert cost["epochs"] == cost["fold_trainings"]
+    assert cost["epochs"] <= 4 * cost["fold_trainings"]
     for line in ("busi-search ui", "busi-search promote", "busi-search predict"):
         assert line in done.stderr
     assert "SIMULATED" not in done.stderr
@@ -157,7 +158,7 @@ def test_from_a_folder_of_images_to_a_prediction(busi_folder: Path, tmp_path: Pa
 
     image = busi_folder / "Dataset_BUSI_with_GT" / "benign" / "benign (1).png"
     assert call_here(*home, "predict", image).returncode == 2  # no champion yet
-    # One epoch on 37 images: what it scores is chance's, so the floor is taken away.
+    # Four epochs on 37 images: what it scores is near chance's, so the floor is taken away.
     refused = call_here(*home, "promote", "--min-auc", "1", "--json")
     assert refused.returncode == 3
     asked = json.loads(refused.stdout)
@@ -165,7 +166,7 @@ def test_from_a_folder_of_images_to_a_prediction(busi_folder: Path, tmp_path: Pa
     assert asked["evidence"]["openings"] == 1
     no_floor = ("--min-auc", "0", "--min-sensitivity", "0")
     promoted = json.loads(call_here(*home, "promote", *no_floor, "--json").stdout)
-    assert promoted["decision"] == "promoted"
+    assert promoted["decision"] == "promoted", promoted["reasons"]
     assert promoted["evidence"]["best_champion"] is None
     assert promoted["notes"]
     answer = json.loads(call_here(*home, "predict", image, "--json").stdout)

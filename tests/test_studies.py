@@ -78,7 +78,7 @@ def test_what_a_study_fixes_holds_for_its_recipes() -> None:
     assert balanced.epochs == spec.study.recipe_epochs
     # Nothing pretrained, nothing to freeze.
     assert trials["000-frozen-resnet18"].freeze_depth == 0
-    assert load_spec("busi")[0].recipe[1]["freeze_depth"] == 5
+    assert load_spec("busi-scratch", (named,))[0].recipe[0]["freeze_depth"] == 5
 
 
 def test_recipes_may_be_bounded_on_their_own() -> None:

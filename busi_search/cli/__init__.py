@@ -18,19 +18,20 @@ _MAINTAINING = "busi_search.cli.maintaining"
 _WEIGHTS = "busi_search.cli.weights"
 _SECTIONS = {
     "Search": (
-        Row("run", _SEARCHING, "Search, and register the winner as the candidate."),
-        Row("worker", _SEARCHING, "Help a study that is searched elsewhere."),
-        Row("studies", _SEARCHING, "List the bundled studies and those run on this home."),
+        Row("run", _SEARCHING, "Search, then register the best trial as candidate."),
+        Row("worker", _SEARCHING, "Add workers to a running search."),
+        Row("studies", _SEARCHING, "List bundled studies and the studies of this home."),
         Row("explain", _SEARCHING, "Explain a key of a study file."),
-        Row("status", _SEARCHING, "Show one study's trials and its best."),
+        Row("status", _SEARCHING, "Show a study's trials, its best one and the time left."),
         Row("report", _SEARCHING, "Write a study as one HTML page that works offline."),
         Row("export", _SEARCHING, "Write trials as a table, or the model as ONNX."),
-        Row("replay", _SEARCHING, "Train a trial again; say whether every fold agrees."),
-        Row("leak-gap", _SEARCHING, "Measure what torn-apart near-duplicates would add."),
+        Row("replay", _SEARCHING, "Train a trial again and check its results."),
+        Row("leak-gap", _SEARCHING, "Measure how much split near-duplicates inflate scores."),
+        Row("audit", _SEARCHING, "Repeat the search on parts and check its corrected score."),
     ),
     "Images": (Row("data", _IMAGES, "Check, describe, fetch and simulate images."),),
     "Models": (
-        Row("evaluate", _RELEASING, "Evaluate on the sealed test, or another hospital's data."),
+        Row("evaluate", _RELEASING, "Evaluate on the sealed test or another hospital."),
         Row("recalibrate", _RELEASING, "Set a model's threshold or calibration for a hospital."),
         Row("promote", _RELEASING, "Make the candidate the champion, if the gate agrees."),
         Row("rollback", _RELEASING, "Make the previous champion the champion again."),
@@ -41,9 +42,9 @@ _SECTIONS = {
     ),
     "Maintenance": (
         Row("weights", _WEIGHTS, "List, fetch and check pretrained weights."),
-        Row("doctor", _MAINTAINING, "Say what works here and what was left behind."),
+        Row("doctor", _MAINTAINING, "Check the installation; print a fix per problem."),
         Row("sync", _MAINTAINING, "Send MLflow the finished trials it lacks."),
-        Row("delete", _MAINTAINING, "Delete a study; its test's ledger is kept."),
+        Row("delete", _MAINTAINING, "Delete a study; keep the ledger of its test."),
     ),
 }
 
@@ -51,11 +52,11 @@ _SECTIONS = {
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="busi-search")
 def main() -> None:
-    """Find the best honest breast-ultrasound classifier, and show why it is the best.
+    """Find a good breast-ultrasound classifier; estimate fairly how it will do on new images.
 
     \b
     busi-search run --trials 100                        try it on simulated images
-    busi-search run --data Dataset_BUSI_with_GT         search your own
+    busi-search run --data Dataset_BUSI_with_GT         search on your own images
     busi-search ui                                      browse the trials
     busi-search promote && busi-search predict a.png    use the winner
     """

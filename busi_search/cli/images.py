@@ -13,14 +13,20 @@ def data() -> None:
 
 @data.command("check", short_help="Find damaged images, near-duplicates, contradictions.")
 @click.argument("paths", metavar="PATH…", nargs=-1, required=True)
-@click.option("--groups", metavar="FILE.csv", help="Known groups (patients): file,group.")
-@click.option("--write-table", metavar="FILE.csv", help="List the images of a folder instead.")
+@click.option(
+    "--groups",
+    metavar="FILE.csv",
+    help="Table of known groups such as patients, with columns file,group.",
+)
+@click.option(
+    "--write-table", metavar="FILE.csv", help="Write a table of the images in a folder instead."
+)
 @JSON_OPTION
 @deferred("busi_search.cli.actions.data_check")
 def data_check() -> None:
     """Read every image and find near-duplicates and contradictory labels.
 
-    With several PATHs each set is checked alone, then images that stand in two sets are listed.
+    With several PATHs, each set is checked, then images that occur in two sets are listed.
 
     \b
     Example:
@@ -43,20 +49,20 @@ def data_describe() -> None:
     """
 
 
-@data.command("download", short_help="Fetch a published dataset, checked by its hash.")
+@data.command("download", short_help="Download a published dataset and verify its checksum.")
 @click.argument("name", metavar="breastmnist|busi")
-@click.option("--to", "folder", default="data", show_default=True, help="Folder to put it into.")
+@click.option("--to", "folder", default="data", show_default=True, help="Folder to save it in.")
 @click.option(
     "--size",
     "size_pixels",
     type=click.Choice(["28", "64", "128", "224"]),
     default="28",
     show_default=True,
-    help="Side of BreastMNIST's images in pixels (MedMNIST+ from 64 on).",
+    help="Side length of BreastMNIST's images in pixels (64 and more: MedMNIST+).",
 )
 @deferred("busi_search.cli.actions.data_download")
 def data_download() -> None:
-    """Fetch a published dataset and check it; for BUSI, say where to get it.
+    """Download a published dataset and verify its checksum; for BUSI, say where to get it.
 
     \b
     Example:
@@ -66,9 +72,11 @@ def data_download() -> None:
 
 
 @data.command("phantom", short_help="Simulate images with masks, in BUSI's layout.")
-@click.option("--to", "directory", required=True, help="Folder to write into.")
+@click.option("--to", "directory", required=True, help="Folder to write to; must be empty.")
 @click.option("--num-images", type=int, default=300, show_default=True)
-@click.option("--size", "size_pixels", type=int, default=128, show_default=True, help="Pixels.")
+@click.option(
+    "--size", "size_pixels", type=int, default=128, show_default=True, help="Side length in pixels."
+)
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
 @deferred("busi_search.cli.actions.data_phantom")
 def data_phantom() -> None:

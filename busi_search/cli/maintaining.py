@@ -8,13 +8,13 @@ from busi_search.cli.options import JSON_OPTION, complete_study
 
 
 @click.command(cls=Command)
-@click.option("--fix", is_flag=True, help="Mend what can be mended without a loss.")
+@click.option("--fix", is_flag=True, help="Fix what can be fixed without losing anything.")
 @JSON_OPTION
 @deferred("busi_search.cli.actions.doctor")
 def doctor() -> None:
-    """Say what works here and what was left behind, each with the line that mends it.
+    """Check this installation and its studies, and print a fix for each problem.
 
-    Exit code 1 if a problem is left.
+    Exit code 1 if a problem remains.
 
     \b
     Example:
@@ -27,27 +27,27 @@ def doctor() -> None:
 @JSON_OPTION
 @deferred("busi_search.cli.actions.sync")
 def sync() -> None:
-    """Send MLflow the finished trials it is without, of one study or of all.
+    """Send finished trials that MLflow lacks, for one study or for all.
 
     \b
     Example:
       busi-search sync busi
     """
-    on_stop(lambda: "Interrupted; what is sent is sent, the same line sends the rest.")
+    on_stop(lambda: "Interrupted; run the same command again to send the rest.")
 
 
 @click.command(cls=Command)
 @click.argument("name", shell_complete=complete_study)
-@click.option("--keep-model", is_flag=True, help="Keep its registered models and their run.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--keep-model", is_flag=True, help="Keep the registered models and their run.")
+@click.option("--yes", is_flag=True, help="Delete without asking.")
 @JSON_OPTION
 @deferred("busi_search.cli.actions.delete")
 def delete() -> None:
     """Delete a study: its trials, its runs in MLflow, its models, files and caches.
 
-    The ledger of its sealed test is kept, and so is which images it was developed on. You are told
-    how much goes before you are asked. Without --keep-model, a study whose model is the champion is
-    not deleted. A tracking server keeps deleted runs until its owner removes them.
+    The ledger of its sealed test and the list of its images are kept. The command shows what will
+    be deleted and asks first. A study whose model is the champion is only deleted with
+    --keep-model. A tracking server keeps deleted runs until its administrator removes them.
 
     \b
     Example:

@@ -7,7 +7,9 @@ import click
 from busi_search.cli.global_options import global_options_of
 from busi_search.cli.groups import load
 
-JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+JSON_OPTION = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object to stdout."
+)
 
 
 def complete_study(ctx: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:

@@ -13,14 +13,14 @@ DATA_OPTIONS = (
         "class_map",
         multiple=True,
         metavar="THEIRS=OURS",
-        help="Which class of the model a class of the images counts as, such as "
-        '"normal or benign=benign"; or "normal=leave out". Repeat it, or write semicolons.',
+        help="Map a class of the images to a class of the model, such as "
+        '"normal or benign=benign", or leave it out: "normal=leave out". Repeatable.',
     ),
     click.option(
         "--keep-sealed",
         is_flag=True,
-        help="Leave out images that other studies of this home have sealed, rather than count the "
-        "opening.",
+        help="Leave out images in the sealed test of other studies of this home, instead of "
+        "opening those tests.",
     ),
 )
 
@@ -34,27 +34,28 @@ def data_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.command(cls=Command)
 @click.argument("name", shell_complete=complete_study)
-@click.option("--version", help="Model version (default: what the study registered last).")
-@click.option("--model-uri", help="The same as an address: models:/busi-classifier@champion.")
+@click.option("--version", help="Model version (default: the study's latest).")
+@click.option(
+    "--model-uri", help="Model address instead of --version: models:/busi-classifier@champion."
+)
 @click.option(
     "--data",
     metavar="PATH",
-    help="Evaluate on these images instead: another hospital's folder, table or .npz file. If they "
-    "are the study's own images, which were moved, the sealed test is opened there.",
+    help="Images from another hospital to evaluate on: a folder, table or .npz file. The study's "
+    "own images, if they were moved, open the sealed test as without --data.",
 )
 @click.option(
     "--prevalence",
     "prevalences",
     multiple=True,
     type=float,
-    help="Share of patients with the disease at which predictive values are wanted, such as 0.02; "
-    "repeatable. Needs --data.",
+    help="Prevalence at which to report predictive values, such as 0.02. Repeatable; needs --data.",
 )
 @click.option(
     "--sensitivity",
     type=click.FloatRange(0, 1, min_open=True),
-    help="Wanted of a threshold from local images, whose worth is shown (default: what the study's "
-    "operating point promised). Needs --data.",
+    help="Target sensitivity of a threshold set on local images (default: that of the study's "
+    "operating point). Needs --data.",
 )
 @data_options
 @JSON_OPTION
@@ -62,9 +63,9 @@ def data_options(command: Callable[..., None]) -> Callable[..., None]:
 def evaluate() -> None:
     """Evaluate a study's model on its sealed test, or with --data on another hospital's images.
 
-    Every opening of the sealed test is counted. With --data the frozen model, temperature and
-    operating point are used as they are; images that the study knows are left out, near-duplicates
-    included, and the evaluation stands in the study's ledger.
+    Every opening of the sealed test is counted. With --data, model, temperature and operating point
+    stay as they are. Images that the study knows are left out, near-duplicates included, and the
+    evaluation is recorded in the study's ledger.
 
     \b
     Example:
@@ -75,32 +76,33 @@ def evaluate() -> None:
 
 @click.command(cls=Command)
 @click.argument("name", shell_complete=complete_study)
-@click.option("--data", required=True, metavar="PATH", help="Images of the hospital, with labels.")
+@click.option("--data", required=True, metavar="PATH", help="Labelled images from the hospital.")
 @click.option(
     "--keep",
     type=click.Choice(["calibration", "threshold", "nothing"]),
     default="calibration",
     show_default=True,
-    help="What stays as it is. calibration: only the threshold is set anew; threshold: only "
-    "intercept and slope of the probability are; nothing: both are.",
+    help="What to keep. calibration: only reset the threshold; threshold: only refit intercept and "
+    "slope of the probability; nothing: do both.",
 )
 @click.option(
     "--sensitivity",
     type=click.FloatRange(0, 1, min_open=True),
-    help="That the threshold shall have on these images (default: what the study's operating point "
-    "promised).",
+    help="Target sensitivity on these images (default: that of the study's operating point).",
 )
-@click.option("--version", help="Model version (default: what the study registered last).")
-@click.option("--model-uri", help="The same as an address: models:/busi-classifier@champion.")
+@click.option("--version", help="Model version (default: the study's latest).")
+@click.option(
+    "--model-uri", help="Model address instead of --version: models:/busi-classifier@champion."
+)
 @data_options
 @JSON_OPTION
 @deferred("busi_search.cli.actions.evaluate")
 def recalibrate() -> None:
-    """Register a version with a threshold or a calibration from a hospital's own images.
+    """Set the threshold or calibration of a model on a hospital's images; register the result.
 
-    The network stays as it is. The version becomes the candidate, with its parent and the images
-    written down, and `busi-search promote` asks the gate as for any other. What the change is
-    worth is measured on images that were left out, in repeated cross-validation.
+    The network stays as it is. The new version becomes the candidate and records its parent and the
+    images; `busi-search promote` then decides as for any other candidate. Repeated cross-validation
+    measures what the change gains on held-out images.
 
     \b
     Example:
@@ -114,44 +116,45 @@ def recalibrate() -> None:
 @click.option(
     "--max-auc-drop",
     type=click.FloatRange(0, 1),
-    help="How much worse than the best champion so far it may be, in test AUC (default: the "
-    "study's, 0.02). That must be shown: the lower bound of the paired difference decides.",
+    help="Largest allowed drop in test AUC below the best champion so far; the lower bound of the "
+    "paired difference decides (default: the study's, 0.02).",
 )
 @click.option(
     "--confidence",
     type=click.FloatRange(0.5, 1, max_open=True),
-    help="Of the lower bounds, one-sided (default: the study's, 0.95).",
+    help="One-sided confidence of the lower bounds (default: the study's, 0.95).",
 )
 @click.option(
     "--max-openings",
     type=click.IntRange(1),
-    help="Openings after which the sealed test is spent and only a model shown to be better is "
-    "promoted (default: the study's, 10).",
+    help="Openings of the sealed test after which only a clearly better model is promoted "
+    "(default: the study's, 10).",
 )
 @click.option(
     "--min-auc",
     type=click.FloatRange(0, 1),
-    help="What the lower bound of its test AUC must be above (default: the study's, 0.5).",
+    help="Value that the lower bound of the test AUC must exceed (default: the study's, 0.5).",
 )
 @click.option(
     "--min-sensitivity",
     type=click.FloatRange(0, 1),
-    help="On the sealed test, at the operating point (default: the study's, 0.5).",
+    help="Lowest test sensitivity at the operating point (default: the study's, 0.5).",
 )
 @click.option(
-    "--max-ece", type=click.FloatRange(0, 1), help="Calibration error on the sealed test."
+    "--max-ece",
+    type=click.FloatRange(0, 1),
+    help="Largest calibration error (ECE) on the sealed test.",
 )
-@click.option("--force", is_flag=True, help="Promote although the gate refuses.")
-@click.option("--reason", help="Why; needed with --force, and recorded.")
+@click.option("--force", is_flag=True, help="Promote even if the gate refuses.")
+@click.option("--reason", help="Reason for --force; it is recorded.")
 @JSON_OPTION
 @deferred("busi_search.cli.actions.gate")
 def promote() -> None:
     """Make the candidate the champion, if the gate agrees (exit code 3 if not).
 
-    It is compared with the present champion and with the best champion so far, and must be shown
-    to be not much worse; the answer says how little or how much the test images can show. A
-    candidate that was not yet evaluated on the sealed test, or not against these champions, is
-    evaluated first; the opening is counted.
+    The candidate must be shown to be not much worse than the present champion and the best champion
+    so far, on the same test images. If this comparison is missing, the sealed test is opened for
+    it, which is counted. The answer also says how much the test images can show.
 
     \b
     Example:
@@ -224,7 +227,7 @@ def predict() -> None:
 @click.option("--no-browser", is_flag=True, help="Only print the address.")
 @deferred("busi_search.cli.actions.ui")
 def ui() -> None:
-    """Open the MLflow UI on this home, at the leaderboard; Ctrl-C ends it.
+    """Open the MLflow UI of this home at the leaderboard; stop it with Ctrl-C.
 
     \b
     Example:

@@ -31,12 +31,10 @@ def system_error(error: BaseException) -> BusiSearchError:
         if isinstance(link, sqlite3.Error):
             return BusiSearchError(
                 f"A database of the home failed ({reason_of(link)}); `busi-search doctor` says "
-                "which one, and what mends it."
+                "which one, and how to fix it."
             )
         if isinstance(link, MemoryError):
-            return BusiSearchError(
-                "The memory does not suffice; end other programs, or use fewer --workers."
-            )
+            return BusiSearchError("Out of memory; close other programs, or use fewer --workers.")
     return BusiSearchError(
         f"Unexpected {type(error).__name__}: {reason_of(error)}. "
         "Run again with --debug for the traceback."
@@ -56,7 +54,7 @@ def _os_error(error: OSError) -> BusiSearchError:
     reason = error.strerror or str(error)
     if error.errno in _FULL:
         return BusiSearchError(
-            f"{where}the disk is full ({reason}); free some space, then the same line goes on."
+            f"{where}the disk is full ({reason}); free some space, then run the same command again."
         )
     if error.errno in _FORBIDDEN:
         return InputError(

@@ -11,14 +11,14 @@ def weights() -> None:
     """List, fetch and check pretrained weights."""
 
 
-@weights.command("list", short_help="List known weights and say which are at hand.")
+@weights.command("list", short_help="List pretrained weights and which are on this machine.")
 @click.argument("patterns", nargs=-1, metavar="[PATTERN]…")
 @JSON_OPTION
 @deferred("busi_search.cli.actions.weights_list")
 def weights_list() -> None:
     """List pretrained weights: source, size, checksum, licence, and which are on this machine.
 
-    PATTERN is an architecture such as resnet18, or several such as 'timm/resnet18*'.
+    PATTERN is an architecture such as resnet18, or a pattern such as 'timm/resnet18*'.
 
     \b
     Example:
@@ -27,15 +27,15 @@ def weights_list() -> None:
     """
 
 
-@weights.command("fetch", short_help="Download weights, checked by their hash.")
+@weights.command("fetch", short_help="Download weights and verify their checksums.")
 @click.argument("architectures", nargs=-1, required=True, metavar="ARCHITECTURE…")
 @JSON_OPTION
 @deferred("busi_search.cli.actions.weights_fetch")
 def weights_fetch() -> None:
     """Download the pretrained weights of architectures, unless they are already here.
 
-    Files go to PyTorch's folder of checkpoints, which TORCH_HOME moves. Copy them to a machine
-    without a network, and they are found there.
+    Files are saved in PyTorch's checkpoint folder (set TORCH_HOME to change it). For a machine
+    without a network, copy them into the same folder there.
 
     \b
     Example:
@@ -43,7 +43,7 @@ def weights_fetch() -> None:
     """
 
 
-@weights.command("check", short_help="Compare the weights here with their checksums.")
+@weights.command("check", short_help="Verify the weights on this machine.")
 @click.argument("patterns", nargs=-1, metavar="[PATTERN]…")
 @JSON_OPTION
 @deferred("busi_search.cli.actions.weights_check")

@@ -6,6 +6,7 @@ import numpy.typing as npt
 from busi_search.data.dataset import ImageDataset
 from busi_search.data.partition import Partition
 from busi_search.errors import InputError
+from busi_search.wording import count_of
 
 # With fewer groups of a class in the sealed test there is no spread, and so no interval.
 MIN_TEST_GROUPS = 2
@@ -30,9 +31,10 @@ def check_division(dataset: ImageDataset, partition: Partition) -> None:
         if count < MIN_TEST_GROUPS:
             name, number = dataset.class_names[label], int(np.sum(dataset.labels == label))
             raise InputError(
-                f"The sealed test would hold {count} group(s) of images of class '{name}' (of "
-                f"{number} image(s) in all): no figure of it could have an interval; add images, "
-                "join classes, or seal a larger share (dataset.test)."
+                f"The sealed test would hold {count_of(count, 'group')} of images of class "
+                f"'{name}' "
+                f"(of {count_of(number, 'image')} in all), too few for a confidence interval; add "
+                "images, join classes, or seal a larger share (dataset.test)."
             )
     labels = dataset.labels[partition.development]
     for number, fold in enumerate(partition.folds, start=1):

@@ -9,6 +9,7 @@ from busi_search.data.dicom import DicomHeader, even_frames, is_dicom, read_head
 from busi_search.data.listing import ListedImage, Listing
 from busi_search.data.patient_salt import load_patient_salt
 from busi_search.errors import InputError
+from busi_search.wording import count_of
 
 Headers = Mapping[str, DicomHeader | None]
 
@@ -85,8 +86,8 @@ def _patients(
     known = set(hashed) - {None}
     if len(known) == 1 and len({image.file for image in images}) > 1:
         note = (
-            "All DICOM files have the same PatientID, as those have that were made anonymous: "
-            "patients are not known from it. Name them in the column patient of a table."
+            "All DICOM files have the same PatientID, as after some kinds of anonymisation, so it "
+            "does not tell patients apart. Name the patients in the column patient of a table."
         )
         return list(images), (note,)
     if not known:
@@ -110,8 +111,8 @@ def _patients(
     ]
     count = len({image.patient for image in told})
     note = (
-        f"DICOM: {count} patients are told from the PatientID, of which only a hash is kept that "
-        "holds for this home."
+        f"DICOM: {count} patients, by PatientID, of which only a hash with this home's salt is "
+        "kept."
     )
     return told, (note,)
 
@@ -122,34 +123,38 @@ def _notes(images: Sequence[ListedImage], headers: Headers, limit: int) -> Itera
     empty = [name for name, header in headers.items() if header is None]
     if empty:
         yield (
-            f"DICOM: {len(empty)} file(s) hold no image, as reports do, and were left out; the "
-            f"first is '{empty[0]}'."
+            f"DICOM: left out {count_of(len(empty), 'file')} without an image, such as reports; "
+            f"the first is '{empty[0]}'."
         )
     clips = {name: header for name, header in found.items() if header.num_frames > used[name]}
     if clips:
         total = sum(header.num_frames for header in clips.values())
         yield (
-            f"DICOM: {len(clips)} file(s) hold several frames: {sum(used[n] for n in clips)} of "
-            f"{total} were taken, at most {limit} of a file, evenly spaced "
-            "(dataset.frames_per_file), or those that the table names. They stay together."
+            f"DICOM: took {sum(used[n] for n in clips)} of {total:,} frames from "
+            f"{count_of(len(clips), 'file')} with several, evenly spaced and at most {limit} per "
+            "file "
+            "(dataset.frames_per_file), or those that the table names. Frames of a file stay "
+            "together."
         )
     whole = [name for name, header in found.items() if header.region is None]
     if whole:
         yield (
-            f"DICOM: {len(whole)} of {len(found)} file(s) do not tell where the B-mode picture is "
-            f"on the screen and are read whole, text and scales too; the first is '{whole[0]}'."
+            f"DICOM: read the whole screen, text and scales included, of {len(whole)} of "
+            f"{count_of(len(found), 'file')}, which do not say where the B-mode picture is; the "
+            f"first is '{whole[0]}'."
         )
     several = [name for name, header in found.items() if header.num_regions > 1]
     if several:
         yield (
-            f"DICOM: {len(several)} file(s) show several B-mode pictures; the largest is read, of "
-            f"equal ones the first. The first such file is '{several[0]}'."
+            "DICOM: read the largest of several B-mode pictures in "
+            f"{count_of(len(several), 'file')} "
+            f"(the first where they are equal); the first such file is '{several[0]}'."
         )
     said = sum(header.burned_in is True for header in found.values())
     silent = sum(header.burned_in is None for header in found.values())
     if said or silent:
         yield (
-            f"DICOM: {said} file(s) say that text is burned into their pixels, and {silent} do not "
-            "say whether it is. Names may stand in the pixels: busi-search neither looks for them "
+            f"DICOM: text burned into the pixels of {count_of(said, 'file')}, by their headers; "
+            f"{silent} more do not say. Names may be visible: busi-search neither looks for them "
             "nor removes them. Look at the images before you share a report."
         )

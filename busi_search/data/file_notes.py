@@ -13,6 +13,7 @@ from busi_search.data.dataset import ImageDataset
 from busi_search.data.grey import is_nearly_black
 from busi_search.errors import InputError
 from busi_search.files import disk_errors, write_atomically
+from busi_search.wording import count_of
 
 # Part of the cache key: raise it when the notes or the decoding of such files change.
 _VERSION = 1
@@ -64,17 +65,17 @@ def _decoding(dataset: ImageDataset, containers: Sequence[Container]) -> str:
 
 def _texts(dataset: ImageDataset, containers: Sequence[Container]) -> list[str]:
     def of(numbers: list[int]) -> str:
-        return f"{len(numbers)} file(s), the first is '{dataset.paths[numbers[0]]}'"
+        return f"{count_of(len(numbers), 'file')}, the first is '{dataset.paths[numbers[0]]}'"
 
     texts = []
     if several := [i for i, found in enumerate(containers) if found.pages > 1]:
         num_pages = sum(containers[i].pages for i in several)
         texts.append(
             f"Several pages or frames in {of(several)}: the first of each was read, "
-            f"{num_pages - len(several)} were left out; save those that count as files."
+            f"{num_pages - len(several)} were left out; save those you need as separate files."
         )
     if turned := [i for i, found in enumerate(containers) if found.turned]:
-        texts.append(f"An orientation tag in {of(turned)}: turned upright as it says.")
+        texts.append(f"An orientation tag in {of(turned)}: the images were turned upright.")
     if deep := [i for i, found in enumerate(containers) if found.deep]:
         texts.append(
             f"More than 8 bits a pixel in {of(deep)}: scaled so that {dataset.white_level:g} is "
@@ -119,6 +120,6 @@ def dark_notes(dataset: ImageDataset, mean_grey: npt.NDArray[np.float64]) -> lis
     if not dark:
         return []
     return [
-        f"{len(dark)} image(s) are nearly black, the first is '{dataset.paths[dark[0]]}'; look at "
-        "them, and leave them out if nothing can be seen."
+        f"Nearly black: {count_of(len(dark), 'image')}, the first is '{dataset.paths[dark[0]]}'; "
+        "look at them, and leave them out if nothing can be seen."
     ]

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from sklearn.model_selection import StratifiedGroupKFold
 
 from busi_search.errors import InputError
+from busi_search.wording import count_of
 
 Indices = npt.NDArray[np.int64]
 
@@ -35,9 +36,9 @@ def large_group_warning(groups: Indices) -> str | None:
         return None
     return (
         f"One group holds {sizes.max()} of {len(groups)} images ({sizes.max() / len(groups):.0%}): "
-        "these are copies, one patient, or strangers that look alike; look at them "
-        "(`busi-search data check PATH --json`), and if they do not belong together, name the "
-        "groups in a CSV file (dataset.groups)."
+        "these are copies, one patient, or different images that look alike. Look at them "
+        "(`busi-search data check PATH --json`); if they do not belong together, list the groups "
+        "in a CSV file (dataset.groups)."
     )
 
 
@@ -47,8 +48,8 @@ def uneven_folds_warning(folds: Sequence[Fold]) -> str | None:
     if np.abs(sizes / sizes.mean() - 1).max() <= UNEVEN_FOLD_SHARE:
         return None
     return (
-        f"Large groups make the folds uneven ({sizes.min()} to {sizes.max()} images): scores of "
-        "single folds differ in how sure they are; fewer folds (dataset.num_folds) are more even."
+        f"Large groups make the folds uneven ({sizes.min()} to {sizes.max()} images), so some fold "
+        "scores are less certain than others; fewer folds (dataset.num_folds) are more even."
     )
 
 
@@ -86,8 +87,8 @@ def make_folds(
         num_groups = len(np.unique(groups[labels == label]))
         if num_groups < num_folds:
             raise InputError(
-                f"Class {_name(class_names, label)} has {num_groups} group(s) of images for the "
-                f"search, fewer than {num_folds} folds; add images, join classes or lower "
+                f"Class {_name(class_names, label)} has {count_of(num_groups, 'group')} of images "
+                f"for the search, fewer than {num_folds} folds; add images, join classes or lower "
                 "dataset.num_folds."
             )
     splitter = StratifiedGroupKFold(n_splits=num_folds, shuffle=True, random_state=seed)

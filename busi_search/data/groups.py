@@ -16,6 +16,7 @@ from busi_search.data.duplicates import find_duplicates
 from busi_search.data.file_notes import read_file_notes
 from busi_search.errors import InputError
 from busi_search.files import disk_errors, user_path, write_atomically
+from busi_search.wording import count_of
 
 Indices = npt.NDArray[np.int64]
 # Part of the cache key: raise it when find_duplicates may give another answer for the same images.
@@ -80,8 +81,8 @@ class Groups:
         if self.known is None:
             return (
                 "The figures are for new images from this source. Patients are not known: frames "
-                "of one lesion are no copies, cannot be found in the pixels, and may stand on both "
-                "sides of a fold or of the sealed test."
+                "of one lesion are not copies, cannot be found in the pixels, and may be split "
+                "between folds or between search and sealed test."
             )
         if self.origin == PATIENTS:
             return "The figures are for new patients from this source."
@@ -190,7 +191,7 @@ def _groups_from_csv(dataset: ImageDataset, path: Path) -> Indices:
     missing = [name for name in dataset.paths if name not in named]
     if missing:
         raise InputError(
-            f"{path}: no group for {len(missing)} image(s), the first is '{missing[0]}'; "
+            f"{path}: no group for {count_of(len(missing), 'image')}, the first is '{missing[0]}'; "
             "names are relative to the dataset's folder."
         )
     return _first_of([named[name] for name in dataset.paths])

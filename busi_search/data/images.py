@@ -165,8 +165,13 @@ def _decode(path: Path, name: str, convert: Callable[[Image.Image], GreyImage]) 
             return convert(_upright(image))
     except InputError:
         raise
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise InputError(f"{name}: not a readable image ({type(error).__name__}).") from None
+    except Image.DecompressionBombError:
+        raise InputError(
+            f"{name}: the image is too large (over {MAX_IMAGE_PIXELS // 1_000_000} million "
+            "pixels); shrink or remove it."
+        ) from None
+    except UnidentifiedImageError:
+        raise InputError(f"{name}: not a readable image; restore or remove it.") from None
     except Exception as error:
         # Decoders raise whatever they like on damaged input: struct.error, KeyError, zlib.error …
         raise InputError(

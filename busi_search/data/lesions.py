@@ -78,5 +78,5 @@ def check_lesions(dataset: ImageDataset, lesions: Sequence[Box | None]) -> list[
         return []
     return [
         f"{int(np.sum(~known))} of {len(known)} images have no lesion mask or box (with one: "
-        f"{said}); the whole image stands in its place."
+        f"{said}); the whole image is used instead."
     ]

@@ -14,12 +14,14 @@ from busi_search.data.folds import Fold, make_folds, named_folds, split_sealed_t
 from busi_search.data.groups import DETECTOR_VERSION, Groups, find_groups
 from busi_search.errors import InputError
 from busi_search.seeding import derive_seed
-from busi_search.spec import DatasetSection
+from busi_search.spec import MOST_FOLDS, DatasetSection
 
 Indices = npt.NDArray[np.int64]
 # How a division is made. 1: a CSV of groups took the place of the near-duplicates, and an official
-# test kept images that were to be quarantined. 2: neither.
-RULES_VERSION = 2
+# test kept images that were to be quarantined. 2: neither. 3: the test is drawn within every site.
+RULES_VERSION = 3
+# A class of a site with fewer images shares its draw with those of other sites.
+FEW_OF_A_SITE = 10
 
 
 @dataclass(frozen=True)
@@ -144,8 +146,9 @@ def _divide(
             left_out = np.intersect1d(test, quarantined)
             test = np.setdiff1d(test, quarantined)
     else:
+        strata = _strata(dataset) if rules > 2 else dataset.labels
         drawn = split_sealed_test(
-            dataset.labels[sound],
+            strata[sound],
             groups[sound],
             [dataset.digests[index] for index in sound],
             fraction=section.test,
@@ -165,6 +168,21 @@ def _divide(
         folds=tuple(folds),
         earlier=_earlier(detector, rules, grouping),
     )
+
+
+def _strata(dataset: ImageDataset) -> Indices:
+    """(N,) what the sealed test holds its share of: every class of every site."""
+    sites = dataset.properties.get("site")
+    if sites is None or len(set(sites)) < 2:
+        return dataset.labels
+    site = np.unique(np.asarray(sites), return_inverse=True)[1]
+    number, of = np.unique(np.stack([site, dataset.labels]), axis=1, return_inverse=True)
+    stratum = of.reshape(-1)
+    few = np.bincount(stratum) < FEW_OF_A_SITE
+    # Those of few images are drawn together, class by class.
+    shared = number.shape[1] + dataset.labels
+    chosen = np.where(few[stratum], shared, stratum)
+    return np.unique(chosen, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
 
 def _folds(
@@ -187,12 +205,18 @@ def _folds(
             f'folds = "{section.folds}" needs {what}, and {development.name} has none; give them '
             'in a table (source = "table"), or use folds = "stratified".'
         )
+    if section.folds == "site" and not 2 <= len(set(names)) <= MOST_FOLDS:
+        raise InputError(
+            f'folds = "site" needs 2 to {MOST_FOLDS} sites, better 3 or more, and there are '
+            f'{len(set(names))}; join or add some, or use folds = "stratified".'
+        )
+    stated = "num_folds" in section.model_fields_set
     return named_folds(
         names,
         development.labels,
         groups,
         paths=development.paths,
-        num_folds=section.num_folds,
+        num_folds=section.num_folds if stated else len(set(names)),
         class_names=development.class_names,
     )
 
@@ -203,6 +227,8 @@ def _earlier(detector: int, rules: int, grouping: Groups) -> str:
         notes.append("near-duplicates were not looked for beside the file of groups")
     elif rules == 1:
         notes.append("official test images stayed although a near-duplicate is labelled otherwise")
+    if rules == 2:
+        notes.append("the sealed test was drawn from all sites together")
     if detector < DETECTOR_VERSION:
         notes.append("near-duplicates were found by an earlier method")
     return "; ".join(notes)

@@ -21,15 +21,34 @@ def listening(listener: Listener) -> Iterator[None]:
         _listener.reset(before)
 
 
+@contextmanager
+def counted_part(what: str, done: int, total: int) -> Iterator[None]:
+    """Tell the listener that a part of something slow begins, and then that it is done.
+
+    Args:
+        what: is being done, such as "storing features".
+        done: how many parts were done before.
+        total: how many parts there are.
+    """
+    _tell(what, done, total)
+    yield
+    _tell(what, done + 1, total)
+
+
 def counted(items: Iterable[T], what: str, total: int) -> Iterator[T]:
-    """Yield the items, and tell the listener of each.
+    """Yield the items, and tell the listener that they begin, and of each that is done.
 
     Args:
         items: what is worked on.
         what: has been done to those behind us, such as "images read".
         total: how many there are.
     """
+    _tell(what, 0, total)
     for done, item in enumerate(items, start=1):
         yield item
-        if (listener := _listener.get()) is not None:
-            listener(what, done, total)
+        _tell(what, done, total)
+
+
+def _tell(what: str, done: int, total: int) -> None:
+    if (listener := _listener.get()) is not None:
+        listener(what, done, total)

@@ -13,10 +13,11 @@ from busi_search.data.dataset import ImageDataset
 from busi_search.data.file_notes import dark_notes, read_file_notes
 from busi_search.errors import InputError
 from busi_search.files import disk_errors, write_atomically
+from busi_search.wording import count_of
 
 # Part of the cache key: raise it when a property is measured in another way.
 _VERSION = 1
-# Mean grey and border differ somewhat between classes of every set (BUSI: up to .7); above this a
+# Mean grey and border differ somewhat between classes of every set (BUSI: up to 0.7); above this a
 # threshold on the property alone is nearly a classifier.
 WARN_AUC = 0.85
 # Too few images of a class separate by chance.
@@ -36,7 +37,7 @@ class Shortcut:
     Attributes:
         name: of the property, in words.
         class_name: of the class.
-        auc: of a threshold on the property alone, for this class against the rest; at least .5.
+        auc: of a threshold on the property alone, for this class against the rest; at least 0.5.
     """
 
     name: str
@@ -137,7 +138,7 @@ def _few_masks(dataset: ImageDataset, files: Mapping[str, Values]) -> list[str]:
     if not len(found):
         return []
     return [
-        f"{len(found)} image(s) are black and white only, as masks are; look at "
+        f"{count_of(len(found), 'image')} in black and white only, as masks are; look at "
         f"'{dataset.paths[int(found[0])]}'."
     ]
 

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from busi_search.data.listing import Listing, dataset_of_listing
 from busi_search.data.medmnist import load_medmnist
 from busi_search.data.patient_salt import SALT_FILE
 from busi_search.data.phantom import Phantom, simulate_phantom
+from busi_search.data.several import load_several
 from busi_search.errors import InputError
 from busi_search.files import user_path
 from busi_search.spec import DatasetSection
@@ -97,7 +98,8 @@ def guess_study(data: str | None, *, default_folder: Path = Path("data")) -> tup
             if is_busi_folder(default_folder)
             else ("quickstart", None)
         )
-    return ("breastmnist" if guess_source(data) == "medmnist" else "busi"), data
+    studies = {"medmnist": "breastmnist", "busbra": "busbra"}
+    return studies.get(guess_source(data), "busi"), data
 
 
 def guess_source(data: str) -> str:
@@ -150,6 +152,9 @@ def load_dataset(
     """
     if section.source == "phantom":
         return _load_phantom(section)
+    if section.source == "several":
+        load = partial(load_dataset, cache=cache, positive_needed=False)
+        return load_several(section, load, positive_needed=positive_needed)
     if section.path is None:
         raise InputError(
             f'This study needs images (source = "{section.source}"): name them with --data PATH.'

@@ -50,12 +50,12 @@ def find_subgroups(dataset: ImageDataset) -> list[Subgroup]:
         InputError: a mask cannot be read.
     """
     found = []
-    for by, levels in _levels(dataset).items():
+    for by, levels in image_levels(dataset).items():
         counts = Counter(levels)
         if not 1 < len(counts) <= MAX_LEVELS:
             continue
         column = np.asarray(levels)
-        for level in sorted(counts, key=_place):
+        for level in sorted(counts, key=level_order):
             labels = dataset.labels[column == level]
             found.append(Subgroup(by, level, counts[level], _by_class(dataset, labels)))
     return found
@@ -67,8 +67,15 @@ def images_per_patient(dataset: ImageDataset) -> dict[int, int]:
     return dict(sorted(Counter(known.values()).items()))
 
 
-def _levels(dataset: ImageDataset) -> dict[str, list[str]]:
-    """The level of each image, by property."""
+def image_levels(dataset: ImageDataset) -> dict[str, list[str]]:
+    """Return the level of each of the N images, by property; ages and masks become bands.
+
+    Args:
+        dataset: the images; masks are read, pixels are not.
+
+    Raises:
+        InputError: a mask cannot be read.
+    """
     found: dict[str, list[str]] = {}
     for name, values in dataset.properties.items():
         if name == "age":
@@ -105,8 +112,8 @@ def _size_band(covered: float) -> str:
     return _SIZE_BANDS[int(np.searchsorted(_SIZE_LIMITS, covered, side="right"))]
 
 
-def _place(level: str) -> tuple[int, str]:
-    """Where a level stands among others: bands in their order, what is not known last."""
+def level_order(level: str) -> tuple[int, str]:
+    """Return the key that sorts levels: bands in their order, what is not known last."""
     bands = (*_AGE_BANDS, *_SIZE_BANDS)
     if level in bands:
         return bands.index(level), level

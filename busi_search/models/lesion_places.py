@@ -12,6 +12,7 @@ from busi_search.data.layouts.files import masks_beside
 from busi_search.data.layouts.sheets import read_sheet
 from busi_search.errors import InputError
 from busi_search.files import user_path
+from busi_search.wording import count_of, verb
 
 COLUMNS = ("file", "x", "y", "width", "height")
 
@@ -135,7 +136,8 @@ def find_places(
     if missing:
         raise InputError(
             f"{missing[0]}: this model must be told where the lesion is, and {len(missing)} of "
-            f"{len(files)} image(s) have no box and no mask; name a table of boxes with --boxes "
+            f"{count_of(len(files), 'image')} {verb(len(missing), 'has', 'have')} no box and no "
+            "mask; name a table of boxes with --boxes "
             "FILE.csv (columns file,x,y,width,height, in pixels of the image), or lay masks beside "
             "the images as NAME_mask.png."
         )

@@ -132,6 +132,13 @@ def add_tags(home: Home, version: RegisteredVersion, tags: Mapping[str, str]) ->
             client.set_model_version_tag(version.name, version.version, key, value)
 
 
+def describe(home: Home, version: RegisteredVersion, text: str) -> None:
+    """Set what the registry says of a model version, in Markdown."""
+    client = open_registry(home)
+    with home.writing():
+        client.update_model_version(version.name, version.version, description=text)
+
+
 def current_champion(home: Home, *, name: str = MODEL_NAME) -> RegisteredVersion | None:
     """Return the champion, or None if there is none."""
     return next((v for v in list_versions(home, name=name) if CHAMPION in v.aliases), None)

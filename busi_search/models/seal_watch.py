@@ -8,6 +8,7 @@ from busi_search.data.images import GreyImage
 from busi_search.data.known_images import KnownImages, Membership
 from busi_search.errors import InputError
 from busi_search.home import Home
+from busi_search.wording import count_of, verb
 
 
 class SealedImageWarning(UserWarning):
@@ -109,4 +110,6 @@ def sealed_sentence(sealed_by: Sequence[tuple[str, ...]]) -> str:
     num_sealed = sum(map(bool, sealed_by))
     names = sorted({name for names in sealed_by for name in names})
     studies = f"{'study' if len(names) == 1 else 'studies'} " + ", ".join(map(repr, names))
-    return f"{num_sealed} of {len(sealed_by)} image(s) belong to the sealed test of {studies}"
+    belongs = verb(num_sealed, "belongs", "belong")
+    images = count_of(len(sealed_by), "image")
+    return f"{num_sealed} of {images} {belongs} to the sealed test of {studies}"

@@ -21,10 +21,12 @@ from busi_search.models.predict import Classifier, ask_module, load_champion
 from busi_search.models.registry import RegisteredVersion, find_version
 from busi_search.release.calibration_figures import CALIBRATION_FIGURES
 from busi_search.release.comparison import AgainstChampion, paired_difference, rivals
+from busi_search.release.curves import drawn_curves
 from busi_search.release.figures import TestFigures, compute_test_figures
-from busi_search.release.positive_figures import PositiveFigures, positive_figures
+from busi_search.release.positive_figures import positive_figures
 from busi_search.release.registration import is_of_study
-from busi_search.release.subgroups import Subgroup, compute_subgroups, subgroup_levels
+from busi_search.release.sealed_report import TestReport
+from busi_search.release.subgroups import compute_subgroups, subgroup_levels
 from busi_search.search.context import StudyContext, reopen_study
 from busi_search.search.mlflow.lookup import carries
 from busi_search.search.mlflow.retry import tracking_errors
@@ -32,78 +34,10 @@ from busi_search.search.seal_ledger import SealLedger
 from busi_search.search.seal_register import num_openings_of
 from busi_search.search.store.open import find_study
 from busi_search.search.store.study_record import StudyRecord
+from busi_search.wording import count_of
 
 if TYPE_CHECKING:
     import optuna
-
-
-@dataclass(frozen=True)
-class TestReport:
-    """What one model scored on the sealed test.
-
-    Attributes:
-        version: the model.
-        openings: how often images of this test were opened so far, this time included, by
-            whichever study or model of the home.
-        figures: of all test images.
-        figures_without_twins: of the images without a near-duplicate, or another image of their
-            known group, in the development part; None where all are without.
-        num_not_independent: test images that other studies of the home developed on.
-        developed_by: names of these studies.
-        figures_independent: of the other test images; None where all are independent, or where the
-            others lack a class.
-        against_champion: paired comparison with the champion on the same images, or None.
-        against_best_champion: the same with the best champion so far, where that is another one.
-        ledger_mended: what was wrong with the ledger's stores and was mended, with its time.
-        of_positive: figures of the positive class at the operating point, as elsewhere.
-        subgroups: the same by site, device, BI-RADS, age and lesion size.
-    """
-
-    # Not a test, whatever its name begins with.
-    __test__ = False
-
-    version: RegisteredVersion
-    openings: int
-    figures: TestFigures
-    figures_without_twins: TestFigures | None
-    num_not_independent: int
-    developed_by: tuple[str, ...]
-    figures_independent: TestFigures | None
-    against_champion: AgainstChampion | None
-    against_best_champion: AgainstChampion | None = None
-    ledger_mended: tuple[str, ...] = ()
-    of_positive: PositiveFigures | None = None
-    subgroups: tuple[Subgroup, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the report as ``busi-search evaluate --json`` prints it."""
-        result: dict[str, Any] = {
-            "model": {
-                "name": self.version.name,
-                "version": self.version.version,
-                "run_id": self.version.run_id,
-            },
-            "openings": self.openings,
-            "num_test_not_independent": self.num_not_independent,
-            "developed_by": list(self.developed_by),
-            "test": self.figures.to_json(),
-        }
-        if self.figures_without_twins is not None:
-            result["test_without_twins"] = self.figures_without_twins.to_json()
-        if self.num_not_independent:
-            independent = self.figures_independent
-            result["test_independent"] = None if independent is None else independent.to_json()
-        if self.against_champion is not None:
-            result["against_champion"] = self.against_champion.to_json()
-        if self.against_best_champion is not None:
-            result["against_best_champion"] = self.against_best_champion.to_json()
-        if self.ledger_mended:
-            result["ledger_mended"] = list(self.ledger_mended)
-        if self.of_positive is not None:
-            result["of_positive"] = self.of_positive.to_json()
-        if self.subgroups:
-            result["subgroups"] = [found.to_json() for found in self.subgroups]
-        return result
 
 
 def evaluate_sealed_test(
@@ -214,7 +148,7 @@ def evaluate_sealed_test(
 def _held(ledger: SealLedger) -> str:
     """Return what a ledger holds: the number of openings, and the latest figures."""
     entries = ledger.entries()
-    text = f"Its ledger holds {num_openings(entries)} opening(s)"
+    text = f"Its ledger holds {count_of(num_openings(entries), 'opening')}"
     figures = [entry for entry in entries if entry["kind"] == "figures"]
     if not figures:
         return f"{text} and no figures."
@@ -278,7 +212,16 @@ def _of_positive(
         unlike = check.distance(test.images) > check.limit
     scores, truth = probabilities[:, positive], test.labels == positive
     threshold, levels = classifier.operating_threshold, subgroup_levels(test.dataset)
+    curves = drawn_curves(
+        scores,
+        test.labels,
+        test.groups,
+        class_names=classifier.class_names,
+        positive=positive,
+        called=scores >= threshold,
+    )
     return {
+        "curves": curves,
         "of_positive": positive_figures(
             scores, truth, test.groups, threshold=threshold, unlike=unlike, min_groups=2
         ),
@@ -342,13 +285,16 @@ def _record(
 ) -> None:
     """Write the figures into the ledger, the model version's tags and the study run."""
     printed = report.figures.to_json()
-    names = ("num_images", "auc", "auc_ci95", "accuracy", "sensitivity", "specificity")
+    names = ("num_images", "num_groups", "auc", "auc_ci95", "accuracy")
+    at_the_point = ("sensitivity", "sensitivity_ci95", "specificity", "specificity_ci95")
     calibration = [key for n in CALIBRATION_FIGURES for key in (n, f"{n}_ci95")]
-    short = {name: printed[name] for name in (*names, *calibration, "calibration_curve")}
+    kept = (*names, *at_the_point, *calibration, "calibration_curve")
+    short = {name: printed[name] for name in kept}
     who = {"version": report.version.version, "partition": context.partition.digest()}
     full = report.to_json()
     # What other hospitals and subgroups are compared by.
-    own: dict[str, Any] = {n: full[n] for n in ("of_positive", "subgroups") if n in full}
+    shown = ("of_positive", "subgroups", "curves")
+    own: dict[str, Any] = {name: full[name] for name in shown if name in full}
     ledger.append("figures", {**who, **short, **own})
     log_evaluation(
         home,

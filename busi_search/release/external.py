@@ -14,6 +14,7 @@ from busi_search.home import Home, open_home
 from busi_search.models.external_evaluations import log_external_evaluation
 from busi_search.models.predict import Classifier, load_champion, version_of_uri
 from busi_search.models.registry import RegisteredVersion, find_version
+from busi_search.release.curves import Curves, drawn_curves
 from busi_search.release.figures import TestFigures, compute_test_figures
 from busi_search.release.local_data import LocalHelp, local_data_curve
 from busi_search.release.other_data import OtherData, ask_model, read_other_data
@@ -54,6 +55,7 @@ class ExternalReport:
         wanted_sensitivity: of a threshold from local images.
         local_data: what a threshold or a calibration from local images would give.
         ledger_index: number of the entry in the study's ledger.
+        curves: what a page draws of the positive class.
     """
 
     version: RegisteredVersion
@@ -69,6 +71,7 @@ class ExternalReport:
     wanted_sensitivity: float
     local_data: Sequence[LocalHelp]
     ledger_index: int
+    curves: Curves | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as ``busi-search evaluate --data --json`` prints it; no NaN."""
@@ -90,6 +93,8 @@ class ExternalReport:
             "local_data": [row.to_json() for row in self.local_data],
             "notes": list(self.data.notes),
         }
+        if self.curves is not None:
+            result["curves"] = self.curves.to_json()
         if self.all_classes is not None:
             result["external_all_classes"] = self.all_classes.to_json()
         finite: dict[str, Any] = without_nan(result)
@@ -266,6 +271,14 @@ def _report(
         wanted_sensitivity=wanted,
         local_data=local_data_curve(scores, truth, groups, threshold=threshold, wanted=wanted),
         ledger_index=-1,
+        curves=drawn_curves(
+            scores,
+            other.labels,
+            groups,
+            class_names=names,
+            positive=positive,
+            called=scores >= threshold,
+        ),
     )
 
 
@@ -296,4 +309,5 @@ def _kept(printed: Mapping[str, Any]) -> dict[str, Any]:
         "subgroups": printed["subgroups"],
         "wanted_sensitivity": printed["wanted_sensitivity"],
         "local_data": printed["local_data"],
+        "curves": printed["curves"],
     }

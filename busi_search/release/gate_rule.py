@@ -102,7 +102,7 @@ def auc_bound(figures: Mapping[str, float], confidence: float) -> float:
 
     Args:
         figures: ``auc`` and its 95 % interval, ``auc_low`` and ``auc_high``.
-        confidence: .5 to 1.
+        confidence: 0.5 to 1.
     """
     value, low, high = figures["auc"], figures["auc_low"], figures["auc_high"]
     if not 0 < low <= value <= high < 1:

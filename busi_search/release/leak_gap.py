@@ -83,7 +83,9 @@ def measure_leak_gap(
     if number is None:
         best = best_of_study(study)
         if best is None:
-            raise InputError(f"Study '{study_name}' has no fully evaluated trial yet.")
+            raise InputError(
+                f"Study '{study_name}' has no trial that was evaluated on all folds yet."
+            )
         number = best.number
     trials = study.get_trials(deepcopy=False)
     if not 0 <= number < len(trials) or not stored_hyperparameters(trials[number]):

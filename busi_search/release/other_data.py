@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from busi_search.data.class_mapping import LEAVE_OUT, map_classes, parse_class_map
 from busi_search.data.classes import UnknownPositive
 from busi_search.data.dataset import ImageDataset
 from busi_search.data.duplicates import conflicting_groups
 from busi_search.data.groups import find_groups
 from busi_search.data.image_cache import load_images
-from busi_search.data.known_images import KnownImages, Membership, small_copy
+from busi_search.data.images import GreyImage
+from busi_search.data.known_images import KnownImages, Membership
 from busi_search.data.lesions import check_lesions, find_lesions
 from busi_search.data.shortcuts import check_files
 from busi_search.data.sources import guess_source, load_dataset
@@ -22,7 +24,6 @@ from busi_search.home import Home
 from busi_search.models.predict import Classifier, ask_module
 from busi_search.models.registry import RegisteredVersion
 from busi_search.models.seal_watch import sealed_sentence
-from busi_search.release.class_mapping import LEAVE_OUT, map_classes, parse_class_map
 from busi_search.search.seal_register import register_old_studies
 from busi_search.spec import DatasetSection
 
@@ -76,6 +77,7 @@ class OtherData:
         grouping: what the groups are, in words.
         left_out: the others.
         notes: sentences about how the data was read.
+        small: N small copies of the images, by which sealed scans are found.
     """
 
     name: str
@@ -89,6 +91,7 @@ class OtherData:
     grouping: str
     left_out: LeftOut
     notes: tuple[str, ...]
+    small: Sequence[GreyImage]
 
     def to_json(self) -> dict[str, Any]:
         """Return what ``evaluate --json`` prints of the data."""
@@ -134,14 +137,18 @@ def read_other_data(
     mapped = map_classes(dataset.class_names, classifier.class_names, stated, where=data)
     notes = check_files(dataset, home.cache)
     grouping = find_groups(dataset, "auto", home.cache)
-    developed, own_test = _known_to(home, version, dataset)
+    known = KnownImages(home)
+    known.add_images(dataset)
+    developed, own_test = _known_to(home, version, dataset, known)
+    # Read once, when they were kept.
+    small = known.sets[dataset.fingerprint].images
     clashing = np.isin(grouping.twins, conflicting_groups(grouping.twins, dataset.labels))
     unmapped = np.array([mapped[label] is None for label in dataset.labels])
     remaining = ~(developed | own_test | clashing | unmapped)
     sealed = np.zeros(len(dataset), dtype=bool)
     if keep_sealed:
         chosen = np.flatnonzero(remaining)
-        found = classifier.find_sealed(_small(dataset.subset(chosen)))
+        found = classifier.find_sealed([small[index] for index in chosen])
         sealed[chosen] = [bool(scans) for scans in found]
         remaining &= ~sealed
 
@@ -177,6 +184,7 @@ def read_other_data(
         grouping=str(grouping),
         left_out=left_out,
         notes=(*dataset.notes, *notes),
+        small=[small[index] for index in kept],
     )
 
 
@@ -198,7 +206,7 @@ def ask_model(
     Raises:
         BusiSearchError: the ledger of a study concerned was tampered with.
     """
-    found = classifier.find_sealed(_small(other.dataset))
+    found = classifier.find_sealed(other.small)
     sealed_by = classifier.settle_sealed(found, other.dataset.paths, keep_sealed=False, how=how)
     opened = f"{sealed_sentence(sealed_by)}: this opening was counted." if any(sealed_by) else None
     pixels = np.array(load_other_images(other.dataset, classifier, home))
@@ -220,10 +228,6 @@ def load_other_images(
     if classifier.geometry.needs_lesion:
         check_lesions(dataset, find_lesions(dataset, home.cache))
     return load_images(dataset, classifier.size_pixels, home.cache, classifier.geometry)
-
-
-def _small(dataset: ImageDataset) -> list[npt.NDArray[np.uint8]]:
-    return [small_copy(image) for image in dataset.images()]
 
 
 def _load(data: str, classifier: Classifier, cache: Path) -> ImageDataset:
@@ -281,12 +285,10 @@ def _lineage(version: RegisteredVersion) -> list[str]:
 
 
 def _known_to(
-    home: Home, version: RegisteredVersion, dataset: ImageDataset
+    home: Home, version: RegisteredVersion, dataset: ImageDataset, known: KnownImages
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """(N,) whether an image was developed on, and whether it is in the study's own sealed test."""
     members = developed_studies(home, version)
-    known = KnownImages(home)
-    known.add_images(dataset)
     lost = [member.study for member in members if member.fingerprint not in known.sets]
     if lost:
         raise InputError(

@@ -10,7 +10,13 @@ import numpy.typing as npt
 from busi_search.release.calibration_figures import calibration_figures
 from busi_search.release.delong import delong_interval
 from busi_search.release.intervals import Figure, with_intervals
-from busi_search.release.shares import UNKNOWN, net_benefit, predictive_values, share
+from busi_search.release.shares import (
+    THRESHOLDS,
+    UNKNOWN,
+    net_benefit,
+    predictive_values,
+    share,
+)
 from busi_search.training import metrics
 
 # A figure of fewer groups of positive, or of other, images says nothing.
@@ -56,6 +62,7 @@ def positive_figures(
     groups: npt.NDArray[np.integer],
     *,
     threshold: float,
+    called: npt.NDArray[np.bool_] | None = None,
     unlike: npt.NDArray[np.bool_] | None = None,
     min_groups: int = MIN_GROUPS,
 ) -> PositiveFigures:
@@ -66,11 +73,12 @@ def positive_figures(
         truth: (N,) whether an image is of it.
         groups: (N,) groups of images that are not independent, such as patients.
         threshold: the operating point; an image at or above it is called positive.
+        called: (N,) whether an image was called positive, where another threshold decided.
         unlike: (N,) whether an image looks unlike the training images.
         min_groups: fewer groups of positive, or of other, images say nothing of what needs them.
     """
     rows = np.asarray(scores, dtype=np.float64)
-    called = rows >= threshold
+    called = rows >= threshold if called is None else called
     num_positive, num_other = len(np.unique(groups[truth])), len(np.unique(groups[~truth]))
     enough = {"positive": num_positive >= min_groups, "other": num_other >= min_groups}
     found = dict.fromkeys(
@@ -133,10 +141,14 @@ def net_benefit_rows(
     scores: npt.NDArray[np.floating],
     truth: npt.NDArray[np.bool_],
     groups: npt.NDArray[np.integer],
+    *,
+    thresholds: Sequence[float] = THRESHOLDS,
 ) -> list[dict[str, Any]]:
     """Return the decision curve as JSON rows; see :func:`.net_benefit`."""
     return [
         {"threshold": row["threshold"]}
         | with_intervals({k: v for k, v in row.items() if isinstance(v, Figure)})
-        for row in net_benefit(np.asarray(scores, dtype=np.float64), truth, groups)
+        for row in net_benefit(
+            np.asarray(scores, dtype=np.float64), truth, groups, thresholds=thresholds
+        )
     ]

@@ -2,7 +2,7 @@
 
 A race keeps the trials that were lucky in the early folds. Whoever corrects the winner's score for
 the choice among the survivors only does not see that luck: after a race that gives most trials up
-after one fold, such a correction is up to .009 too high (docs/explanation/honest-numbers.md).
+after one fold, such a correction is up to 0.009 too high (docs/explanation/honest-numbers.md).
 """
 
 import numpy as np

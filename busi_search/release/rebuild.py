@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from busi_search.data.progress import counted
 from busi_search.errors import BusiSearchError
 from busi_search.models.ensemble import FoldEnsemble
 from busi_search.release.winner import Winner
@@ -40,7 +41,8 @@ def rebuild_ensemble(winner: Winner) -> tuple[FoldEnsemble, float]:
         device=device,
         cache=context.home.cache,
     )
-    results = list(fold_results(steps))
+    num_folds = len(context.partition.folds)
+    results = list(counted(fold_results(steps), "training the winner again", num_folds))
     difference = max(
         float(np.abs(softmax(again.log_probabilities) - softmax(then.log_probabilities)).max())
         for again, then in zip(results, winner.folds, strict=True)

@@ -23,6 +23,7 @@ from busi_search.models.registry import (
 from busi_search.release.descriptions import describe_version
 from busi_search.release.intervals import Figure
 from busi_search.release.selection import Estimate
+from busi_search.release.sites import UnseenSite, unseen_sites
 from busi_search.release.winner import Winner
 from busi_search.search.context import StudyContext
 from busi_search.search.mlflow.lookup import STUDY_ID, carries
@@ -72,6 +73,7 @@ class Release:
         rebuilt_difference: largest difference of a probability between the winner's stored
             out-of-fold predictions and those of the models that were registered.
         new: whether this call registered it, or found it registered.
+        sites: what each site gave when it was left out; empty where folds are no sites.
     """
 
     trial: int
@@ -84,6 +86,7 @@ class Release:
     params: Mapping[str, Any]
     rebuilt_difference: float
     new: bool
+    sites: tuple[UnseenSite, ...] = ()
 
     @property
     def estimate(self) -> Estimate:
@@ -112,6 +115,7 @@ def release_of(
         params=winner.hyperparameters.model_dump(),
         rebuilt_difference=registered.rebuilt_difference,
         new=registered.new,
+        sites=unseen_sites(winner),
     )
 
 

@@ -59,7 +59,11 @@ class Estimate:
 
     @staticmethod
     def from_json(found: Mapping[str, float | None]) -> "Estimate":
-        """Return the estimate that :meth:`to_json` wrote."""
+        """Return the estimate that :meth:`to_json` wrote.
+
+        Args:
+            found: what it returned.
+        """
         return Estimate(**{k: math.nan if v is None else v for k, v in found.items()})
 
 
@@ -77,6 +81,17 @@ def bias_corrected_estimate(
     """Estimate the score of "take the best trial" without the luck of the choice.
 
     One figure of :func:`bias_corrected_estimates`, for which the trials are also chosen.
+
+    Args:
+        labels: (N,) integers.
+        probabilities: (T, N, C) out-of-fold predictions of T trials; NaN for the images of folds
+            that a pruned trial never saw.
+        groups: (N,) groups of images; None for independent images.
+        folds: (N,) fold of each image, for a mean over folds; None pools all images.
+        metric: name of the figure.
+        positive: for C = 2, the class that binary figures are about.
+        num_bootstraps: number of resamples.
+        seed: of the resampling.
     """
     found = bias_corrected_estimates(
         labels,

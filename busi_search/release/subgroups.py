@@ -1,6 +1,6 @@
 """Figures by subgroup: site, device, BI-RADS, age band and lesion size."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,17 +8,18 @@ import numpy as np
 import numpy.typing as npt
 
 from busi_search.data.dataset import ImageDataset
-from busi_search.release.positive_figures import PositiveFigures, positive_figures
+from busi_search.data.subgroups import MAX_LEVELS, image_levels, level_order
+from busi_search.release.positive_figures import (
+    PositiveFigures,
+    net_benefit_rows,
+    positive_figures,
+)
 
-# Columns whose values are subgroups as they stand, by the words that people read.
-_COLUMNS = {"site": "site", "device": "device", "birads": "BI-RADS"}
-# A column with more values tells images apart and not groups of them.
-_MAX_LEVELS = 30
-NOT_KNOWN = "not known"
-_AGE_LIMITS = (40, 50, 60, 70)
-# Share of the image that the lesion covers: about a third of BUS-BRA's and BUSI's images each.
-_SIZE_LIMITS = (0.04, 0.10)
-_MASKED = 127
+# Properties that reports compare, by the words that people read. Others, such as the histology,
+# may name the very class.
+COMPARED = ("site", "device", "BI-RADS", "age", "lesion size")
+# Thresholds at which the net benefit of a subgroup is told.
+THRESHOLDS = (0.05, 0.1, 0.2)
 
 
 @dataclass(frozen=True)
@@ -29,15 +30,23 @@ class Subgroup:
         by: the property, in words.
         level: its value or band.
         figures: of the images that have it.
+        net_benefit: of the model over ``THRESHOLDS``, as :func:`.net_benefit_rows` gives it; empty
+            where the figures are unknown.
     """
 
     by: str
     level: str
     figures: PositiveFigures
+    net_benefit: Sequence[Mapping[str, Any]] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the subgroup as ``evaluate --json`` prints it."""
-        return {"by": self.by, "level": self.level, **self.figures.to_json()}
+        return {
+            "by": self.by,
+            "level": self.level,
+            **self.figures.to_json(),
+            "net_benefit": [dict(row) for row in self.net_benefit],
+        }
 
 
 def subgroup_levels(dataset: ImageDataset) -> dict[str, tuple[str, ...]]:
@@ -49,40 +58,10 @@ def subgroup_levels(dataset: ImageDataset) -> dict[str, tuple[str, ...]]:
     Args:
         dataset: the images; masks are read, pixels are not.
     """
-    found: dict[str, tuple[str, ...]] = {}
-    for column, name in _COLUMNS.items():
-        if column in dataset.properties:
-            values = tuple(v.strip() or NOT_KNOWN for v in dataset.properties[column])
-            if len(set(values)) <= _MAX_LEVELS:
-                found[name] = values
-    if "age" in dataset.properties:
-        found["age"] = tuple(_age_band(value) for value in dataset.properties["age"])
-    if dataset.masks_digest is not None:
-        found["lesion size"] = tuple(
-            NOT_KNOWN if mask is None else _size_band(float(np.mean(mask > _MASKED)))
-            for mask in dataset.masks()
-        )
+    levels = image_levels(dataset)
+    found = {name: tuple(levels[name]) for name in COMPARED if name in levels}
     # A property with one level says nothing that the whole set does not.
-    return {name: levels for name, levels in found.items() if len(set(levels)) > 1}
-
-
-def _age_band(written: str) -> str:
-    try:
-        # DICOM writes 057Y.
-        years = float(written.strip().upper().removesuffix("Y"))
-    except ValueError:
-        return NOT_KNOWN
-    if not 0 < years < 130:
-        return NOT_KNOWN
-    bands = ("under 40", "40 to 49", "50 to 59", "60 to 69", "70 and over")
-    return bands[int(np.searchsorted(_AGE_LIMITS, years, side="right"))]
-
-
-def _size_band(covered: float) -> str:
-    if covered == 0:
-        return "no lesion marked"
-    bands = ("under 4 % of the image", "4 to 10 %", "over 10 %")
-    return bands[int(np.searchsorted(_SIZE_LIMITS, covered, side="right"))]
+    return {name: column for name, column in found.items() if 1 < len(set(column)) <= MAX_LEVELS}
 
 
 def compute_subgroups(
@@ -92,6 +71,7 @@ def compute_subgroups(
     groups: npt.NDArray[np.integer],
     *,
     threshold: float,
+    called: npt.NDArray[np.bool_] | None = None,
     unlike: npt.NDArray[np.bool_] | None = None,
 ) -> list[Subgroup]:
     """Return the figures of every subgroup, small ones with a remark in their place.
@@ -102,30 +82,28 @@ def compute_subgroups(
         truth: (N,) whether an image is of it.
         groups: (N,) groups of images that are not independent.
         threshold: the operating point.
+        called: (N,) whether an image was called positive, where another threshold decided.
         unlike: (N,) whether an image looks unlike the training images.
     """
     found = []
     for name, values in levels.items():
         column = np.asarray(values)
-        for level in _ordered(set(values)):
+        for level in sorted(set(values), key=level_order):
             inside = column == level
             figures = positive_figures(
                 scores[inside],
                 truth[inside],
                 groups[inside],
                 threshold=threshold,
+                called=None if called is None else called[inside],
                 unlike=None if unlike is None else unlike[inside],
             )
-            found.append(Subgroup(name, level, figures))
+            benefit = (
+                ()
+                if figures.remark
+                else net_benefit_rows(
+                    scores[inside], truth[inside], groups[inside], thresholds=THRESHOLDS
+                )
+            )
+            found.append(Subgroup(name, level, figures, benefit))
     return found
-
-
-def _ordered(levels: set[str]) -> list[str]:
-    first, last = ("under",), ("over", "no lesion", NOT_KNOWN)
-
-    def place(level: str) -> tuple[int, str]:
-        if level.startswith(first):
-            return (0, level)
-        return (2 if level.startswith(last) else 1, level)
-
-    return sorted(levels, key=place)

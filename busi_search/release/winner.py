@@ -120,17 +120,21 @@ class Winner:
         )
 
     @cached_property
+    def cross_fitted_called(self) -> npt.NDArray[np.bool_]:
+        """(N,) whether an image is called positive, each fold by the threshold of the others."""
+        return cross_fitted_calls(
+            self.predictions.log_probabilities,
+            self.context.development.labels,
+            self.predictions.fold_of,
+            positive=self.context.development.positive,
+            rule=self.context.spec.operating_point,
+        )
+
+    @cached_property
     def cross_fitted_point(self) -> tuple[Figure, Figure]:
         """Sensitivity and specificity of the rule, each fold by the threshold of the others."""
         labels, positive = self.context.development.labels, self.context.development.positive
-        called = cross_fitted_calls(
-            self.predictions.log_probabilities,
-            labels,
-            self.predictions.fold_of,
-            positive=positive,
-            rule=self.context.spec.operating_point,
-        )
-        return shares_right(called, labels == positive, self.context.groups)
+        return shares_right(self.cross_fitted_called, labels == positive, self.context.groups)
 
     @cached_property
     def calibration_figures(self) -> dict[str, Figure]:
@@ -177,11 +181,18 @@ def find_winner(context: StudyContext, trials: Sequence[FrozenTrial]) -> Winner 
     return Winner(context, trials, best, tuple(folds[index] for index in sorted(folds)), foreign)
 
 
-def estimate_scores(context: StudyContext, trials: Sequence[FrozenTrial]) -> dict[str, Estimate]:
+def estimate_scores(
+    context: StudyContext, trials: Sequence[FrozenTrial], metrics: Sequence[str] | None = None
+) -> dict[str, Estimate]:
     """Return the winner's figures, corrected for the choice among all trials, pruned ones too.
 
     The calibrated ones are not corrected where the search chose by a figure that a temperature
     changes: the choice among calibrated trials could be another. Then ``value`` is ``naive``.
+
+    Args:
+        context: the study.
+        trials: its own ones, by number.
+        metrics: the figures wanted (default: all of ``METRICS``, and the calibrated ones).
     """
     folds, section = context.partition.folds, context.spec.study
     order = [t for t in trials if t.state == TrialState.COMPLETE]
@@ -208,7 +219,9 @@ def estimate_scores(context: StudyContext, trials: Sequence[FrozenTrial]) -> dic
 
     everyone = range(len(order))
     as_trained = [softmax(rows.log_probabilities) for rows in gathered]
-    found = estimates(everyone, as_trained, METRICS)
+    found = estimates(everyone, as_trained, METRICS if metrics is None else metrics)
+    if metrics is not None:
+        return found
     chosen: Sequence[int] = everyone
     if section.metric in _CHANGED_BY_TEMPERATURE:
         best = select_trial(order, section)

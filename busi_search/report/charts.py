@@ -1,18 +1,21 @@
 """Plotly charts of predictions and of training; they need no network."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
-from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
+from sklearn.metrics import confusion_matrix, roc_curve
 
 from busi_search.release.calibration import OperatingPoint
 from busi_search.search.fold_result import FoldResult
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# Of lines to compare with; to be seen on white and on black.
+NEUTRAL = "#888888"
+_SQUARE_PIXELS = 460
 
 
 def layout(chart: go.Figure, title: str, x: str, y: str) -> go.Figure:
@@ -29,65 +32,60 @@ def layout(chart: go.Figure, title: str, x: str, y: str) -> go.Figure:
     return chart
 
 
-def _classes(class_names: Sequence[str], positive: int) -> list[int]:
-    return [positive] if len(class_names) == 2 else list(range(len(class_names)))
+def square(chart: go.Figure) -> go.Figure:
+    """Make both axes go from 0 to 1, a unit being as long on the one as on the other."""
+    chart.update_layout(height=_SQUARE_PIXELS)
+    chart.update_xaxes(range=[0, 1], constrain="domain")
+    chart.update_yaxes(range=[0, 1.005], scaleanchor="x", constrain="domain")
+    return chart
 
 
-def roc_chart(
+def class_roc_chart(
     probabilities: npt.NDArray[np.floating],
     labels: npt.NDArray[np.integer],
     class_names: Sequence[str],
-    positive: int,
 ) -> go.Figure:
-    """Return the ROC curve of every class (of the positive one for two classes)."""
+    """Return the ROC curve of every class against all others, out of fold."""
     chart = go.Figure()
-    for index, c in enumerate(_classes(class_names, positive)):
+    for c, name in enumerate(class_names):
         false_positive, true_positive, _ = roc_curve(labels == c, probabilities[:, c])
-        line = {"color": COLOURS[index % len(COLOURS)]}
-        chart.add_scatter(x=false_positive, y=true_positive, name=class_names[c], line=line)
-    diagonal = {"color": "#999999", "dash": "dot"}
+        line = {"color": COLOURS[c % len(COLOURS)]}
+        chart.add_scatter(x=false_positive, y=true_positive, name=name, line=line)
+    diagonal = {"color": NEUTRAL, "dash": "dot"}
     chart.add_scatter(x=[0, 1], y=[0, 1], name="chance", line=diagonal, hoverinfo="skip")
-    return layout(chart, "ROC, out-of-fold predictions", "1 − specificity", "sensitivity")
+    layout(chart, "ROC curves of every class, out of fold", "1 − specificity", "sensitivity")
+    return square(chart)
 
 
-def precision_recall_chart(
-    probabilities: npt.NDArray[np.floating],
-    labels: npt.NDArray[np.integer],
-    class_names: Sequence[str],
-    positive: int,
-) -> go.Figure:
-    """Return the precision–recall curve of every class (the positive one for two classes)."""
-    chart = go.Figure()
-    for index, c in enumerate(_classes(class_names, positive)):
-        precision, recall, _ = precision_recall_curve(labels == c, probabilities[:, c])
-        line = {"color": COLOURS[index % len(COLOURS)], "shape": "hv"}
-        chart.add_scatter(x=recall, y=precision, name=class_names[c], line=line)
-    chart.update_yaxes(range=[0, 1.02])
-    return layout(chart, "Precision and recall, out-of-fold predictions", "recall", "precision")
-
-
-def confusion_chart(
+def class_confusion_chart(
     probabilities: npt.NDArray[np.floating],
     labels: npt.NDArray[np.integer],
     class_names: Sequence[str],
 ) -> go.Figure:
-    """Return the confusion matrix of the most probable class, in images."""
+    """Return the confusion matrix of the most probable class, in images and shares of the row."""
     table = confusion_matrix(
         labels, probabilities.argmax(axis=1), labels=list(range(len(class_names)))
     )
+    shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    text = [
+        [f"{number} ({100 * share:.0f} %)" for number, share in zip(row, parts, strict=True)]
+        for row, parts in zip(table, shares, strict=True)
+    ]
     chart = go.Figure(
         go.Heatmap(
-            z=table,
+            z=shares,
             x=list(class_names),
             y=list(class_names),
-            text=table,
+            text=text,
             texttemplate="%{text}",
             colorscale="Blues",
+            zmin=0,
+            zmax=1,
             showscale=False,
         )
     )
     chart.update_yaxes(autorange="reversed")
-    return layout(chart, "Confusion matrix, out-of-fold, images", "predicted", "truth")
+    return layout(chart, "Most probable class, out of fold", "predicted", "truth")
 
 
 def learning_curves_chart(results: Sequence[FoldResult]) -> go.Figure:
@@ -100,46 +98,11 @@ def learning_curves_chart(results: Sequence[FoldResult]) -> go.Figure:
         chart.add_scatter(x=epochs, y=list(result.train_loss), **shared, row=1, col=1)
         known = {"x": list(result.val_epochs), "y": list(result.val_auc)}
         chart.add_scatter(**known, **shared, showlegend=False, row=2, col=1)
-    layout(chart, "Learning curves of the best trial", "", "training loss")
+    layout(chart, "Training of the best trial, epoch by epoch", "", "training loss")
     chart.update_layout(height=560)
     chart.update_xaxes(title_text="epoch", row=2, col=1)
     chart.update_yaxes(title_text="validation AUC", row=2, col=1)
     return chart
-
-
-def reliability_chart(
-    curves: Mapping[str, Sequence[Mapping[str, float]]], class_name: str
-) -> go.Figure:
-    """Return the share of images that are of a class, over the probability a model gives it.
-
-    Args:
-        curves: by name, :func:`busi_search.release.calibration_figures.calibration_curve`.
-        class_name: of the positive class.
-    """
-    chart = go.Figure()
-    diagonal = {"color": "#999999", "dash": "dot"}
-    chart.add_scatter(x=[0, 1], y=[0, 1], name="as predicted", line=diagonal, hoverinfo="skip")
-    for (name, curve), colour in zip(
-        curves.items(), (COLOURS[4], COLOURS[0], COLOURS[1]), strict=False
-    ):
-        observed = np.array([found["observed"] for found in curve])
-        chart.add_scatter(
-            x=[found["predicted"] for found in curve],
-            y=observed,
-            error_y={
-                "array": np.array([found["high"] for found in curve]) - observed,
-                "arrayminus": observed - np.array([found["low"] for found in curve]),
-                "thickness": 1,
-            },
-            text=[f"{found['num_images']} images" for found in curve],
-            mode="lines+markers",
-            name=name,
-            line={"color": colour},
-        )
-    chart.update_yaxes(range=[-0.03, 1.03])
-    chart.update_xaxes(range=[-0.03, 1.03])
-    words = (f"predicted probability of {class_name}", f"share that is {class_name}")
-    return layout(chart, f"Calibration of the probability of {class_name}", *words)
 
 
 def operating_chart(
@@ -171,9 +134,9 @@ def operating_chart(
         y=[point.sensitivity, point.specificity],
         mode="markers",
         name="operating point",
-        marker={"color": "#1a1a1a", "size": 9},
+        marker={"color": NEUTRAL, "size": 9},
     )
-    chart.add_vline(x=point.threshold, line={"color": "#1a1a1a", "dash": "dot"})
+    chart.add_vline(x=point.threshold, line={"color": NEUTRAL, "dash": "dot"})
     chart.update_yaxes(range=[0, 1.03])
-    title = f"Called {class_name} from which probability on"
+    title = f"Sensitivity and specificity over the threshold for {class_name}"
     return layout(chart, title, f"threshold on the probability of {class_name}", "share of images")

@@ -6,15 +6,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from scipy.special import logit
 
 from busi_search.data.dataset import ImageDataset
 from busi_search.data.geometry import WHOLE, Geometry, bring_to_size
+from busi_search.release.winner import Winner
 from busi_search.report.rendering import jpeg_address
 
 THUMBNAIL_PIXELS = 128
 IMAGES_PER_KIND = 12
 GROUPS_SHOWN = 8
 
+Indices = npt.NDArray[np.int64]
 Maps = Mapping[int, npt.NDArray[np.uint8]]
 
 
@@ -38,20 +41,42 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Chosen:
+    """Which development images to look at, as indices, one of every group.
+
+    Attributes:
+        missed: positive images that were not called so, the least suspected first.
+        alarms: others that were called positive, the most suspected first.
+        mixed: images of other classes that were taken for yet another one, the surest first.
+        unsure: images that were called rightly, the nearest to the threshold first.
+        num_missed, num_alarms, num_mixed: how many there are, all of every group counted.
+    """
+
+    missed: Indices
+    alarms: Indices
+    mixed: Indices
+    unsure: Indices
+    num_missed: int
+    num_alarms: int
+    num_mixed: int
+
+    @property
+    def shown(self) -> Indices:
+        """All of them."""
+        return np.concatenate([self.missed, self.alarms, self.mixed, self.unsure])
+
+
+@dataclass(frozen=True)
 class Gallery:
     """Images to look at.
 
     Attributes:
-        num_images: of the development part.
-        num_wrong: misclassified ones.
-        wrong: misclassified, the surest first.
-        unsure: correct, the least sure first.
+        kinds: title and pictures of each kind of error, missed positive images first.
+        unsure: called rightly, the nearest to the threshold first.
         has_maps: whether it is shown what spoke for the answers.
     """
 
-    num_images: int
-    num_wrong: int
-    wrong: Sequence[Picture]
+    kinds: Sequence[tuple[str, Sequence[Picture]]]
     unsure: Sequence[Picture]
     has_maps: bool
 
@@ -74,60 +99,104 @@ class Twins:
 
 
 def choose_images(
-    probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return which images to look at.
-
-    Args:
-        probabilities: (N, C) out-of-fold.
-        labels: (N,) truth.
-
-    Returns:
-        Indices of misclassified images, the surest error first, and of further images, all of them
-        classified correctly, with the smallest lead of the first class over the second; at most 12
-        of each kind.
-    """
-    called = probabilities.argmax(axis=1)
-    ranked = np.sort(probabilities, axis=1)
-    sure, lead = ranked[:, -1], ranked[:, -1] - ranked[:, -2]
-    wrong = np.flatnonzero(called != labels)
-    right = np.flatnonzero(called == labels)
-    wrong = wrong[np.argsort(-sure[wrong], kind="stable")][:IMAGES_PER_KIND]
-    right = right[np.argsort(lead[right], kind="stable")][:IMAGES_PER_KIND]
-    return wrong, right
-
-
-def make_gallery(
-    dataset: ImageDataset,
     probabilities: npt.NDArray[np.floating],
-    maps: Maps,
-    geometry: Geometry = WHOLE,
-) -> Gallery:
-    """Return the images that a report shows.
+    labels: npt.NDArray[np.integer],
+    called: npt.NDArray[np.bool_],
+    *,
+    positive: int,
+    threshold: float,
+    groups: npt.NDArray[np.integer],
+) -> Chosen:
+    """Return which images to look at; at most 12 of each kind.
 
     Args:
-        dataset: the N development images.
-        probabilities: (N, C) out-of-fold.
-        maps: where the model looked, (H, W) from 0 to 255, for images by index, where known.
-        geometry: what the model saw of an image, which is what is shown of it.
+        probabilities: (N, C) out-of-fold, calibrated.
+        labels: (N,) truth.
+        called: (N,) whether an image was called positive.
+        positive: the class that is looked for.
+        threshold: from which probability on an image is called positive.
+        groups: (N,) patients and near-duplicates, of which one image is shown.
     """
-    wrong, unsure = choose_images(probabilities, dataset.labels)
-    return Gallery(
-        num_images=len(dataset),
-        num_wrong=int(np.sum(probabilities.argmax(axis=1) != dataset.labels)),
-        wrong=_pictures(dataset, wrong, _answers(dataset, probabilities, wrong), maps, geometry),
-        unsure=_pictures(dataset, unsure, _answers(dataset, probabilities, unsure), maps, geometry),
-        has_maps=bool(maps),
+    scores, truth = probabilities[:, positive], labels == positive
+    likeliest = probabilities.argmax(axis=1)
+    missed, alarms = truth & ~called, ~truth & called
+    mixed = ~truth & ~called & (likeliest != labels) & (likeliest != positive)
+    right = ~(missed | alarms | mixed)
+    odds = logit(np.clip(scores, 1e-9, 1 - 1e-9)) - logit(np.clip(threshold, 1e-9, 1 - 1e-9))
+    return Chosen(
+        missed=_first(missed, scores, groups),
+        alarms=_first(alarms, -scores, groups),
+        mixed=_first(mixed, -probabilities.max(axis=1), groups),
+        unsure=_first(right, np.abs(odds), groups),
+        num_missed=int(missed.sum()),
+        num_alarms=int(alarms.sum()),
+        num_mixed=int(mixed.sum()),
     )
 
 
-def _answers(
-    dataset: ImageDataset,
-    probabilities: npt.NDArray[np.floating],
-    indices: npt.NDArray[np.int64],
-) -> list[str]:
-    rows = probabilities[indices]
-    return [f", called {dataset.class_names[int(row.argmax())]} ({row.max():.0%})" for row in rows]
+def _first(
+    which: npt.NDArray[np.bool_],
+    key: npt.NDArray[np.floating],
+    groups: npt.NDArray[np.integer],
+) -> Indices:
+    """The images with the smallest key, one of each group."""
+    ordered = np.flatnonzero(which)
+    ordered = ordered[np.argsort(key[ordered], kind="stable")]
+    _, firsts = np.unique(groups[ordered], return_index=True)
+    chosen: Indices = ordered[np.sort(firsts)][:IMAGES_PER_KIND]
+    return chosen
+
+
+def images_to_look_at(winner: Winner) -> Chosen:
+    """Return which development images a winner's page shows."""
+    return choose_images(
+        winner.cross_fitted,
+        winner.context.development.labels,
+        winner.cross_fitted_called,
+        positive=winner.context.development.positive,
+        threshold=winner.calibration.operating_point.threshold,
+        groups=winner.context.groups,
+    )
+
+
+def make_gallery(winner: Winner, maps: Maps) -> Gallery:
+    """Return the images that a report shows.
+
+    Args:
+        winner: the study's winner.
+        maps: where the model looked, (H, W) from 0 to 255, for images by index, where known.
+    """
+    development, chosen = winner.context.development, images_to_look_at(winner)
+    name = development.class_names[development.positive]
+    geometry = winner.context.geometry(winner.hyperparameters)
+
+    def pictures(indices: Indices, *, mixed: bool = False) -> list[Picture]:
+        texts = [_answer(winner, index, mixed=mixed) for index in indices.tolist()]
+        return _pictures(development, indices, texts, maps, geometry)
+
+    ill = int(np.sum(development.labels == development.positive))
+    well = len(development) - ill
+    kinds = [
+        (f"Missed: {chosen.num_missed} of {ill} {name} images", pictures(chosen.missed)),
+        (
+            f"False alarms: {chosen.num_alarms} of {well} other images were called {name}",
+            pictures(chosen.alarms),
+        ),
+    ]
+    if len(development.class_names) > 2:
+        title = f"Taken for a wrong class other than {name}: {chosen.num_mixed} images"
+        kinds.append((title, pictures(chosen.mixed, mixed=True)))
+    return Gallery(kinds, pictures(chosen.unsure), bool(maps))
+
+
+def _answer(winner: Winner, index: int, *, mixed: bool) -> str:
+    """What was answered, and how many images of the same group stand behind the picture."""
+    development, groups = winner.context.development, winner.context.groups
+    row = winner.cross_fitted[index]
+    shown = int(row.argmax()) if mixed else development.positive
+    answer = f", {100 * row[shown]:.0f} % {development.class_names[shown]}"
+    others = int(np.sum(groups == groups[index])) - 1
+    return answer if not others else f"{answer}; {others} more of this group"
 
 
 def _pictures(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from busi_search.release.winner import Winner
-from busi_search.report.gallery import choose_images
+from busi_search.report.gallery import images_to_look_at
 from busi_search.search.store.study_record import Explanations
 from busi_search.training.inputs import place_pixels
 from busi_search.training.zoo import ImageClassifier
@@ -100,14 +100,18 @@ def _resized(heat: Tensor, side: int) -> Tensor:
 def explain_images(winner: Winner, models: Sequence[ImageClassifier]) -> Explanations:
     """Return the maps of the development images that the report will show, ready to be stored.
 
-    Each image is explained by the model of the fold that held it out, for the class it called.
+    Each image is explained by the model of the fold that held it out, for the class it called: the
+    positive one from the operating point on, else the most probable other one.
 
     Args:
         winner: the study's winner.
         models: its fold models, in the order of the folds, on the CPU.
     """
-    context, probabilities = winner.context, winner.probabilities
-    shown = np.concatenate(choose_images(probabilities, context.development.labels))
+    context, positive = winner.context, winner.context.development.positive
+    others = winner.cross_fitted.copy()
+    others[:, positive] = -1
+    answers = np.where(winner.cross_fitted_called, positive, others.argmax(axis=1))
+    shown = images_to_look_at(winner).shown
     images = context.images_for(winner.hyperparameters)
     maps: dict[str, list[list[int]]] = {}
     for model, fold in zip(models, context.partition.folds, strict=True):
@@ -115,7 +119,7 @@ def explain_images(winner: Winner, models: Sequence[ImageClassifier]) -> Explana
         if not len(indices):
             continue
         pixels = place_pixels(np.array(images[indices]), "cpu").to(torch.float32)
-        called = torch.from_numpy(probabilities[indices].argmax(axis=1))
+        called = torch.from_numpy(answers[indices])
         heat = grad_cam(model, pixels, called)
         if heat is None:
             break

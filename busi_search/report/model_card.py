@@ -12,9 +12,10 @@ from busi_search.data.known_images import KnownImages
 from busi_search.data.ledger import mendings
 from busi_search.release.calibration_figures import CALIBRATION_FIGURES, calibration_curve
 from busi_search.release.descriptions import describe_calibration, shown_estimates
-from busi_search.release.external import FIGURES as EXTERNAL_FIGURES
 from busi_search.release.winner import Winner
-from busi_search.report.elsewhere import cell
+from busi_search.report.elsewhere import cell, latest_external
+from busi_search.report.gallery import images_to_look_at
+from busi_search.report.in_words import auc_with_interval, found_and_spared
 from busi_search.search.context import StudyContext
 from busi_search.search.seal_register import num_openings_of
 
@@ -27,22 +28,29 @@ UNKNOWN = (
 )
 
 
-def make_model_card(winner: Winner, ledger: Sequence[Mapping[str, Any]]) -> Card:
+def make_model_card(
+    winner: Winner, ledger: Sequence[Mapping[str, Any]], version: str | None = None
+) -> Card:
     """Return the items of the card, each a heading and a sentence or two of Markdown.
 
     Args:
         winner: the study's winner.
         ledger: the entries of the sealed test's ledger.
+        version: that the winner is registered as; None: not known, and the last one is meant.
     """
     context = winner.context
+    test, validated = (
+        ("Sealed test", _sealed_test(context, ledger, version)),
+        ("Cross-validated performance", _performance(winner)),
+    )
+    opened = any(entry["kind"] == "figures" for entry in ledger)
     return [
         ("Intended use", _intended_use(context)),
         ("Data", _data(context)),
         ("Partition unit", _partition(context)),
         ("Model", _model(winner)),
         ("Tuning procedure", _tuning(winner)),
-        ("Cross-validated performance", _performance(winner)),
-        ("Sealed test", _sealed_test(context, ledger)),
+        *([test, validated] if opened else [validated, test]),
         ("Other hospitals", _other_hospitals(ledger)),
         ("Calibration", _calibration(winner)),
         ("Operating point", _operating_point(winner)),
@@ -134,9 +142,10 @@ def _performance(winner: Winner) -> str:
     return f"Chosen by cv_{main}. {listed}."
 
 
-def _sealed_test(context: StudyContext, ledger: Sequence[Mapping[str, Any]]) -> str:
+def _sealed_test(
+    context: StudyContext, ledger: Sequence[Mapping[str, Any]], version: str | None
+) -> str:
     openings = num_openings_of(KnownImages(context.home), context.membership, context.home)
-    opened = f"Opened {openings} times"
     remarks = "".join(f" The ledger was mended, {found}." for found in mendings(ledger))
     if context.developed_by:
         remarks += (
@@ -145,23 +154,25 @@ def _sealed_test(context: StudyContext, ledger: Sequence[Mapping[str, Any]]) -> 
         )
     figures = [entry for entry in ledger if entry["kind"] == "figures"]
     if not figures:
-        return f"{opened}; no figures yet.{remarks}"
-    last = figures[-1]
-    low, high = last["auc_ci95"]
+        if not openings:
+            return f"Sealed: no model was asked about these images yet.{remarks}"
+        return f"{_opened(openings)}; its figures are not kept here.{remarks}"
+    own = [entry for entry in figures if entry["version"] == version]
+    last = (own or figures)[-1]
+    name = context.development.class_names[context.development.positive]
     return (
-        f"{opened}. Version {last['version']}: AUC {last['auc']:.3f} (95 % interval "
-        f"{low:.3f} to {high:.3f}), accuracy {last['accuracy']:.3f}, sensitivity "
-        f"{last['sensitivity']:.3f} and specificity {last['specificity']:.3f} at the operating "
-        f"point, {last['num_images']} images.{_test_calibration(last)}{remarks}"
+        f"On {last['num_images']} images that version {last['version']} had not seen, "
+        f"{found_and_spared(last, name)}. {auc_with_interval(last)}, accuracy "
+        f"{last['accuracy']:.3f}. {_opened(max(1, openings))}.{_test_calibration(last)}{remarks}"
     )
 
 
+def _opened(openings: int) -> str:
+    return f"Opened {'once' if openings == 1 else f'{openings} times'}"
+
+
 def _other_hospitals(ledger: Sequence[Mapping[str, Any]]) -> str:
-    latest = {
-        (entry["data"]["fingerprint"], entry["version"]): entry
-        for entry in ledger
-        if entry["kind"] == EXTERNAL_FIGURES
-    }
+    latest = latest_external(ledger)
     if not latest:
         return (
             "Not known: no images of elsewhere were evaluated yet (`busi-search evaluate --data`)."
@@ -172,7 +183,7 @@ def _other_hospitals(ledger: Sequence[Mapping[str, Any]]) -> str:
         f"{entry['data']['name']}: "
         + ", ".join(f"{name.replace('_', ' ')} {cell(entry['figures'], name)}" for name in names)
         + "."
-        for entry in latest.values()
+        for entry in latest
     )
 
 
@@ -228,17 +239,18 @@ def _operating_point(winner: Winner) -> str:
 
 
 def _failures(winner: Winner) -> str:
-    development, probabilities = winner.context.development, winner.calibrated
-    predicted = probabilities.argmax(axis=1)
-    wrong = predicted != development.labels
-    worst = sorted(np.flatnonzero(wrong), key=lambda i: -probabilities[i, predicted[i]])[:10]
-    listed = "; ".join(
-        f"`{development.paths[i]}` taken for {development.class_names[predicted[i]]} "
-        f"({probabilities[i, predicted[i]]:.2f})"
-        for i in worst
+    development, chosen = winner.context.development, images_to_look_at(winner)
+    name, scores = development.class_names[development.positive], winner.cross_fitted
+    worst = "; ".join(
+        f"`{development.paths[i]}` ({scores[i, development.positive]:.2f})"
+        for i in chosen.missed[:10].tolist()
     )
+    listed = f"; the least suspected, with the probability of {name}: {worst}" if worst else ""
+    mixed = f" {chosen.num_mixed} were taken for another wrong class." if chosen.num_mixed else ""
+    truth = development.labels == development.positive
     return (
-        f"{int(wrong.sum())} of {len(wrong)} held-out images are misclassified; surest: {listed}."
+        f"Out of fold, {chosen.num_missed} of {int(truth.sum())} {name} images were missed"
+        f"{listed}. {chosen.num_alarms} of {int((~truth).sum())} others were called {name}.{mixed}"
     )
 
 

@@ -13,7 +13,7 @@ from busi_search.report.model_card import card_markdown, make_model_card
 from busi_search.report.study_page import render_report
 from busi_search.search.mlflow.tracking import Tracker
 from busi_search.search.seal_ledger import SealLedger
-from busi_search.search.store.study_record import StudyRecord
+from busi_search.search.store.study_record import LearningCurve, StudyRecord
 
 
 def publish_winner(
@@ -42,17 +42,46 @@ def publish_winner(
     if context.spec.study.further_objectives:
         front = {trial.number for trial in pareto_front(winner.trials, context.spec.study)}
         tracker.tag_trials(front, "busi.pareto")
-    card = make_model_card(winner, SealLedger(context.home, context.name).entries())
-    page = render_report(
-        winner,
-        card,
-        maps=maps_of(record.explanations, winner.number),
-        versions=record.versions,
-    )
     tracker.log_texts(
         {
-            "report.html": page,
-            "model_card.md": card_markdown(context.name, card),
+            **study_texts(winner, record, version.version),
             "best_hyperparameters.json": json.dumps(winner.hyperparameters.model_dump(), indent=2),
         }
     )
+
+
+def study_texts(winner: Winner, record: StudyRecord, version: str | None) -> dict[str, str]:
+    """Return the page and the model card of a study by their names in MLflow.
+
+    Args:
+        winner: the study's winner.
+        record: what the study keeps about itself.
+        version: that the winner is registered as, or None.
+
+    Raises:
+        BusiSearchError: the ledger of the sealed test was changed.
+    """
+    ledger = SealLedger(winner.context.home, winner.context.name).entries()
+    card = make_model_card(winner, ledger, version)
+    return {
+        "report.html": render_report(
+            winner,
+            card,
+            ledger=ledger,
+            maps=maps_of(record.explanations, winner.number),
+            growth=growth_of(record.learning_curve, winner.number),
+            version=version,
+            versions=record.versions,
+        ),
+        "model_card.md": card_markdown(winner.context.name, card),
+    }
+
+
+def registered_version(record: StudyRecord) -> str | None:
+    """Return the version that a study's winner was registered as last, or None."""
+    return None if record.released is None else record.released.version
+
+
+def growth_of(curve: LearningCurve | None, trial: int) -> LearningCurve | None:
+    """Return how a winner's score grows with images, if what is kept is of this trial."""
+    return curve if curve is not None and curve.trial == trial else None

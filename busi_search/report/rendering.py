@@ -10,8 +10,10 @@ import plotly.graph_objects as go
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from PIL import Image
+from plotly.offline import get_plotlyjs
 
 _PLOT = {"responsive": True, "displaylogo": False, "displayModeBar": False}
+_CLEAR = "rgba(0,0,0,0)"
 
 
 @cache
@@ -44,13 +46,20 @@ def _code(text: str) -> Markup:
     return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704
 
 
-def plot_html(chart: go.Figure, *, with_library: bool) -> Markup:
-    """Return a chart as HTML that needs no network.
+def plotly_library() -> Markup:
+    """Return Plotly's script, which a page holds once, before its first chart."""
+    return Markup(f"<script>{get_plotlyjs()}</script>")  # noqa: S704 (Plotly's own)
+
+
+def plot_html(chart: go.Figure, *, with_library: bool = False) -> Markup:
+    """Return a chart as HTML that needs no network, on the page's own background.
 
     Args:
         chart: as Plotly has it.
-        with_library: whether Plotly itself comes with it; the first of a page needs it.
+        with_library: whether Plotly itself comes with it; a page needs it once, before its first
+            chart, see :func:`plotly_library`.
     """
+    chart = go.Figure(chart).update_layout(paper_bgcolor=_CLEAR, plot_bgcolor=_CLEAR)
     html = chart.to_html(full_html=False, include_plotlyjs=with_library, config=_PLOT)
     return Markup(html)  # noqa: S704 (Plotly's own)
 

@@ -1,65 +1,89 @@
 """The charts of a study's page, by name and in their order."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from busi_search.release.calibration_figures import calibration_curve
 from busi_search.release.selection import pareto_front
 from busi_search.release.winner import Winner
-from busi_search.report import charts, search_charts
+from busi_search.report import charts, curve_charts, search_charts
+from busi_search.report.elsewhere import Place
 from busi_search.report.importance import (
     importance_chart,
     parameter_importances,
     slice_chart,
 )
 from busi_search.search.sampler_view import with_expected_values
-from busi_search.search.seal_ledger import SealLedger
 from busi_search.search.store.records import folds_begun, is_finished
+from busi_search.search.store.study_record import LearningCurve
 
 # What each chart shows and in which unit, by its name; wide ones are scrolled on a phone.
 CAPTIONS = {
-    "history": "Every finished trial: its score (no unit), in the order of the trials. A cross is "
-    "a trial that was given up; its score is the one to be expected of it from what it had shown.",
+    "history": "The score (no unit) of every finished trial, in the order of the trials. Crosses "
+    "mark trials that were stopped early, at their predicted final score.",
     "savings": "Folds trained (blue) and spared (grey) of each finished trial. A fold is one "
     "training of a model.",
     "pareto": "Complete trials by two objectives; no trial is better in both than one on the "
     "front.",
-    "parallel": "A line is a trial; the darker, the better its score (of one given up: the one to "
-    "be expected), which stands on the last axis. Lowest and highest value of each hyperparameter "
-    "stand at its axis. Known systems with settings outside of the space are not drawn.",
+    "parallel": "A line is a trial; the darker, the better its score (for trials stopped early: "
+    "the predicted one), which stands on the last axis. The lowest and highest value of each "
+    "hyperparameter stand at its axis. Known systems with settings outside of the space are not "
+    "drawn.",
     "importances": "Share of the variance of the score (0 to 1) that a hyperparameter explains, "
-    "trials given up at the score to be expected of them: what mattered in this search, not what "
+    "with trials stopped early at their predicted score: what mattered in this search, not what "
     "matters in general.",
     "slices": "The score over one hyperparameter each, on the scale it was drawn from. Grey: "
-    "trials given up, at the score to be expected of them.",
+    "trials stopped early, at their predicted score.",
     "learning_curves": "Training loss (nats per image) and AUC on the held-out fold (0 to 1) over "
     "epochs. No epoch is chosen by it; where predictions are averaged over several "
     "views of an image, only its last point is.",
-    "roc": "Sensitivity over the share of false alarms as the threshold falls, all folds pooled. "
-    "Every image is judged by a model that saw neither it nor a near-duplicate.",
+    "roc": "Sensitivity over the share of false alarms as the threshold falls. The diamonds are "
+    "the operating point. Out of fold, every image is judged by a model that saw neither it nor a "
+    "near-duplicate.",
     "precision_recall": "Of the images called positive, which share is (precision), over the share "
-    "of positives found (recall), all folds pooled. Chance is the share of the class.",
-    "reliability": "Share of positives over the predicted probability, by fifths of the images, "
-    "with 95 % intervals. Below the diagonal probabilities are too high, above it too low. "
-    "Out-of-fold predictions as trained, and each fold's with the temperature of the other folds; "
-    "the sealed test of the registered model once it was opened.",
+    "of positives found (recall). A dotted line is what chance gives: the share of positives in "
+    "that set.",
+    "reliability": "Above: the share of positives over the predicted probability, by fifths of the "
+    "images, with 95 % intervals; below the diagonal probabilities are too high, above it too low. "
+    "Below: how many images get which probability, in the set that leads this page. Probabilities "
+    "are calibrated, out of fold each fold's by the temperature of the other folds.",
+    "decision": "Net benefit of acting on the model, in true positives per image: false alarms "
+    "are subtracted, each counting t / (1 − t) at the threshold t. The model is worth using where "
+    "its line is above both acting on everyone and acting on nobody. The band is the 95 % "
+    "interval of the first set, of groups of images drawn whole.",
     "operating": "How many positives are found (sensitivity) and how many others are spared "
-    "(specificity), over the threshold. The operating point was chosen on these images, so expect "
-    "a little less.",
-    "confusion": "Number of images by true class (rows) and most probable class (columns).",
+    "(specificity), over the threshold, out of fold. The operating point was chosen on these "
+    "images, so expect a little less.",
+    "confusion": "Number of images by true class (rows) and call at the operating point (columns); "
+    "percentages are of the row, so that those of the positive class are its sensitivity.",
+    "class_roc": "Each class against all others as the threshold falls, all folds pooled, "
+    "probabilities calibrated.",
+    "class_confusion": "Number of images by true class (rows) and most probable class (columns), "
+    "all folds pooled; percentages are of the row.",
+    "growth": "The winner's configuration, trained on a random share of the groups of each fold's "
+    "training part and judged on the whole held-out part. Bars are the worst and the best of "
+    "several draws; the last point has all images. Not corrected for the choice of the "
+    "configuration. A line that still rises at its end says that more images would help.",
 }
 WIDE = frozenset({"parallel", "slices"})
-# The chart that each section of charts begins with.
-SECTIONS = {"history": "The search", "learning_curves": "The winner's training and predictions"}
 
 
-def report_charts(winner: Winner) -> dict[str, go.Figure]:
-    """Return the charts of a study's page by name, in their order."""
-    return _search_charts(winner) | _winner_charts(winner)
+def report_charts(
+    winner: Winner, places: Sequence[Place], growth: LearningCurve | None
+) -> dict[str, go.Figure]:
+    """Return the charts of a study's page by name, in their order.
+
+    Args:
+        winner: the study's winner.
+        places: where its model was judged, see :func:`.judged_places`.
+        growth: how its score grows with images, if that was measured.
+    """
+    grown = {} if growth is None else {"growth": curve_charts.growth_chart(growth)}
+    return performance_charts(winner, places) | grown | search_charts_of(winner)
 
 
-def _search_charts(winner: Winner) -> dict[str, go.Figure]:
+def search_charts_of(winner: Winner) -> dict[str, go.Figure]:
+    """Return the charts of the search, and of the winner's training over epochs."""
     section, trials = winner.context.spec.study, winner.trials
     num_folds = len(winner.context.partition.folds)
     objective, direction = section.objective, section.direction
@@ -81,40 +105,24 @@ def _search_charts(winner: Winner) -> dict[str, go.Figure]:
     slices = slice_chart(scored, objective)
     if slices is not None:
         found["slices"] = slices
+    if any(len(fold.train_loss) > 1 for fold in winner.folds):
+        found["learning_curves"] = charts.learning_curves_chart(winner.folds)
     return found
 
 
-def _winner_charts(winner: Winner) -> dict[str, go.Figure]:
+def performance_charts(winner: Winner, places: Sequence[Place]) -> dict[str, go.Figure]:
+    """Return the charts of how well the model does, by name."""
     development = winner.context.development
     labels, positive, names = development.labels, development.positive, development.class_names
-    rows = winner.probabilities
-    return {
-        "learning_curves": charts.learning_curves_chart(winner.folds),
-        "roc": charts.roc_chart(rows, labels, names, positive),
-        "precision_recall": charts.precision_recall_chart(rows, labels, names, positive),
-        "reliability": charts.reliability_chart(_calibration_curves(winner), names[positive]),
-        "operating": charts.operating_chart(
-            winner.calibrated[:, positive],
-            labels == positive,
-            winner.calibration.operating_point,
-            names[positive],
-        ),
-        "confusion": charts.confusion_chart(rows, labels, names),
-    }
-
-
-def _calibration_curves(winner: Winner) -> dict[str, Sequence[Mapping[str, float]]]:
-    """Return what the calibration chart shows, by name; of the test what the ledger has last."""
-    context = winner.context
-    positive = context.development.positive
-    truth = context.development.labels == positive
-    curves: dict[str, Sequence[Mapping[str, float]]] = {
-        name: calibration_curve(rows[:, positive], truth, context.groups)
-        for name, rows in (
-            ("as trained", winner.probabilities),
-            ("with temperature", winner.cross_fitted),
-        )
-    }
-    entries = SealLedger(context.home, context.name).entries()
-    latest = [entry for entry in entries if "calibration_curve" in entry][-1:]
-    return curves | {f"sealed test, version {e['version']}": e["calibration_curve"] for e in latest}
+    found = dict(curve_charts.by_name(places, names[positive]))
+    found["operating"] = charts.operating_chart(
+        winner.calibrated[:, positive],
+        labels == positive,
+        winner.calibration.operating_point,
+        names[positive],
+    )
+    if len(names) > 2:
+        rows = winner.cross_fitted
+        found["class_roc"] = charts.class_roc_chart(rows, labels, names)
+        found["class_confusion"] = charts.class_confusion_chart(rows, labels, names)
+    return found

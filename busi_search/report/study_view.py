@@ -28,13 +28,14 @@ from busi_search.report.checklists.filled import (
     checklist_markdown,
     fill_checklist,
 )
-from busi_search.report.grad_cam import maps_of
+from busi_search.report.elsewhere import judged_places
 from busi_search.report.model_card import make_model_card
+from busi_search.report.notebook import study_html, trial_html
+from busi_search.report.publishing import growth_of, registered_version, study_texts
 from busi_search.report.study_charts import report_charts
-from busi_search.report.study_page import render_report
 from busi_search.search.context import reopen_study
 from busi_search.search.seal_ledger import SealLedger
-from busi_search.search.status import StudyStatus, study_status
+from busi_search.search.status import StudyStatus, clock_of, study_status
 from busi_search.search.store.foreign import best_of_study
 from busi_search.search.store.open import find_study
 from busi_search.search.store.records import (
@@ -66,6 +67,10 @@ class BestTrial:
     params: Mapping[str, Any]
     metrics: Mapping[str, float]
 
+    def _repr_html_(self) -> str:
+        """Return the trial as a notebook shows it."""
+        return trial_html(self.number, self.metrics, self.params)
+
 
 @dataclass(frozen=True)
 class Study:
@@ -87,10 +92,14 @@ class Study:
         best = "none complete" if status.best is None else f"best {status.best:.4f}"
         return f"<Study {self.name!r}: {states or 'no trials'}; {status.objective}, {best}>"
 
+    def _repr_html_(self) -> str:
+        """Return where the study stands as a notebook shows it."""
+        return study_html(self.status)
+
     @property
     def status(self) -> StudyStatus:
         """Trials by state and the best so far; cheap, also while the search runs."""
-        return study_status(self.optuna_study, KnownImages(self.home))
+        return study_status(self.optuna_study, KnownImages(self.home), now=clock_of(self.home))
 
     @property
     def best(self) -> BestTrial:
@@ -102,7 +111,10 @@ class Study:
         best = best_of_study(self.optuna_study)
         value = main_value(best) if best is not None else None
         if best is None or value is None:
-            raise InputError(f"Study '{self.name}' has no fully evaluated trial yet; search on.")
+            raise InputError(
+                f"Study '{self.name}' has no trial that was evaluated on all folds yet; run more "
+                "trials."
+            )
         return BestTrial(
             number=best.number,
             value=value,
@@ -138,7 +150,11 @@ class Study:
         Raises:
             InputError: as :meth:`estimates`.
         """
-        return report_charts(reopen_winner(self.home, self.name))
+        winner = reopen_winner(self.home, self.name)
+        record, ledger = StudyRecord(self.optuna_study), SealLedger(self.home, self.name)
+        places = judged_places(winner, ledger.entries(), registered_version(record))
+        growth = growth_of(record.learning_curve, winner.number)
+        return report_charts(winner, places, growth)
 
     def report(self, to: str | Path, *, data: str | None = None) -> Path:
         """Write the study as one self-contained HTML page and return its path.
@@ -169,13 +185,13 @@ class Study:
         winner = reopen_winner(self.home, self.name, data=data)
         record = StudyRecord(self.optuna_study)
         ledger = SealLedger(self.home, self.name).entries()
-        released = record.released
+        version = registered_version(record)
         facts = study_facts(
             winner,
-            make_model_card(winner, ledger),
+            make_model_card(winner, ledger, version),
             ledger=ledger,
             versions=record.versions,
-            version=None if released is None else released.version,
+            version=version,
         )
         return fill_checklist(name, facts, about_study(record.spec_text))
 
@@ -259,6 +275,10 @@ def load_study(name: str, *, home: Home | str | Path | None = None) -> Study:
         study = bs.load_study("quickstart-phantom")
         study.trials_dataframe().sort_values("cv_auc")
 
+    Args:
+        name: of the study.
+        home: folder where it is kept; None: ``./mlruns``.
+
     Raises:
         InputError: no such study; the sentence lists those there are.
     """
@@ -283,7 +303,9 @@ def reopen_winner(home: Home, name: str, *, data: str | None = None) -> Winner:
     context = reopen_study(study, home=home, data=data)
     winner = find_winner(context, study.get_trials(deepcopy=False))
     if winner is None:
-        raise InputError(f"Study '{name}' has no fully evaluated trial yet; search on.")
+        raise InputError(
+            f"Study '{name}' has no trial that was evaluated on all folds yet; run more trials."
+        )
     return winner
 
 
@@ -296,14 +318,9 @@ def study_page(home: Home, name: str, *, data: str | None = None) -> str:
         InputError: as :func:`reopen_winner`.
         BusiSearchError: the ledger of the sealed test was changed.
     """
-    winner, record = reopen_winner(home, name, data=data), StudyRecord(find_study(home, name))
-    ledger = SealLedger(home, name).entries()
-    return render_report(
-        winner,
-        make_model_card(winner, ledger),
-        maps=maps_of(record.explanations, winner.number),
-        versions=record.versions,
-    )
+    winner = reopen_winner(home, name, data=data)
+    record = StudyRecord(find_study(home, name))
+    return study_texts(winner, record, registered_version(record))["report.html"]
 
 
 def _figures(trial: FrozenTrial, num_folds: int) -> dict[str, float]:

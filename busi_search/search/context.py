@@ -220,6 +220,10 @@ def make_context(
         cache=home.cache,
         began_with=None if begun is None else begun.identity.partition,
     )
+    if len(partition.folds) != spec.dataset.num_folds:
+        # As many as there are sites, or as the authors give.
+        folded = spec.dataset.model_copy(update={"num_folds": len(partition.folds)})
+        spec = spec.model_copy(update={"dataset": folded})
     if begun is None:
         check_division(dataset, partition)
     if (few := few_test_images_warning(dataset, partition)) is not None:
@@ -301,21 +305,21 @@ def _with_positive(
     if spec.dataset.positive is not None or dataset.simulated:
         return dataset, None
     if begun is None or begun.positive not in names:
-        positive = positive_class(names, None, where=str(spec.dataset.path))
+        positive = positive_class(names, None, where=spec.dataset.path or dataset.name)
         return replace(dataset, positive=positive), None
     positive = names.index(begun.positive)
     found = replace(dataset, positive=positive)
     if positive == infer_positive(names):
         return found, None
     return found, (
-        f"The study took '{begun.positive}' for the disease when it began, and keeps it; for "
-        "another class begin another study, with dataset.positive and --name NEW."
+        f"The study has treated '{begun.positive}' as the disease from its beginning and keeps it; "
+        "for another class, start another study with dataset.positive and --name NEW."
     )
 
 
 def _said_of_screen(screen: Box | None) -> str:
     if screen is None:
-        return 'crop = "auto" found nothing that all images have in common: nothing is cut away.'
+        return 'crop = "auto" found nothing that all images have in common, so nothing is cut away.'
     edges = {"left": screen.left, "above": screen.top, "right": 1 - screen.right,
              "below": 1 - screen.bottom}  # fmt: skip
     cut = ", ".join(f"{share:.1%} {edge}" for edge, share in edges.items() if share > 0)
@@ -363,7 +367,7 @@ def reopen_study(
     )
     if (changed := identity.change_of_images(context.partition.fingerprint)) is not None:
         raise InputError(
-            f"The images of study '{study.study_name}' at {spec.dataset.path} {changed}; restore "
+            f"The images of study '{study.study_name}' at {_places(spec)} {changed}; restore "
             "them, or name the folder with those it began with (--data PATH)."
         )
     if (changed := identity.change_of_lesions(context.lesions_digest or "")) is not None:
@@ -391,7 +395,15 @@ def at_place(
         record: what the study keeps about itself, the place where its images were last found too.
         home: the home, with which the images may have been moved.
         data: the place, if somebody names it.
+
+    Raises:
+        InputError: one place is named for a study of several sources.
     """
+    if spec.dataset.sources and data is not None:
+        raise InputError(
+            f"This study has {len(spec.dataset.sources)} sources, and --data names one place; put "
+            f"their images back where the study file says ({_places(spec)})."
+        )
     written, noted = spec.dataset.path, record.images_at
     if data is None and noted is not None and written is not None:
         candidates = [noted.absolute, str(home.root / noted.from_home), written]
@@ -400,6 +412,12 @@ def at_place(
     if noted is not None and noted.groups is not None and Path(noted.groups).is_file():
         update["groups"] = noted.groups
     return spec.model_copy(update={"dataset": spec.dataset.model_copy(update=update)})
+
+
+def _places(spec: StudySpec) -> str:
+    """Where a study's images are, for a sentence."""
+    section = spec.dataset
+    return ", ".join(entry.path for entry in section.sources) or str(section.path)
 
 
 def note_place(study: optuna.Study, context: StudyContext) -> None:

@@ -185,8 +185,8 @@ def join_search(
         target = StudyRecord(study).target
         if target is None:
             raise InputError(
-                f"Study '{context.name}' was never searched; begin it with `busi-search run`, and "
-                f"then `busi-search worker {shlex.quote(context.name)}` helps."
+                f"Study '{context.name}' has not been searched yet; start it with `busi-search "
+                f"run`, and then `busi-search worker {shlex.quote(context.name)}` helps."
             )
         check_versions(study)
         lock = claim_lock(context.home, context.name)
@@ -204,7 +204,7 @@ def join_search(
         yield progress
         reason = failing(study)
         if reason is not None:
-            raise BusiSearchError(f"The search stopped, for its last trials failed: {reason}")
+            raise BusiSearchError(f"The search stopped because its last trials failed: {reason}")
         if progress.finished < (StudyRecord(study).target or 0):
             raise _lost_workers(context.home, study, executor, progress.finished, target)
 
@@ -222,7 +222,6 @@ def _lost_workers(
     latest = list(dict.fromkeys(reversed(executor.problems)))[:MAX_PROBLEMS_SHOWN]
     known = f" ({'; '.join(latest)})" if latest else ""
     return BusiSearchError(
-        f"All workers died with {finished} of {target} trials finished{known}, often for lack of "
-        "memory or because somebody ended them; the same line goes on, with fewer --workers if "
-        "need be."
+        f"All workers exited with {finished} of {target} trials finished{known}, usually because "
+        "memory ran out; run the same command again with fewer --workers."
     )

@@ -7,6 +7,7 @@ from contextlib import closing
 import numpy as np
 import optuna
 
+from busi_search.data.progress import listening
 from busi_search.search.context import StudyContext
 from busi_search.search.cross_validation import (
     TrainingDiverged,
@@ -29,6 +30,7 @@ from busi_search.search.store.records import (
     write_prune_reason,
     write_standard_error,
 )
+from busi_search.search.work_clock import WorkClock
 from busi_search.spec import Hyperparameters
 from busi_search.training.fit import measure_latency
 
@@ -71,6 +73,7 @@ class Objective:
         before = claim.frozen()
         finished = stored_folds(before, num_folds)
         race, results = Race(context, self._incumbents, claim), list[FoldResult]()
+        clock = WorkClock(trial)
         steps = cross_validate(
             development_set(context, hyperparameters),
             hyperparameters,
@@ -82,13 +85,15 @@ class Objective:
             first_fold=first_fold(context.spec.study, trial.number, num_folds),
         )
         try:
-            with closing(steps):
+            with closing(steps), listening(clock.shared_part_done), closing(clock):
                 for step in steps:
                     if isinstance(step, Look):
+                        clock.epochs_done(step)
                         reason, within = race.look(step), UnfinishedFold.at(step)
                     else:
                         within = None
                         results.append(step)
+                        clock.fold_done()
                         self._measure_costs(trial, step, hyperparameters.image_size_pixels)
                         if step.fold not in finished:
                             _check_owner(claim)

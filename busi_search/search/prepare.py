@@ -22,6 +22,7 @@ from busi_search.spec import Hyperparameters, StudySpec
 from busi_search.study_files import load_spec
 from busi_search.training.pretraining import phantom_weights_file
 from busi_search.training.weights import check_weights
+from busi_search.wording import count_of
 
 WORKER_MEMORY_BYTES = 1_500_000_000
 # Of a GPU: enough for a large network at 224 px, and for one that needs more, micro-batches shrink.
@@ -71,7 +72,7 @@ def prepare_study(
             # A JSON string is also a TOML string.
             written = json.dumps(value, ensure_ascii=False)
             options.append(f"{key}={written}")
-    spec, text = load_spec(study, tuple(options))
+    spec, text = _load_spec(study, data, tuple(options))
     if data is not None and spec.dataset.source not in ("phantom", "medmnist"):
         # Whatever kind of folder or table the study was written for, this one is read as it lies.
         source = guess_source(data)
@@ -106,6 +107,25 @@ def prepare_study(
     return context if changed is None else replace(context, remarks=(*context.remarks, changed))
 
 
+def _load_spec(study: str, data: str | None, options: tuple[str, ...]) -> tuple[StudySpec, str]:
+    """Read a study file; one of several sources takes no place of images for them all.
+
+    Raises:
+        InputError: it breaks the schema, or has several sources and a place is named.
+    """
+    if data is not None:
+        others = tuple(option for option in options if not option.startswith("dataset.path="))
+        several = False
+        with suppress(InputError):  # What is wrong with the file is said below.
+            several = load_spec(study, others)[0].dataset.source == "several"
+        if several:
+            raise InputError(
+                f"Study '{study}' has several sources and takes no --data; name the place of each "
+                "under [[dataset.sources]] in the study file."
+            )
+    return load_spec(study, options)
+
+
 def _changed_gate(context: StudyContext) -> str | None:
     """Return that a study's [gate] is another one than before, which `promote` then uses."""
     home = context.home
@@ -126,11 +146,17 @@ def _changed_gate(context: StudyContext) -> str | None:
 def _check_place(spec: StudySpec) -> None:
     """Raise if the images are not where the study says, before anything else is looked for."""
     section = spec.dataset
-    if section.source == "phantom":
+    for entry in section.sources:
+        if not user_path(entry.path).exists():
+            raise InputError(
+                f"{entry.path}: no such file or folder; check the path of '{entry.site}' under "
+                "[[dataset.sources]]."
+            )
+    if section.source in ("phantom", "several"):
         return
     if section.path is None:
         raise InputError(
-            f'This study needs images (source = "{section.source}"): name them with --data PATH.'
+            f'This study needs images (source = "{section.source}"); name them with --data PATH.'
         )
     if not user_path(section.path).exists():
         raise InputError(f"{section.path}: no such file or folder; check --data or dataset.path.")
@@ -215,8 +241,8 @@ def resolve_device(device: str) -> str:
         raise InputError(f"--device {device}: expected auto, cpu, cuda or cuda:K.")
     if not torch.cuda.is_available() or int(index or 0) >= torch.cuda.device_count():
         raise InputError(
-            f"--device {device}: this machine has {torch.cuda.device_count()} usable GPU(s); "
-            "use --device cpu."
+            f"--device {device}: this machine has "
+            f"{count_of(torch.cuda.device_count(), 'usable GPU')}; use --device cpu."
         )
     return "cuda" if index == "" and torch.cuda.device_count() > 1 else f"cuda:{index or 0}"
 

@@ -29,7 +29,7 @@ class RayExecutor:
         Args:
             address: ``local`` starts Ray on this machine, with ``num_cpus`` places; else what
                 ``ray start --head`` printed, ``auto``, or ``ray://HOST:PORT``.
-            gpus_per_worker: GPUs that each worker needs; .25 packs four workers on one.
+            gpus_per_worker: GPUs that each worker needs; 0.25 packs four workers on one.
             num_cpus: places of a Ray on this machine.
 
         Raises:

@@ -14,15 +14,17 @@ from busi_search.home import Home
 from busi_search.search.expected_cost import NUM_RECENT, Costs, trial_cost
 from busi_search.search.progress import TrialCounts
 from busi_search.search.store.foreign import foreign_sentence, foreign_trials, own_trials
+from busi_search.search.store.heartbeat import is_silent, server_seconds
 from busi_search.search.store.open import find_study, open_storage
 from busi_search.search.store.records import (
     is_finished,
     last_failure,
     main_value,
     stored_hyperparameters,
+    worker_of,
 )
 from busi_search.search.store.study_record import StudyRecord
-from busi_search.search.store.workers import workers_of
+from busi_search.search.store.workers import is_alive_here, workers_of
 from busi_search.spec import StudySection
 
 
@@ -31,7 +33,11 @@ def list_studies(home: Home) -> list["StudyStatus"]:
     storage = open_storage(home)
     names = sorted(optuna.get_all_study_names(storage))
     known = KnownImages(home)
-    return [study_status(optuna.load_study(study_name=n, storage=storage), known) for n in names]
+    now = server_seconds(storage)
+    return [
+        study_status(optuna.load_study(study_name=name, storage=storage), known, now=now)
+        for name in names
+    ]
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,9 @@ class StudyStatus:
         best_params: its full configuration.
         objective: name of the optimised metric.
         simulated: whether its images are phantoms.
-        workers: who works on which trial right now, machine/process to number.
+        workers: who works on which trial right now, machine/process to number; a worker of this
+            machine that is gone does not.
+        interrupted: numbers of the trials whose worker is gone; the next run goes on with them.
         target: finished trials asked for, or None.
         remaining_seconds: estimate of the time until then; None where nobody works on it or
             nothing is to be estimated from.
@@ -71,22 +79,29 @@ class StudyStatus:
     num_test: int | None
     num_test_not_independent: int | None
     foreign: list[int] = field(default_factory=list)
+    interrupted: list[int] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Return the line as ``busi-search status --json`` prints it."""
         return asdict(self)
 
 
-def study_status(study: optuna.Study, known: KnownImages | None = None) -> StudyStatus:
+def study_status(
+    study: optuna.Study, known: KnownImages | None = None, *, now: float | None = None
+) -> StudyStatus:
     """Summarise a study.
 
     Args:
         study: the study.
         known: the home's register of images; None takes what the study noted itself.
+        now: the time by the clock of the storage's server, see :func:`.heartbeat.server_seconds`;
+            None: workers of other machines count as alive.
     """
     trials, foreign = own_trials(study), foreign_trials(study)
     record = StudyRecord(study)
-    identity, target, workers = record.identity, record.target, workers_of(trials)
+    identity, target = record.identity, record.target
+    interrupted = [trial.number for trial in trials if _lost_its_worker(trial, now)]
+    workers = workers_of(trial for trial in trials if trial.number not in set(interrupted))
     num_folds = identity.num_folds if identity is not None else 1
     counts = TrialCounts().with_these(trials, num_folds, study.directions[0].name.lower())
     best, remaining = counts.best, None
@@ -94,6 +109,7 @@ def study_status(study: optuna.Study, known: KnownImages | None = None) -> Study
         pace = _pace(trials, num_folds, counts.costs)
         if pace is not None:
             remaining = counts.seconds_left(target or 0, num_folds, pace / len(workers))
+            remaining += counts.winner_seconds(num_folds)
     return StudyStatus(
         name=study.study_name,
         states={state.name.lower(): counts.trials[state] for state in TrialState},
@@ -109,7 +125,23 @@ def study_status(study: optuna.Study, known: KnownImages | None = None) -> Study
         num_test=record.counts.get("num_test"),
         num_test_not_independent=_num_not_independent(record, study.study_name, known),
         foreign=foreign,
+        interrupted=interrupted,
     )
+
+
+def _lost_its_worker(trial: FrozenTrial, now: float | None) -> bool:
+    """Return whether a running trial's worker is known to be gone."""
+    if trial.state != TrialState.RUNNING:
+        return False
+    worker = worker_of(trial)
+    if worker is not None and is_alive_here(worker) is not None:
+        return not is_alive_here(worker)
+    return now is not None and is_silent(trial, now)
+
+
+def clock_of(home: Home) -> float | None:
+    """Return the time by the clock of the server that a home's studies are on; None for a file."""
+    return None if home.has_local_storage else server_seconds(open_storage(home))
 
 
 def foreign_note(home: Home, name: str) -> str | None:

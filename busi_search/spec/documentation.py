@@ -73,6 +73,8 @@ def values_in_words(schema: Mapping[str, Any]) -> str:
         return " or ".join(values_in_words(part) for part in schema["anyOf"])
     if "enum" in schema or "const" in schema:
         return ", ".join(f"`{value}`" for value in schema.get("enum", [schema.get("const")]))
+    if "properties" in schema:
+        return f"tables with {', '.join(schema['properties'])}"
     return _KINDS[schema["type"]] + _limits(schema) + _items(schema)
 
 

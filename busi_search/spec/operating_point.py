@@ -8,7 +8,7 @@ from busi_search.spec.strict import Strict
 
 
 class OperatingRule(Strict):
-    """From which probability on an image is called positive (malignant)."""
+    """Threshold: the probability from which an image is called positive (malignant)."""
 
     rule: Literal["sensitivity", "specificity", "net_benefit"] = "sensitivity"
     """What the threshold has to reach on the out-of-fold predictions.

@@ -10,11 +10,15 @@ from busi_search.spec.gate import Gate
 from busi_search.spec.hyperparameters import Hyperparameters
 from busi_search.spec.operating_point import OperatingRule
 from busi_search.spec.sections import DatasetSection, StudySection
+from busi_search.spec.several_sources import SourceEntry
 from busi_search.spec.space import Choice, Range
 from busi_search.spec.study import RecipeLabels, StudySpec
 
 Schema = dict[str, Any]
 
+# Keys that hold a list of tables, and what one of these is.
+_TABLES: dict[str, type[BaseModel]] = {"sources": SourceEntry}
+_HOLDERS = (DatasetSection,)
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
@@ -55,13 +59,22 @@ def study_schema() -> Schema:
 def field_schemas(model: type[BaseModel]) -> dict[str, Schema]:
     """Return the JSON Schema of each field of a model."""
     properties = model.model_json_schema()["properties"]
+    tables = {name: _entry(table) for name, table in _TABLES.items()} if model in _HOLDERS else {}
     return {
         name: {
             "description": read_documentation(field.description).summary,
             **_plain(properties[name]),
+            **tables.get(name, {}),
         }
         for name, field in model.model_fields.items()
     }
+
+
+def _entry(model: type[BaseModel]) -> Schema:
+    """The schema of a list of tables."""
+    fields = model.model_fields
+    required = [name for name, field in fields.items() if field.is_required()]
+    return {"items": _table(field_schemas(model), required=required)}
 
 
 def _plain(schema: Schema) -> Schema:

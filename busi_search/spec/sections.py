@@ -10,6 +10,7 @@ from busi_search.spec.hyperparameters import (
     Region,
     ScreenCrop,
 )
+from busi_search.spec.several_sources import SourceEntry
 from busi_search.spec.strict import Strict
 
 METRICS = (
@@ -25,6 +26,8 @@ METRICS = (
     "ece",
 )
 MINIMISED_METRICS = frozenset({"log_loss", "brier", "ece"})
+
+MOST_FOLDS = 20
 
 # Properties of a model that a study may optimise besides a metric; smaller is better.
 COSTS = ("num_parameters", "latency_ms")
@@ -248,10 +251,12 @@ class DatasetSection(Strict):
         "gdph_sysucc",
         "curated_busi",
         "auto",
+        "several",
     ]
     """Kind of dataset: how its files are laid out; `run --data` recognises it.
 
-    `auto` recognises what lies at `path`, and the run says what it took it for.
+    `auto` recognises what lies at `path`, and the run says what it took it for. `several` takes the
+    images of all `[[dataset.sources]]`.
     `busi` is a folder with one folder per class, `medmnist` an .npz file of the MedMNIST
     collection, `table` a .csv or .xlsx file that lists images and labels, and `phantom` simulates
     its images. The others are published sets as their authors laid them out, with their patients
@@ -265,6 +270,27 @@ class DatasetSection(Strict):
 
     Default: none; images are then named with `--data`, and `phantom` needs none.
     Example: path = "data/breastmnist.npz"
+    """
+
+    sources: tuple[SourceEntry, ...] = ()
+    """The hospitals or sets of a study with `source = "several"`, two or more.
+
+    Each entry has a `site`, a `path` and, where it is needed, a `source`, `columns` and a `map` of
+    its classes. Patients are told apart by site; near-duplicates are found across all of them and
+    stay together. The sealed test is drawn within every site.
+
+    Default: empty; a study has one source.
+    Example: source = "several"
+    folds = "site"
+
+    [[dataset.sources]]
+    site = "BUSI"
+    path = "Dataset_BUSI_with_GT"
+    map = { normal = "leave out" }
+
+    [[dataset.sources]]
+    site = "BUS-BRA"
+    path = "BUSBRA"
     """
 
     image_size_pixels: int = Field(default=DEFAULT_IMAGE_SIZE_PIXELS, ge=16, le=1024)
@@ -316,8 +342,11 @@ class DatasetSection(Strict):
     Example: crop = "auto"
     """
 
-    num_folds: int = Field(default=5, ge=2, le=20)
+    num_folds: int = Field(default=5, ge=2, le=MOST_FOLDS)
     """Number of cross-validation folds; the released model averages as many networks.
+
+    With `folds = "site"` or `"official"` there are as many as sites or as the authors give; a
+    number that is stated must be that.
 
     Unit: folds.
     Default: what the literature on these images reports.
@@ -328,7 +357,8 @@ class DatasetSection(Strict):
     """What divides the development images into cross-validation folds.
 
     `official` takes the folds that the authors give (BUS-BRA, the column fold of a `table`), and
-    `site` makes each site a fold, so that every model is scored on a hospital that it has not seen.
+    `site` makes each site a fold, so that every model is scored on a hospital that it has not seen:
+    the sites of `[[dataset.sources]]` or of a table's column, at least 2, better 3 or more.
     Images that belong to one of the fold that is scored are not trained on.
 
     Default: folds of one size with the same share of every class.
@@ -411,6 +441,22 @@ class DatasetSection(Strict):
     Default: any number serves; it is fixed so that a run can be repeated.
     Example: phantom_seed = 1
     """
+
+    @model_validator(mode="after")
+    def _several_sources(self) -> Self:
+        sites = [entry.site for entry in self.sources]
+        if self.source == "several":
+            if len(sites) < 2:
+                raise ValueError('source = "several" needs two [[dataset.sources]] or more')
+            if self.path is not None:
+                raise ValueError(
+                    'source = "several" has no path of its own; each of [[dataset.sources]] has one'
+                )
+        elif sites:
+            raise ValueError('[[dataset.sources]] needs source = "several"')
+        if len(set(sites)) < len(sites):
+            raise ValueError("two of [[dataset.sources]] have the same site")
+        return self
 
     @model_validator(mode="after")
     def _path_where_needed(self) -> Self:

@@ -105,7 +105,7 @@ class StudySpec(Strict):
     """
 
     operating_point: OperatingRule = OperatingRule()
-    """From which probability on an image is called positive (malignant).
+    """Threshold: the probability from which an image is called positive (malignant).
 
     It is fixed as the study begins; whoever wants another begins another study.
 

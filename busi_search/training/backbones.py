@@ -46,7 +46,7 @@ def _torchvision(variant: str) -> Any:
     net = getattr(torchvision.models, variant)(weights=None)
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
-            # torchvision's .01 for mobile networks needs thousands of steps until the running
+            # torchvision's 0.01 for mobile networks needs thousands of steps until the running
             # statistics are true; on a few hundred images there are only hundreds.
             module.momentum = max(module.momentum or 0.0, 0.1)
     return net

@@ -10,7 +10,7 @@ import itertools
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from busi_search.data.file_cache import load_array
-from busi_search.training.feature_cache import make_room
+from busi_search.data.progress import counted_part
+from busi_search.training.feature_cache import STORING, make_room
 from busi_search.training.readout import FIXED_POOLINGS, pooled_features
 from busi_search.training.zoo import ImageClassifier
 
@@ -107,7 +108,7 @@ def load_bank(
     found = np.empty((len(views), len(images), len(regions), len(wanted)), dtype=np.float32)
     # The golden ratio spreads the beginnings of successive trials evenly.
     first = int(len(places) * (begin_at * 0.6180339887 % 1))
-    for v, region, start in [*places[first:], *places[:first]]:
+    for done, (v, region, start) in enumerate([*places[first:], *places[:first]]):
         part = images[start : start + IMAGES_PER_FILE, region : region + 1]
         digest = _digest(model, stages, part, views[v])
         rows = partial(_compute, model, part, views[v], int(digest[:15], 16))
@@ -116,7 +117,11 @@ def load_bank(
         else:
             target = folder / f"bank-{digest[:32]}.npy"
             shape = (len(part), width)
-            content = load_array(target, shape=shape, dtype="<f4", parts=rows, make_room=make_room)
+            slow = not target.exists()
+            with counted_part(STORING, done, len(places)) if slow else nullcontext():
+                content = load_array(
+                    target, shape=shape, dtype="<f4", parts=rows, make_room=make_room
+                )
             with suppress(OSError):
                 os.utime(target)  # what was used last is deleted last
         found[v, start : start + len(part), region] = content[:, wanted]

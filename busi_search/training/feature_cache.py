@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from busi_search.data.file_cache import load_array
+from busi_search.data.progress import counted
 from busi_search.errors import BusiSearchError
 from busi_search.training.zoo import ImageClassifier
 
@@ -22,6 +24,8 @@ Features = npt.NDArray[np.float16]
 
 # Older files go when the folder grows beyond this.
 MAX_CACHE_BYTES = 8 * 2**30
+# What a progress line calls it.
+STORING = "storing features"
 _BATCH = 64
 _FORMAT = 2
 
@@ -63,7 +67,14 @@ def load_features(
     if folder is None:
         return np.concatenate(list(parts())).reshape(shape)
     target = folder / f"{digest[:32]}.npy"
-    found = load_array(target, shape=shape, dtype="<f2", parts=parts, make_room=make_room)
+    num_parts = shape[0] * math.ceil(len(images) / _BATCH)
+    found = load_array(
+        target,
+        shape=shape,
+        dtype="<f2",
+        parts=lambda: counted(parts(), STORING, num_parts),
+        make_room=make_room,
+    )
     with suppress(OSError):
         os.utime(target)  # what was used last is deleted last
     return found

@@ -68,7 +68,7 @@ def expected_calibration_error(
 
     Confidences fall into ``num_bins`` bins of equal width; the result is the mean distance
     between a bin's accuracy and its mean confidence, weighted by its share of the images. Noise
-    makes it larger: a perfectly calibrated model has about .11 on 60 images and .05 on 300
+    makes it larger: a perfectly calibrated model has about 0.11 on 60 images and 0.05 on 300
     (:func:`busi_search.release.calibration_figures.binned_error_if_calibrated`).
     """
     confidence = probabilities.max(axis=1)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from busi_search.data.file_cache import build_once
 from busi_search.data.phantom import MALIGNANT, simulate_phantom
+from busi_search.data.progress import counted
 from busi_search.files import check_free_space
 from busi_search.training.augment import AugmentationRanges, augment_batch
 from busi_search.training.fit import fit_fold, make_optimizer
@@ -23,6 +24,9 @@ from busi_search.training.losses import LossFunction
 from busi_search.training.schedule import Schedule
 from busi_search.training.zoo import ImageClassifier, build_model
 
+# What a progress line calls it.
+LEARNING = "learning weights"
+
 
 @dataclass(frozen=True)
 class PretrainingRecipe:
@@ -30,7 +34,7 @@ class PretrainingRecipe:
 
     Attributes:
         num_images: phantoms simulated; the network learns which are malignant. Told to tell three
-            classes apart it learned what helps less on real images (.901 against .914).
+            classes apart it learned what helps less on real images (0.901 against 0.914).
         epochs: passes over them.
         batch_size: images per step.
         learning_rate: at its height, after three tenths of the steps.
@@ -198,5 +202,5 @@ def _fit(
         balanced_sampling=False,
         seed=recipe.seed,
     )
-    for _ in epochs:
+    for _ in counted(epochs, LEARNING, recipe.epochs):
         pass

@@ -150,6 +150,7 @@ def _plan(home: Home, name: str, *, keep_model: bool) -> _Plan:
             runs += runs_of_study(client, number, record, kind, view=ALL)
         others = len(everything) - len(runs)
     folders = _artifact_folders(home, client, runs, [] if keep_model else versions)
+    folders += [folder for folder in [home.audit_folder(name)] if folder.is_dir()]
     return _Plan(study, experiment, runs, others, versions, folders, _cache_files(home, study))
 
 

@@ -42,6 +42,7 @@ from busi_search.search.store.study_record import StudyRecord
 from busi_search.spec import NAMED_WEIGHTS, StudySpec
 from busi_search.training.known_weights import check_all
 from busi_search.upkeep.sync import put_back_orphans, sync_studies
+from busi_search.wording import count_of, verb
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -124,7 +125,7 @@ def _storage(home: Home) -> Finding:
         with storage_errors(home):
             names = optuna.get_all_study_names(open_storage(home))
     except BusiSearchError as error:
-        return Finding("storage", "problem", str(error), "start the database, or mend --storage")
+        return Finding("storage", "problem", str(error), "start the database, or correct --storage")
     shown = without_password(home.storage_url)
     return Finding("storage", "ok", f"{shown}: intact, {len(names)} study(ies)")
 
@@ -200,12 +201,12 @@ def _running_trials(home: Home, study: optuna.Study, about: str, *, fix: bool) -
             yield Finding(about, "mended", text)
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     if running and not home.has_local_storage:
-        text = f"{len(running)} trial(s) RUNNING on other machines, or lost less than minutes ago"
+        text = f"{count_of(len(running), 'trial')} running on other machines, or lost just now"
         yield Finding(about, "note", text, "`busi-search status` shows by whom")
     if fix or not home.has_local_storage:
         return
-    text = f"{len(running)} trial(s) RUNNING without a worker; their folds are kept"
-    mend = "busi-search doctor --fix, or the `busi-search run` line that began it"
+    text = f"{count_of(len(running), 'trial')} running without a worker; finished folds are kept"
+    mend = "busi-search doctor --fix, or run the same `busi-search run` command again"
     yield Finding(about, "problem", text, mend)
 
 
@@ -217,7 +218,7 @@ def _ledger(home: Home, study: optuna.Study, about: str, *, tracked: bool) -> It
         yield Finding(about, "problem", str(error))
         return
     for found in mendings(entries):
-        yield Finding(about, "note", f"the ledger of its sealed test was mended, {found}")
+        yield Finding(about, "note", f"the ledger of its sealed test was repaired: {found}")
 
 
 def _inputs(home: Home, study: optuna.Study, about: str) -> Iterator[Finding]:
@@ -287,8 +288,8 @@ def _copy(home: Home, study: optuna.Study, about: str, *, fix: bool) -> Iterator
         return
     else:
         text = (
-            f"{len(unsent)} finished trial(s) not in MLflow, {len(running)} run(s) left RUNNING "
-            "there"
+            f"{count_of(len(unsent), 'finished trial')} not in MLflow, "
+            f"{count_of(len(running), 'run')} left running there"
         )
     mend = f"busi-search sync {shlex.quote(study.study_name)}"
     if not fix:
@@ -332,13 +333,16 @@ def _places(home: Home, *, fix: bool) -> Iterator[Finding]:
     before = addresses_elsewhere(database, artifacts)
     # As every command does that opens the database.
     if moved := relocate_artifacts(database, artifacts):
-        text = f"the home was at {', '.join(sorted(before))}; {moved} address(es) followed it"
+        followed = count_of(moved, "address", "addresses")
+        text = f"the home was at {', '.join(sorted(before))}; {followed} followed it"
         yield Finding("places", "mended", text)
     elsewhere = addresses_elsewhere(database, artifacts)
     if not elsewhere:
         return
     number = sum(elsewhere.values())
-    text = f"{number} address(es) of artifacts in MLflow point to {', '.join(sorted(elsewhere))}"
+    addresses = count_of(number, "address", "addresses")
+    points = verb(number, "points", "point")
+    text = f"{addresses} of artifacts in MLflow {points} to {', '.join(sorted(elsewhere))}"
     if all(map(is_there, elsewhere)):
         yield Finding("places", "note", f"{text}, which is there: another home's, as a rule")
         return
@@ -374,7 +378,8 @@ def _leftovers(home: Home, *, fix: bool) -> Iterator[Finding]:
     if not stale:
         return
     size = sum(path.stat().st_size for path in stale)
-    text = f"{len(stale)} temporary file(s) of processes that were killed, {size / 1e6:.1f} MB"
+    files = count_of(len(stale), "temporary file")
+    text = f"{files} of processes that were killed, {size / 1e6:.1f} MB"
     if fix:
         for path in stale:
             path.unlink(missing_ok=True)
@@ -390,7 +395,9 @@ def _caches(home: Home) -> Iterator[Finding]:
         return
     size = sum(path.stat().st_size for path in files)
     broken = [path for path in files if path.suffix == ".json" and not _is_json(path)]
-    text = f"{size / 1e6:.1f} MB in {len(files)} file(s), all of which can be computed again"
+    text = (
+        f"{size / 1e6:.1f} MB in {count_of(len(files), 'file')}, all of which can be computed again"
+    )
     if broken:
         text += f"; {len(broken)} damaged, which are made anew when needed"
     line = shlex.join(["rm", "-r", *map(str, folders)])

@@ -100,7 +100,7 @@ def test_a_set_has_one_white(tmp_path: Path, grey: np.ndarray) -> None:
         decode_for_model(path, white=4095)
     notes = " ".join(check_files(found, tmp_path / "cache"))
     assert "4095 is white" in notes
-    assert "2 image(s) are nearly black" in notes
+    assert "Nearly black: 2 images" in notes
 
 
 def test_orientation_is_applied_and_told(tmp_path: Path, grey: np.ndarray) -> None:
@@ -139,7 +139,7 @@ def test_hidden_and_black_images_are_told_or_refused(tmp_path: Path, grey: np.nd
     hidden = Image.fromarray(np.dstack([grey] * 3 + [np.zeros_like(grey)]))
     hidden.save(tmp_path / "benign/hidden.png")
     notes = " ".join(check_files(read(tmp_path), tmp_path / "cache"))
-    assert "Nothing is left of 1 file(s), the first is 'benign/hidden.png'" in notes
+    assert "Nothing is left of 1 file, the first is 'benign/hidden.png'" in notes
     for k in range(3):
         Image.fromarray(grey // 50).save(tmp_path / f"malignant/{k}.png")
     with pytest.raises(InputError, match="class 'malignant' are nearly black"):

@@ -197,7 +197,7 @@ def test_a_sheet_over_folders_of_patients(tmp_path: Path, rng: np.random.Generat
     images = list(found.images())
     assert {image.shape for image in images} == {(30, 30), (40, 50)}
     notes = " ".join(found.notes)
-    for words in ("5 of 8", "report", "burned into", "6 patients", "read whole"):
+    for words in ("5 of 8", "report", "burned into", "6 patients", "read the whole screen"):
         assert words in notes, words
     groups = find_groups(found, "auto", tmp_path / "home" / "cache")
     assert groups.num_known == 6

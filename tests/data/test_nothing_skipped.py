@@ -69,8 +69,8 @@ def test_a_mask_without_an_image_and_one_of_something_else_are_said(tmp_path: Pa
     (tmp_path / "benign" / "notes.txt").write_text("seen")
     (tmp_path / "benign" / "Thumbs.db").write_bytes(b"\0")
     notes = " ".join(read(tmp_path).notes)
-    assert "2 file(s) are named as masks" in notes
-    assert "1 file(s) are no images" in notes
+    assert "left out 2 files named as masks" in notes
+    assert "left out 1 file of other kinds" in notes
     assert "1 .txt" in notes
     assert _found(tmp_path) == {"benign": 4, "malignant": 4}
 
@@ -119,7 +119,7 @@ def test_folders_that_are_no_classes_are_said(tmp_path: Path) -> None:
     picture(tmp_path / "loose.png", 9)
     notes = " ".join(read(tmp_path).notes)
     assert "'papers' holds no images and was left out (1 .pdf)" in notes
-    assert "1 image file(s) lie beside the class folders" in notes
+    assert "1 image file beside the class folders" in notes
 
 
 def test_patients_at_any_depth_are_read(tmp_path: Path) -> None:
@@ -215,5 +215,5 @@ def test_what_a_table_does_not_list_is_said(tmp_path: Path) -> None:
     rows = [f"{name}/{name} ({k}).png,{name}" for name in ("benign", "malignant") for k in (1, 2)]
     table.write_text("file,label\n" + "\n".join(rows) + "\n")
     notes = " ".join(read(table).notes)
-    assert "4 image file(s) are not listed" in notes
-    assert "1 file(s) beside the images are in formats that are not read (1 .jp2)" in notes
+    assert "left out 4 image files not listed" in notes
+    assert "left out 1 file of other formats beside the images (1 .jp2)" in notes

@@ -230,8 +230,8 @@ def test_leftovers_of_a_killed_driver_are_found_and_mended(home: Home) -> None:
 
     problems = [f for f in examine(home) if f.state == "problem"]
     assert [f.text.split(";")[0] for f in problems] == [
-        "1 trial(s) RUNNING without a worker",
-        "0 finished trial(s) not in MLflow, 1 run(s) left RUNNING there",
+        "1 trial running without a worker",
+        "0 finished trials not in MLflow, 1 run left running there",
     ]
     assert all("busi-search" in str(f.mend) for f in problems)
     assert [f.state for f in examine(home, fix=True)].count("mended") == 2

@@ -97,7 +97,7 @@ def torture(
                 process = None
                 figures.kills["driver"] += 1
         else:
-            assert process.returncode == 0 or "same line" in stderr, stderr
+            assert process.returncode == 0 or "same command" in stderr, stderr
             if process.returncode == 0:
                 num_trials += 10
             process = None

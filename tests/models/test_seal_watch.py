@@ -156,7 +156,7 @@ def test_the_command_says_it_and_refuses(
     assert answer.returncode == 0
     assert printed["num_sealed"] == 1
     assert [item["sealed_by"] for item in printed["predictions"]] == [["third"], []]
-    assert "1 of 2 image(s) belong to the sealed test of study 'third'" in answer.stderr
+    assert "1 of 2 images belongs to the sealed test of study 'third'" in answer.stderr
     assert "Warning" not in answer.stderr
     assert openings(watched)["third"][0]["how"] == "predict"
     target = tmp_path / "answers.csv"

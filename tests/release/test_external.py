@@ -26,6 +26,7 @@ from busi_search.run import run_study
 from busi_search.search.context import reopen_study
 from busi_search.search.seal_ledger import SealLedger
 from busi_search.search.store.open import find_study
+from busi_search.search.store.study_record import StudyRecord
 from tests.command import call_here, one_sentence
 
 SMALL = ("epochs=2", "architecture='small_cnn'", "image_size_pixels=28", "num_folds=3",
@@ -147,7 +148,7 @@ def test_mlflow_and_python_show_it_beside_the_rest(place: Path, home: Home) -> N
     listed = call_here("--home", home.root, "models", "--json")
     (model,) = [m for m in json.loads(listed.stdout)["models"] if m["version"] == version.version]
     assert model["external"] == [found]
-    assert busi_search.evaluate_elsewhere is evaluate_elsewhere
+    assert busi_search.evaluate_elsewhere.__doc__ == evaluate_elsewhere.__doc__
 
 
 def test_the_study_page_shows_other_hospitals_and_subgroups(place: Path, home: Home) -> None:
@@ -157,7 +158,7 @@ def test_the_study_page_shows_other_hospitals_and_subgroups(place: Path, home: H
     assert {row["by"] for row in own["subgroups"]} == {"lesion size"}
     page = study_page(home, "busi")
     for text in (
-        "Subgroups and other hospitals",
+        "AUC, sensitivity and specificity by subgroup",
         "development, out of fold",
         "own sealed test, version 1",
         "busi, version 1",
@@ -167,6 +168,36 @@ def test_the_study_page_shows_other_hospitals_and_subgroups(place: Path, home: H
     ):
         assert text in page, text
     assert "lesion size: no lesion marked" in page
+
+
+def test_the_pages_in_mlflow_lead_with_the_test_once_it_was_opened(place: Path, home: Home) -> None:
+    evaluate_elsewhere("busi", str(place / "other"), home=home)
+    answer = call_here("--home", home.root, "evaluate", "busi", "--json")
+    assert answer.returncode == 0, answer.stderr
+    assert "not rendered" not in answer.stderr
+    test = json.loads(answer.stdout)["test"]
+    client = MlflowClient(home.tracking_uri, registry_uri=home.tracking_uri)
+    tracked = StudyRecord(find_study(home, "busi")).tracked
+    assert tracked is not None
+    texts = {
+        name: Path(client.download_artifacts(tracked.run_id, name)).read_text(encoding="utf-8")
+        for name in ("report.html", "model_card.md")
+    }
+    texts["run"] = client.get_run(tracked.run_id).data.tags["mlflow.note.content"]
+    texts["version"] = client.get_model_version("busi-classifier", "1").description
+    said = f"{100 * test['sensitivity']:.0f} % (95 % interval"
+    for name, text in texts.items():
+        assert f"it found {said}" in text.replace("\xa0", " "), name
+        assert "has not been opened" not in text, name
+        assert "Opened 0" not in text, name
+    assert texts["report.html"].index("unseen images") < texts["report.html"].index(
+        "In cross-validation on"
+    )
+    assert texts["version"].startswith("**Sealed test:**")
+    facts = {
+        answer.number: answer for answer in load_study("busi", home=home).checklist("claim").answers
+    }
+    assert any("busi, version 1" in text for text in facts["33"].said)
 
 
 def test_a_sealed_image_of_another_study_is_counted_or_kept(place: Path, home: Home) -> None:
@@ -213,7 +244,7 @@ def test_two_classes_against_three_need_a_word(place: Path, home: Home, tmp_path
     [
         (["--map", "a=b"], "--data PATH"),
         (["--prevalence", "0.1"], "--data PATH"),
-        (["--keep-sealed"], "Without images of elsewhere"),
+        (["--keep-sealed"], "Without images from another hospital"),
         (["--data", "absent"], "absent"),
         (["--data", "OTHER", "--prevalence", "2"], "between 0 and 1"),
         (["--data", "OTHER", "--version", "77"], "77"),

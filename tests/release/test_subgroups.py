@@ -2,6 +2,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from busi_search.data.sources import load_dataset
@@ -29,8 +30,8 @@ def test_levels_are_told_from_columns_and_masks(tmp_path: Path) -> None:
         "age": ("under 40", "40 to 49", "not known", "70 and over"),
         "lesion size": (
             "under 4 % of the image",
-            "4 to 10 %",
-            "over 10 %",
+            "4 to 10 % of the image",
+            "over 10 % of the image",
             "no lesion marked",
         ),
     }
@@ -55,4 +56,10 @@ def test_every_level_has_its_figures_and_small_ones_a_remark() -> None:
     assert large.figures.remark == ""
     assert "nothing can be said" in small.figures.remark
     assert small.to_json()["auc"] is None
+    assert small.to_json()["net_benefit"] == []
+    rows = large.to_json()["net_benefit"]
+    assert [row["threshold"] for row in rows] == [0.05, 0.1, 0.2]
+    acted = scores[:150] >= 0.1
+    expected = np.mean(acted & truth[:150]) - np.mean(acted & ~truth[:150]) / 9
+    assert rows[1]["model"] == pytest.approx(expected)
     assert small.to_json()["num_unlike"] == int(np.sum(scores[290:] > 0.9))

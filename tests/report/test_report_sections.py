@@ -14,7 +14,7 @@ from busi_search.report.importance import (
 )
 from busi_search.report.rendering import render
 from busi_search.report.search_charts import parallel_chart
-from busi_search.report.study_view import study_page
+from busi_search.report.study_view import reopen_winner, study_page
 from busi_search.run import StudyResult
 
 
@@ -98,22 +98,36 @@ def test_known_systems_outside_of_the_space_hide_no_hyperparameter() -> None:
     ]
 
 
-def test_the_surest_errors_and_the_closest_calls_are_chosen() -> None:
-    probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.45, 0.55], [0.99, 0.01]])
-    wrong, unsure = choose_images(probabilities, np.array([1, 1, 1, 1, 0]))
-    assert wrong.tolist() == [0, 1]
-    assert unsure.tolist() == [3, 2, 4]
-    many = np.tile([[0.7, 0.3]], (40, 1))
-    wrong, unsure = choose_images(many, np.arange(40) % 2)
-    assert (len(wrong), len(unsure)) == (12, 12)
+def test_missed_images_come_first_and_a_group_is_shown_once() -> None:
+    # Of malignant (class 1), at a threshold of 0.3; images 0 and 1 show one lesion.
+    ill = np.array([0.02, 0.05, 0.10, 0.9, 0.31, 0.8, 0.6, 0.2])
+    rest = 1 - ill
+    probabilities = np.stack([rest * 0.7, ill, rest * 0.3], axis=1)
+    labels = np.array([1, 1, 1, 1, 1, 0, 2, 2])
+    groups = np.array([0, 0, 1, 2, 3, 4, 5, 6])
+    found = choose_images(
+        probabilities, labels, ill >= 0.3, positive=1, threshold=0.3, groups=groups
+    )
+    assert (found.num_missed, found.num_alarms, found.num_mixed) == (3, 2, 1)
+    assert found.missed.tolist() == [0, 2]
+    assert found.alarms.tolist() == [5, 6]
+    # A normal image whose most probable class is benign.
+    assert found.mixed.tolist() == [7]
+    assert found.unsure.tolist() == [4, 3]
+    assert sorted(found.shown) == [0, 2, 3, 4, 5, 6, 7]
+    many = choose_images(
+        np.tile([[0.7, 0.3]], (40, 1)), np.arange(40) % 2, np.zeros(40, dtype=bool),
+        positive=1, threshold=0.5, groups=np.arange(40),
+    )  # fmt: skip
+    assert (len(many.missed), many.num_missed, len(many.alarms)) == (12, 20, 0)
 
 
 def test_the_page_shows_them_and_stays_small(tiny_result: StudyResult) -> None:
     page = study_page(tiny_result.context.home, tiny_result.context.name)
     gallery, twins = page.split("Near-duplicates and contradictory labels</h2>")
-    assert 1 <= gallery.count("<figure><img") <= 24
+    assert 1 <= gallery.count("<figure><img") <= 48
     assert "groups of near-duplicates" in twins
-    assert "Misclassified" in page
+    assert "Missed: " in page
     assert "Score over each hyperparameter" in page
     assert "is not shown: fewer than 10 trials" in page
     assert len(page) < 12_000_000
@@ -121,10 +135,16 @@ def test_the_page_shows_them_and_stays_small(tiny_result: StudyResult) -> None:
 
 
 def test_names_are_escaped_and_a_perfect_model_shows_no_errors(tiny_result: StudyResult) -> None:
-    development = tiny_result.context.development
+    winner = reopen_winner(tiny_result.context.home, tiny_result.context.name)
+    development = winner.context.development
     odd = replace(development, paths=tuple(f"<b>{n}" for n in range(len(development))))
-    section = render("gallery.html", gallery=make_gallery(odd, np.eye(3)[development.labels], {}))
-    assert "Misclassified: 0 of" in section
-    assert "<p>None.</p>" in section
-    assert "&lt;b&gt;0" in section
+    perfect = replace(winner, context=replace(winner.context, development=odd))
+    # What is computed once is kept under these names.
+    perfect.__dict__["cross_fitted"] = np.eye(3)[odd.labels]
+    perfect.__dict__["cross_fitted_called"] = odd.labels == odd.positive
+    section = render("gallery.html", gallery=make_gallery(perfect, {}))
+    assert "Missed: 0 of" in section
+    assert "False alarms: 0 of" in section
+    assert section.count("<p>None.</p>") == 3
+    assert "&lt;b&gt;" in section
     assert "<b>0" not in section

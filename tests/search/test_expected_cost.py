@@ -41,7 +41,9 @@ CONTEXT = cast(
     StudyContext,
     SimpleNamespace(
         partition=SimpleNamespace(folds=range(NUM_FOLDS)),
-        spec=SimpleNamespace(study=SimpleNamespace(direction="maximize")),
+        spec=SimpleNamespace(
+            study=SimpleNamespace(direction="maximize"), configurations=lambda *_names: []
+        ),
     ),
 )
 
@@ -73,16 +75,17 @@ def test_the_time_left_goes_by_what_trials_cost(monkeypatch: pytest.MonkeyPatch)
     meter.measure([a_trial(0, CHEAP, TrialState.RUNNING, folds=1)], workers=1)
     done = [a_trial(number, CHEAP, TrialState.COMPLETE) for number in range(4)]
     clock.now = 19.0
-    assert meter.measure(done, workers=1).remaining_seconds == pytest.approx(4 * 5)
+    after = progress.REPORT_SECONDS + 5
+    assert meter.measure(done, workers=1).remaining_seconds == pytest.approx(4 * 5 + after)
     # A dear trial is half done: what is left of it is known, though three of four were cheap.
     clock.now = 219.0
     trials = [*done, a_trial(4, DEAR, TrialState.RUNNING, folds=2)]
-    assert meter.measure(trials, workers=1).remaining_seconds == pytest.approx(300 + 3 * 5)
+    assert meter.measure(trials, workers=1).remaining_seconds == pytest.approx(300 + 3 * 5 + after)
     # Counting folds would have said 11 / 21 of the time so far: under two minutes.
     clock.now = 519.0
     trials = [*done, a_trial(4, DEAR, TrialState.COMPLETE)]
     mean = (4 * 5 + 500) / 5
-    assert meter.measure(trials, workers=1).remaining_seconds == pytest.approx(3 * mean)
+    assert meter.measure(trials, workers=1).remaining_seconds == pytest.approx(3 * mean + after)
 
 
 def test_the_latest_trials_tell_what_comes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +97,9 @@ def test_the_latest_trials_tell_what_comes(monkeypatch: pytest.MonkeyPatch) -> N
     running.set_user_attr(WORKER, "here/1")
     study.add_trials([*cheap, *dear, running])
     # Without an identity a study has one fold: 100 s of work in trials of 500 s.
-    assert study_status(study).remaining_seconds == pytest.approx(2 * 500)
+    assert study_status(study).remaining_seconds == pytest.approx(
+        2 * 500 + progress.REPORT_SECONDS + SECONDS[5]
+    )
 
 
 def test_what_was_broken_off_costs_what_its_kind_does() -> None:
@@ -103,7 +108,8 @@ def test_what_was_broken_off_costs_what_its_kind_does() -> None:
     broken.set_user_attr(UNFINISHED_FOLD, UnfinishedFold(0, 10, 0.7).encode())
     trials = [a_trial(0, DEAR, TrialState.COMPLETE), broken, a_trial(2, CHEAP, TrialState.COMPLETE)]
     costs = counts.with_these(trials, NUM_FOLDS, "maximize").costs
-    assert costs.spent() == pytest.approx(500 + 100 + 5)
+    # Ten of the twenty epochs of a fold.
+    assert costs.spent() == pytest.approx(500 + 50 + 5)
 
 
 # --- pruning: searches simulated from learning curves -------------------------------------------

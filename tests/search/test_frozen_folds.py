@@ -10,14 +10,18 @@ from safetensors.torch import save_file
 
 from busi_search.data.folds import make_folds
 from busi_search.errors import InputError
+from busi_search.home import Home
 from busi_search.models.onnx import export_onnx
 from busi_search.models.predict import load_champion
+from busi_search.release.learning_curve import measure_learning_curve
 from busi_search.release.replay import replay_trial
+from busi_search.report.study_view import reopen_winner, study_page
 from busi_search.run import run_study
 from busi_search.search.cross_validation import DevelopmentSet, cross_validate
 from busi_search.search.fold_result import FoldResult, fold_results
 from busi_search.search.store.open import find_study
 from busi_search.search.store.records import stored_folds, trial_hyperparameters
+from busi_search.search.store.study_record import StudyRecord
 from busi_search.spec import Hyperparameters
 from busi_search.training.fit import predict_log_probabilities
 from busi_search.training.inputs import PixelInputs, place_pixels
@@ -160,6 +164,27 @@ def test_both_kinds_of_head_race_in_one_study_and_the_winner_is_registered(
     images = np.array(context.images(classifier.size_pixels)[:4])
     assert len(export_onnx(classifier, images)) > 1000
     json.dumps(result.to_json(), allow_nan=False)
+    _check_growth(context.home, context.name)
+
+
+def _check_growth(home: Home, name: str) -> None:
+    """The score over the number of images is measured where the winner's head was solved for."""
+    winner = reopen_winner(home, name)
+    curve = StudyRecord(find_study(home, name)).learning_curve
+    if winner.hyperparameters.head != "logistic":
+        assert curve is None
+        return
+    assert curve is not None
+    assert curve.trial == winner.number
+    shares = [point.share for point in curve.points]
+    assert shares[-2:] == [0.5, 1.0]
+    assert shares == sorted(shares)
+    assert curve.points[-1].score == winner.metrics["cv_auc"]
+    numbers = [point.num_images for point in curve.points]
+    assert numbers == sorted(numbers)
+    assert all(point.low <= point.score <= point.high for point in curve.points)
+    assert "Score over the number of images to learn from" in study_page(home, name)
+    assert measure_learning_curve(winner) == curve
 
 
 def test_random_features_are_refused(tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ CONTEXT = cast(
     StudyContext,
     SimpleNamespace(
         partition=SimpleNamespace(folds=range(5)),
-        spec=SimpleNamespace(study=SimpleNamespace(direction="maximize")),
+        spec=SimpleNamespace(
+            study=SimpleNamespace(direction="maximize"), configurations=lambda *_names: []
+        ),
     ),
 )
 
@@ -97,6 +99,27 @@ def test_the_time_left_does_not_count_what_came_before_the_first_folds(
             for index, finished in enumerate((folds, other))
         ]
         left.append(meter.measure(trials, workers=2).remaining_seconds)
-    assert left == [None, None, None, 4 / 2 * (25 - 8), 6 / 4 * (25 - 10)]
+    after = progress.REPORT_SECONDS
+    assert left == [None, None, None, 4 / 2 * (25 - 8) + after, 6 / 4 * (25 - 10) + after]
     clock.now = 70.0
     assert meter.measure([old, complete(1, 0.6)], workers=0).elapsed_seconds == 70.0
+
+
+def test_the_time_left_runs_down_evenly_while_little_changes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    meter = ProgressMeter(CONTEXT, 20, [])
+    meter.measure([a_trial(0, TrialState.RUNNING, folds=1)], workers=1)
+    left = []
+    for number, clock.now in enumerate((40.0, 90.0, 140.0, 190.0), start=1):
+        trials = [complete(index, 0.5) for index in range(number)]
+        left.append(meter.measure(trials, workers=1).remaining_seconds)
+    # 10 s a fold at first, then 10 s again: it never climbs.
+    assert left == sorted(left, reverse=True)
+    clock.now = 600.0
+    slower = meter.measure(trials, workers=1).remaining_seconds
+    assert slower is not None
+    assert left[-1] is not None
+    assert slower > 2 * left[-1]

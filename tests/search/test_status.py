@@ -1,12 +1,17 @@
+import subprocess
+import sys
 from datetime import datetime, timedelta
 
 import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from busi_search.search.progress import REPORT_SECONDS
 from busi_search.search.status import study_status
-from busi_search.search.store.records import ERROR, WORKER
+from busi_search.search.store.connection import grace_seconds
+from busi_search.search.store.records import ERROR, HEARTBEAT, WORKER
 from busi_search.search.store.study_record import StudyRecord
+from busi_search.search.store.workers import this_machine, this_worker
 
 NOON = datetime(2026, 1, 1, 12)
 
@@ -38,7 +43,7 @@ def test_the_time_left_is_that_of_the_trials_to_come() -> None:
     status = study_status(a_study(*finished, at_work, target=10))
     median = 2.5
     expected = 6 * (1 + 1 + 4 + 5 * median) / 4
-    assert status.remaining_seconds == pytest.approx(60 * expected)
+    assert status.remaining_seconds == pytest.approx(60 * expected + REPORT_SECONDS)
     assert status.target == 10
 
 
@@ -47,6 +52,21 @@ def test_nobody_at_work_or_nothing_to_do_leaves_no_time_to_tell() -> None:
     assert study_status(a_study(a_trial(1), target=10)).remaining_seconds is None
     assert study_status(a_study(a_trial(1), at_work, target=1)).remaining_seconds is None
     assert study_status(a_study(at_work, target=10)).remaining_seconds is None
+
+
+def test_a_worker_that_is_gone_does_not_work() -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    dead = a_trial(0, TrialState.RUNNING, **{WORKER: f"{this_machine()}/{gone.pid}.1"})
+    alive = a_trial(0, TrialState.RUNNING, **{WORKER: this_worker()})
+    elsewhere = a_trial(0, TrialState.RUNNING, **{WORKER: "another:1/77.1", HEARTBEAT: "1000"})
+    study = a_study(a_trial(1), dead, alive, elsewhere, target=10)
+    status = study_status(study, now=1010.0)
+    assert status.interrupted == [1]
+    assert sorted(status.workers.values()) == [2, 3]
+    # Another machine's worker counts as gone when nothing was heard of it for long.
+    assert study_status(study, now=1000 + 10 * grace_seconds()).interrupted == [1, 3]
+    assert study_status(a_study(a_trial(1), dead, target=10)).remaining_seconds is None
 
 
 def test_the_last_failure_is_named() -> None:

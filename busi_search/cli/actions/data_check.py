@@ -82,8 +82,8 @@ def _show_shared(shared: SharedImages, paths: Sequence[str]) -> None:
         click.echo(f"{first} and {second} have no image in common.")
         return
     click.echo(
-        f"{shared.num_first} images of {first} stand in {second}, too ({shared.num_second} images "
-        "there): neither can be an independent test of the other."
+        f"{shared.num_first} images of {first} are also in {second} ({shared.num_second} images "
+        "there): neither set is an independent test of the other."
     )
     for label, other, number in shared.labels:
         click.echo(f"  {label} there {other}: {number} pairs")

@@ -7,6 +7,7 @@ import click
 from busi_search.cli.actions.shared import home_of, print_json
 from busi_search.errors import InputError
 from busi_search.upkeep.delete import Deletion, delete_study, plan_deletion
+from busi_search.wording import count_of
 
 
 def delete(ctx: click.Context, name: str, keep_model: bool, yes: bool, as_json: bool) -> None:
@@ -27,8 +28,9 @@ def delete(ctx: click.Context, name: str, keep_model: bool, yes: bool, as_json: 
 
 def _sentence(found: Deletion) -> str:
     kept = ", ".join(found.kept_models)
-    models = f"model version(s) {kept} kept" if kept else f"{len(found.models)} model version(s)"
+    models = f"kept model versions {kept}" if kept else count_of(len(found.models), "model version")
     return (
-        f"study '{found.study}': {found.trials} trial(s), {found.runs} run(s) in MLflow, {models}, "
-        f"{found.num_bytes / 1e6:.1f} MB of files."
+        f"study '{found.study}': {count_of(found.trials, 'trial')}, "
+        f"{count_of(found.runs, 'run')} in MLflow, {models}, {found.num_bytes / 1e6:.1f} MB of "
+        "files."
     )

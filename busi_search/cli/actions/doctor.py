@@ -5,6 +5,7 @@ import click
 from busi_search.cli.actions.shared import home_of, print_json
 from busi_search.errors import BusiSearchError
 from busi_search.upkeep.doctor import examine
+from busi_search.wording import count_of
 
 
 def doctor(ctx: click.Context, fix: bool, as_json: bool) -> None:
@@ -19,4 +20,6 @@ def doctor(ctx: click.Context, fix: bool, as_json: bool) -> None:
             if finding.mend:
                 click.echo(f"{'':<8}→ {finding.mend}")
     if problems:
-        raise BusiSearchError(f"{len(problems)} problem(s) found; each names what mends it.")
+        raise BusiSearchError(
+            f"{count_of(len(problems), 'problem')} found; each line above prints a fix."
+        )

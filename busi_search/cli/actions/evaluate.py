@@ -4,6 +4,7 @@ import click
 
 from busi_search import terminal
 from busi_search.cli import elsewhere_tables
+from busi_search.cli.actions.refresh import refresh_report
 from busi_search.cli.actions.shared import home_of, print_json
 from busi_search.errors import InputError
 from busi_search.release.evaluation import evaluate_sealed_test
@@ -44,6 +45,7 @@ def evaluate(
             print_json(elsewhere.to_json())
         else:
             elsewhere_tables.show_external_report(elsewhere)
+        refresh_report(home, name)
         return
     if data is not None:
         click.echo(f"{data} holds the study's own images: its sealed test is opened.", err=True)
@@ -54,18 +56,21 @@ def evaluate(
     ):
         if given:
             raise InputError(
-                f"{option} is for images of elsewhere: name them with --data PATH"
+                f"{option} is for images from another hospital: name them with --data PATH"
                 f"{'' if data is None else f', for {data} holds the own images of the study'}."
             )
     if keep_sealed:
-        raise InputError("Without images of elsewhere it is the sealed test itself that is opened.")
+        raise InputError(
+            "Without images from another hospital, this would open the sealed test itself."
+        )
     if model_uri is not None:
         version = chosen_version(home, name, version=version, model_uri=model_uri).version
     report = evaluate_sealed_test(home, name, version=version, data=data)
     if as_json:
         print_json(report.to_json())
-        return
-    terminal.show_test_report(report)
+    else:
+        terminal.show_test_report(report)
+    refresh_report(home, name, data=data)
 
 
 def recalibrate(

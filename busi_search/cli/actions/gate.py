@@ -2,11 +2,14 @@
 
 import click
 
+from busi_search.cli.actions.refresh import refresh_report
 from busi_search.cli.actions.shared import home_of, print_json
 from busi_search.cli.base import on_stop
 from busi_search.errors import GateRefused
+from busi_search.home import Home
 from busi_search.models import registry
 from busi_search.release import gate
+from busi_search.search.mlflow.ledger_anchor import LEDGER_TAG
 from busi_search.search.status import foreign_note
 
 
@@ -67,7 +70,16 @@ def promote(
                 }
             )
         raise
+    finally:
+        _refresh_if_tested(home, chosen)
     _show_decision(decision, as_json)
+
+
+def _refresh_if_tested(home: Home, version: registry.RegisteredVersion) -> None:
+    """Render the report again where the gate opened the sealed test before it decided."""
+    now = registry.find_version(home, version.version, name=version.name)
+    if now.tags.get(LEDGER_TAG) != version.tags.get(LEDGER_TAG):
+        refresh_report(home, version.tags["busi.study"])
 
 
 def rollback(ctx: click.Context, model: str | None, as_json: bool) -> None:

@@ -22,9 +22,9 @@ def replay(ctx: click.Context, name: str, trial: int, device: str, as_json: bool
                 f"{fold.replayed_auc:.4f} replayed, {same}"
             )
         for key, (then, now) in found.differs.items():
-            click.echo(f"since then {key} changed: {then} -> {now}", err=True)
+            click.echo(f"{key} has changed since: {then} -> {now}", err=True)
     if not found.agrees:
-        raise BusiSearchError(f"Trial {trial} does not come out as it was stored.")
+        raise BusiSearchError(f"Trial {trial} gives another result than the stored one.")
 
 
 def leak_gap(
@@ -38,8 +38,8 @@ def leak_gap(
         print_json(gap.to_json())
         return
     click.echo(
-        f"trial {gap.trial}, trained with {gap.num_seeds} fresh seeds; random folds tear "
-        f"{gap.num_split_groups} groups apart; ± is the standard deviation between seeds",
+        f"trial {gap.trial}, trained with {gap.num_seeds} fresh seeds; random folds split "
+        f"{gap.num_split_groups} groups; ± is the standard deviation between seeds",
         err=True,
     )
     for key in ("cv_auc", "cv_accuracy", "cv_f1"):

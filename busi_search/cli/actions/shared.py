@@ -34,7 +34,7 @@ def slow_reading(*, quiet: bool = False) -> Iterator[None]:
 
     def listen(what: str, done: int, total: int) -> None:
         nonlocal last
-        if done == 1:
+        if done == 0:
             last = time.monotonic()
         if time.monotonic() - last >= SECONDS_BETWEEN_LINES:
             last = time.monotonic()

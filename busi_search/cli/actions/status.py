@@ -7,12 +7,12 @@ import click
 from busi_search.cli.actions.shared import home_of, print_json
 from busi_search.data.known_images import KnownImages
 from busi_search.search.seal_register import num_openings_of_study
-from busi_search.search.status import StudyStatus, list_studies, study_status
+from busi_search.search.status import StudyStatus, clock_of, list_studies, study_status
 from busi_search.search.store.foreign import foreign_sentence
 from busi_search.search.store.open import find_study
 from busi_search.spec.schema import study_schema
 from busi_search.study_files import list_bundled
-from busi_search.terminal import duration
+from busi_search.wording import count_of, duration, verb
 
 
 def studies(ctx: click.Context, as_json: bool, schema: bool) -> None:
@@ -35,7 +35,9 @@ def _status_line(status: StudyStatus) -> str:
         if status.best is None
         else (f"best {status.objective} {status.best:.4f} (trial {status.best_trial})")
     )
-    states = ", ".join(f"{count} {state}" for state, count in status.states.items() if count)
+    counts = status.states | {"running": status.states["running"] - len(status.interrupted)}
+    counts["interrupted"] = len(status.interrupted)
+    states = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     left = status.remaining_seconds
     return (
         f"{status.name}: {states or 'no trials'}; {best}"
@@ -47,7 +49,7 @@ def _status_line(status: StudyStatus) -> str:
 def status(ctx: click.Context, name: str, as_json: bool) -> None:
     """What ``busi-search status`` does."""
     home = home_of(ctx)
-    found = study_status(find_study(home, name), KnownImages(home))
+    found = study_status(find_study(home, name), KnownImages(home), now=clock_of(home))
     # MLflow takes seconds to import: evaluate, promote, report and doctor ask it.
     openings = num_openings_of_study(home, name, ask_mlflow=False)
     if as_json:
@@ -57,9 +59,15 @@ def status(ctx: click.Context, name: str, as_json: bool) -> None:
     if found.foreign:
         click.echo(f"  {foreign_sentence(found.foreign)}")
     if openings:
-        click.echo(f"  its sealed test was opened {openings} time(s)")
+        click.echo(f"  its sealed test was opened {count_of(openings, 'time')}")
     for worker, trial in found.workers.items():
-        click.echo(f"  {worker} works on trial {trial}")
+        click.echo(f"  worker {worker} works on trial {trial}")
+    if found.interrupted:
+        numbers = ", ".join(map(str, found.interrupted))
+        click.echo(
+            f"  interrupted: {verb(len(found.interrupted), 'trial', 'trials')} {numbers}; run the "
+            "same command again to resume"
+        )
     if found.last_failure is not None:
         click.echo(f"  failed last: {found.last_failure}; its traceback is in its MLflow run")
     if found.num_test_not_independent:

@@ -6,6 +6,7 @@ from busi_search.cli.actions.shared import home_of, print_json
 from busi_search.errors import BusiSearchError
 from busi_search.search.store.foreign import foreign_sentence
 from busi_search.upkeep.sync import sync_studies
+from busi_search.wording import count_of
 
 
 def sync(ctx: click.Context, name: str | None, as_json: bool) -> None:
@@ -16,7 +17,8 @@ def sync(ctx: click.Context, name: str | None, as_json: bool) -> None:
     else:
         for study in synced:
             click.echo(
-                f"{study.study}: {study.num_sent} trial(s) sent, {study.num_there} were there"
+                f"{study.study}: sent {count_of(study.num_sent, 'trial')}, {study.num_there} "
+                "already there"
                 if study.problem is None
                 else f"{study.study}: not sent: {study.problem}"
             )
@@ -25,5 +27,5 @@ def sync(ctx: click.Context, name: str | None, as_json: bool) -> None:
     failed = [study.study for study in synced if study.problem is not None]
     if failed:
         raise BusiSearchError(
-            f"{', '.join(failed)} could not be sent; nothing is lost, the same line tries again."
+            f"{', '.join(failed)} could not be sent; nothing is lost; run the same command again."
         )

@@ -5,6 +5,7 @@ import click
 from busi_search.cli.actions.shared import print_json
 from busi_search.errors import BusiSearchError
 from busi_search.training.known_weights import check_all
+from busi_search.wording import count_of
 
 
 def weights_check(ctx: click.Context, patterns: tuple[str, ...], as_json: bool) -> None:
@@ -20,4 +21,6 @@ def weights_check(ctx: click.Context, patterns: tuple[str, ...], as_json: bool) 
         if not rows:
             click.echo("No pretrained weights are on this machine.", err=True)
     if damaged:
-        raise BusiSearchError(f"{len(damaged)} damaged file(s); each line says what to do.")
+        raise BusiSearchError(
+            f"{count_of(len(damaged), 'damaged file')}; each line says what to do."
+        )

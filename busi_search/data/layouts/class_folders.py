@@ -20,6 +20,7 @@ from busi_search.data.layouts.files import (
 )
 from busi_search.data.listing import ListedImage, Listing
 from busi_search.errors import InputError
+from busi_search.wording import count_of
 
 KAGGLE_FOLDER = "Dataset_BUSI_with_GT"
 _WORDS = re.compile(r"benign|malignant|normal", re.IGNORECASE)
@@ -64,8 +65,8 @@ def list_class_folders(folder: Path) -> Listing:
     names = {image.label for image in images}
     if len(names) < 2:
         raise InputError(
-            f"{folder}: found {len(names)} class folder(s) with images; expected at least two, "
-            f"such as benign/ and malignant/. Where the labels stand elsewhere, "
+            f"{folder}: found {count_of(len(names), 'class folder')} with images; expected at "
+            f"least two, such as benign/ and malignant/. Where the labels stand elsewhere, "
             f"{_HOW_TO_LIST.format(folder=folder)}."
         )
     _refuse_inner_classes(folder, images)
@@ -74,8 +75,8 @@ def list_class_folders(folder: Path) -> Listing:
         notes.append("The folders inside the class folders were taken for patients.")
     if beside := image_files(root):
         notes.append(
-            f"{len(beside)} image file(s) lie beside the class folders, belong to no class and "
-            f"were left out; the first is '{beside[0].name}'."
+            f"Left out: {count_of(len(beside), 'image file')} beside the class folders, of no "
+            f"class; the first is '{beside[0].name}'."
         )
     name = "busi" if is_busi_folder(folder) else folder.resolve().name
     return Listing(name, root, images, tuple(notes))
@@ -176,12 +177,12 @@ def _left_out(entry: Path, root: Path, listed: Sequence[ListedImage]) -> Iterato
     masks = [path for path in rest if named_as_mask(path) and is_image_file(path)]
     if masks:
         yield (
-            f"'{entry.name}': {len(masks)} file(s) are named as masks, belong to no image and were "
-            f"left out; the first is '{masks[0].relative_to(root).as_posix()}'."
+            f"'{entry.name}': left out {count_of(len(masks), 'file')} named as masks of images "
+            f"that are not there; the first is '{masks[0].relative_to(root).as_posix()}'."
         )
     if others := sorted(set(rest) - set(masks)):
         kinds = kinds_of(others)
-        yield f"'{entry.name}': {len(others)} file(s) are no images and were left out ({kinds})."
+        yield f"'{entry.name}': left out {count_of(len(others), 'file')} of other kinds ({kinds})."
 
 
 def _listed(
@@ -219,6 +220,6 @@ def _contradictions(folder: Path, images: Sequence[ListedImage]) -> Iterator[str
     ]
     if wrong:
         yield (
-            f"{len(wrong)} file(s) have a name that says another class than their folder, the "
-            f"first is '{wrong[0].file}'; the folder counts. Check them."
+            f"The name of {count_of(len(wrong), 'file')} says another class than the folder, the "
+            f"first is '{wrong[0].file}'; the folder counts. Check the labels."
         )

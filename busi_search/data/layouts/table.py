@@ -19,6 +19,7 @@ from busi_search.data.layouts.unlisted import left_out_notes
 from busi_search.data.listing import ListedImage, Listing
 from busi_search.errors import InputError
 from busi_search.files import disk_errors, write_atomically
+from busi_search.wording import count_of
 
 # What a column can mean, and the names by which it is known without being told.
 ROLES: Mapping[str, tuple[str, ...]] = {
@@ -67,7 +68,7 @@ def list_table(table: Path, columns: Mapping[str, str]) -> Listing:
     absent = [file for file, path in zip(files, paths, strict=True) if not path]
     if absent:
         raise InputError(
-            f"{table}: {len(absent)} of {len(files)} file(s) are not there, the first is "
+            f"{table}: {len(absent)} of {count_of(len(files), 'file')} not found, the first is "
             f"'{absent[0]}'; names are relative to {root}."
         )
     images = [

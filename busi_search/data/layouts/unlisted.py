@@ -10,6 +10,7 @@ from busi_search.data.layouts.files import (
     split_masks,
 )
 from busi_search.data.listing import Listing
+from busi_search.wording import count_of
 
 
 def left_out_notes(name: str, listing: Listing) -> list[str]:
@@ -40,13 +41,13 @@ def left_out_notes(name: str, listing: Listing) -> list[str]:
     if extra:
         first = min(extra).relative_to(root).as_posix()
         found.append(
-            f"{name}: {len(extra)} image file(s) are not listed and were left out, the first is "
+            f"{name}: left out {count_of(len(extra), 'image file')} not listed, the first is "
             f"'{first}'."
         )
     if unread:
         first = min(unread).relative_to(root).as_posix()
         found.append(
-            f"{name}: {len(unread)} file(s) beside the images are in formats that are not read "
+            f"{name}: left out {count_of(len(unread), 'file')} of other formats beside the images "
             f"({kinds_of(unread)}), the first is '{first}'."
         )
     return found

@@ -6,14 +6,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from busi_search.release.precision import auc_margin, num_for_auc, num_for_share
 from busi_search.release.winner import Winner
+from busi_search.report.elsewhere import Place, judged_places, leading
+from busi_search.report.in_words import auc_with_interval, found_and_spared, precision_sentence
 from busi_search.report.model_card import Card
 from busi_search.search.context import StudyContext
 
-# Within so much an AUC should be known before it means something for a clinic.
-WANTED_MARGIN = 0.03
-WANTED_SHARE_MARGIN = 0.05
 Facts = dict[str, str | None]
 
 
@@ -35,6 +33,7 @@ def study_facts(
         version: number of the registered model, or None.
     """
     context, items = winner.context, dict(card)
+    places = judged_places(winner, ledger, version)
     tested = any(entry["kind"] == "figures" for entry in ledger)
     return {
         "design": _design(winner),
@@ -66,13 +65,13 @@ def study_facts(
         "operating_point": items["Operating point"],
         "cross_validation": items["Cross-validated performance"],
         "sealed_test": items["Sealed test"] if tested else None,
-        "confusion": "The table is in `evaluate --json` under `confusion`." if tested else None,
-        "precision": _precision(winner),
+        "confusion": _confusion(leading(places)) if tested else None,
+        "precision": precision_sentence(winner),
         "flow": _flow(context),
         "parts": _parts(context),
-        "subgroups": _subgroups(context),
+        "subgroups": _subgroups(context, leading(places)),
         "devices": _values_of(context, "device"),
-        "elsewhere": None,
+        "elsewhere": _elsewhere(places, _positive(context)),
         "failures": items["Failures"],
         "explanations": "Grad-CAM maps of held-out images are in the report; they were not "
         "validated as explanations.",
@@ -151,33 +150,6 @@ def _imbalance(winner: Winner) -> str:
     )
 
 
-def _share_positive(context: StudyContext) -> float:
-    development = context.development
-    return float(np.mean(development.labels == development.positive))
-
-
-def _precision(winner: Winner) -> str:
-    """What the sealed test can show, by its number of groups, and what it would take."""
-    context, auc = winner.context, winner.estimates["auc"].value
-    groups = len(np.unique(context.partition.groups[context.partition.test]))
-    share = _share_positive(context)
-    expected = min(max(auc, 0.5), 0.99)
-    needed = num_for_auc(expected, WANTED_MARGIN, share)
-    name = context.development.class_names[context.development.positive]
-    sensitivity = winner.calibration.operating_point.sensitivity
-    shown = ""
-    if groups:
-        margin = auc_margin(expected, groups, share)
-        shown = f"The sealed test holds {groups} independent groups and shows an AUC of "
-        shown += f"{expected:.2f} within about ± {margin:.2f}. "
-    return (
-        f"{shown}To show it within ± {WANTED_MARGIN:.2f} takes {needed} patients, "
-        f"{round(needed * share)} of them {name} (Riley and others 2021); to show a sensitivity of "
-        f"{sensitivity:.2f} within ± {WANTED_SHARE_MARGIN:.2f} takes "
-        f"{num_for_share(sensitivity, WANTED_SHARE_MARGIN)} who are {name}."
-    )
-
-
 def _flow(context: StudyContext) -> str:
     counts = context.counts
     return (
@@ -200,10 +172,47 @@ def _counted(labels: npt.NDArray[np.int64], names: Sequence[str]) -> str:
     return ", ".join(f"{int(np.sum(labels == c))} {name}" for c, name in enumerate(names))
 
 
-def _subgroups(context: StudyContext) -> str | None:
-    """How many development images there are of each value of a known property."""
-    found = [_values_of(context, name) for name in ("site", "device", "birads")]
-    return " ".join(sentence for sentence in found if sentence is not None) or None
+def _positive(context: StudyContext) -> str:
+    return context.development.class_names[context.development.positive]
+
+
+def _subgroups(context: StudyContext, place: Place) -> str | None:
+    """How many development images there are of each value of a property, and how each does."""
+    counted = [_values_of(context, name) for name in ("site", "device", "birads")]
+    name = _positive(context)
+    judged = "; ".join(
+        f"{part['by']} {part['level']} ({part['num_images']} images): {_figures(part, name)}"
+        for part in place.subgroups
+        if part.get("auc") is not None
+    )
+    said = [sentence for sentence in counted if sentence is not None]
+    return " ".join([*said, *([f"Of {place.title}: {judged}."] if judged else [])]) or None
+
+
+def _figures(part: Mapping[str, Any], name: str) -> str:
+    return f"{auc_with_interval(part)}, {found_and_spared(part, name)}"
+
+
+def _elsewhere(places: Sequence[Place], name: str) -> str | None:
+    """What the model gave at each other hospital that was asked."""
+    found = [
+        f"On {place.figures['num_images']} images of {place.title}: "
+        f"{_figures(place.figures, name)}."
+        for place in places
+        if place.kind == "elsewhere"
+    ]
+    return " ".join(found) or None
+
+
+def _confusion(place: Place) -> str:
+    """The table at the operating point, in words."""
+    if place.kind != "test" or place.curves is None:
+        return "The table is in `evaluate --json` under `confusion`."
+    rows = (
+        f"of {sum(pair)} {kind} images {pair[0]} were called positive and {pair[1]} were not"
+        for kind, pair in place.curves.called.items()
+    )
+    return f"At the operating point, {'; '.join(rows)}."
 
 
 def _values_of(context: StudyContext, name: str) -> str | None:

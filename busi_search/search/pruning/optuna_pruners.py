@@ -12,6 +12,6 @@ def make_pruner(section: StudySection, num_folds: int) -> optuna.pruners.BasePru
     if section.pruner == "hyperband":
         return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=num_folds)
     if section.pruner == "wilcoxon":
-        # Over five folds the usual .1 cannot be reached before the fourth.
+        # Over five folds the usual 0.1 cannot be reached before the fourth.
         return optuna.pruners.WilcoxonPruner(p_threshold=0.26)
     return optuna.pruners.NopPruner()

@@ -152,11 +152,11 @@ class Race:
         if evidence.overtaking_index >= LEAST_LOOK_INDEX:
             return None
         return (
-            f"in epoch {look.epoch} of {look.epochs} of fold {look.fold}, "
-            f"its number {len(self._folds) + 1}, AUC {max(look.val_auc):.3f} at best: "
-            f"at most {evidence.difference:+.3f} ± {evidence.standard_error:.3f} "
-            f"against trial {rival.number}, overtaking index {evidence.overtaking_index:.2g} "
-            f"(at least {LEAST_LOOK_INDEX} is needed)"
+            f"in epoch {look.epoch} of {look.epochs} of fold {len(self._folds) + 1}, "
+            f"AUC {max(look.val_auc):.3f} so far: at most {_difference(evidence.difference)} "
+            f"trial {rival.number} (standard error {evidence.standard_error:.3f}), "
+            f"overtaking index {evidence.overtaking_index:.2g}, at least {LEAST_LOOK_INDEX} is "
+            "needed"
         )
 
     def fold(self, result: FoldResult) -> str | None:
@@ -173,9 +173,9 @@ class Race:
         if evidence.overtaking_index >= LEAST_INDEX:
             return None
         return (
-            f"after {len(self._folds)} fold(s) {evidence.difference:+.3f} ± "
-            f"{evidence.standard_error:.3f} against trial {standing.rival.number}, "
-            f"overtaking index {evidence.overtaking_index:.2g} (at least {LEAST_INDEX} is needed)"
+            f"after {len(self._folds)} of {num_folds} folds: {_difference(evidence.difference)} "
+            f"trial {standing.rival.number} (standard error {evidence.standard_error:.3f}), "
+            f"overtaking index {evidence.overtaking_index:.2g}, at least {LEAST_INDEX} is needed"
         )
 
     def _stand(self, *, of_its_course: bool = False) -> _Standing:
@@ -183,3 +183,8 @@ class Race:
         if rival is None:
             return _Standing(None, [])
         return _Standing(rival, paired_differences(self._context, self._folds, rival.folds))
+
+
+def _difference(value: float) -> str:
+    """Return a difference from the best trial in words; what follows is that trial."""
+    return f"{abs(value):.3f} {'above' if value >= 0 else 'below'}"

@@ -28,7 +28,7 @@ def storage_errors(home: Home) -> Iterator[None]:
         raise BusiSearchError(
             f"The Optuna storage {without_password(home.storage_url)} failed "
             f"({reason_of(cause)}); `busi-search doctor` says what is "
-            "wrong, and when it is mended the same line goes on."
+            "wrong; fix it and run the same command again."
         ) from error
 
 

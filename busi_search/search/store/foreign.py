@@ -16,6 +16,7 @@ from busi_search.search.store.records import (
     stored_indices,
 )
 from busi_search.search.store.study_record import StudyRecord
+from busi_search.wording import count_of
 
 
 def is_foreign(trial: FrozenTrial, sizes: Sequence[int] | None = None) -> bool:
@@ -70,8 +71,8 @@ def foreign_sentence(numbers: Sequence[int]) -> str:
     """Return what is said of trials that were made elsewhere; at least one."""
     shown = ", ".join(map(str, numbers[:10])) + (", …" if len(numbers) > 10 else "")
     return (
-        f"{len(numbers)} trial(s) were not made by this search ({shown}): they lack its folds and "
-        "hyperparameters, and are ignored"
+        f"Ignored {count_of(len(numbers), 'trial')} not made by this search ({shown}), without its "
+        "folds and hyperparameters"
     )
 
 

@@ -30,6 +30,7 @@ from busi_search.search.store.records import (
 )
 from busi_search.search.store.study_record import StudyRecord
 from busi_search.search.store.workers import is_alive_here, this_worker
+from busi_search.wording import count_of
 
 MAX_LOSSES_AT_ONE_FOLD = 3
 
@@ -208,6 +209,6 @@ def _blame(storage: BaseStorage, trial_id: int, trial: FrozenTrial) -> str | Non
     if times < MAX_LOSSES_AT_ONE_FOLD:
         return None
     return (
-        f"WorkerLost: its worker died {times} times after {folds} finished fold(s), without an "
-        "error of its own: out of memory, or a crash in a library"
+        f"WorkerLost: its worker ended {times} times after {count_of(folds, 'finished fold')} "
+        "without an error message, usually because memory ran out or a library crashed"
     )

@@ -24,6 +24,7 @@ RECIPE = "recipe"
 RECIPE_SETTINGS = "recipe_settings"
 PRUNE_REASON = "prune_reason"
 UNFINISHED_FOLD = "unfinished_fold"
+WORK = "work"
 ERROR = "error"
 WORKER = "worker"
 STANDARD_ERROR = "standard_error"
@@ -158,6 +159,40 @@ def _broke_off(trial: FrozenTrial) -> bool:
     stored = trial.user_attrs.get(UNFINISHED_FOLD)
     # With the whole fold beside it, its worker was killed while giving it up; the next one went on.
     return stored is not None and fold_key(stored["fold"]) not in trial.user_attrs
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a running trial is doing, so that the time left can be told within a fold.
+
+    Attributes:
+        phase: ``EPOCHS``, or what is done once for many trials, such as "storing features".
+        done, total: parts of it, such as epochs of a fold.
+        seconds: that these parts took.
+        shared_seconds: that the trial has spent on what other trials find done.
+        fold: that the epochs belong to, or None.
+    """
+
+    phase: str
+    done: int
+    total: int
+    seconds: float
+    shared_seconds: float = 0.0
+    fold: int | None = None
+
+
+EPOCHS = "training"
+
+
+def write_work(trial: optuna.Trial, work: Work) -> None:
+    """Keep what a trial is doing."""
+    trial.set_user_attr(WORK, asdict(work))
+
+
+def stored_work(trial: FrozenTrial) -> Work | None:
+    """Return what a trial was doing when it last said so, or None."""
+    found = trial.user_attrs.get(WORK)
+    return None if found is None else Work(**found)
 
 
 def write_fold(trial: optuna.Trial, result: FoldResult) -> None:

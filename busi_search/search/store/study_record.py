@@ -29,6 +29,7 @@ _TRACKED = "tracked"
 _COST = "cost"
 _RELEASED = "released"
 _EXPLANATIONS = "explanations"
+_LEARNING_CURVE = "learning_curve"
 _TEST_LEDGER = "test_ledger"
 _ID = "id"
 _GATE = "gate"
@@ -123,6 +124,10 @@ def _without_places(spec: str) -> Any:
     content = json.loads(spec)
     dataset = dict(content["dataset"])
     dataset.pop("path", None)
+    dataset["sources"] = [
+        {key: value for key, value in entry.items() if key != "path"}
+        for entry in dataset.get("sources", [])
+    ]
     if dataset.get("groups") not in (None, "auto", "none"):
         dataset["groups"] = "file"
     return {**content, "dataset": dataset}
@@ -206,6 +211,39 @@ class Explanations:
 
     trial: int
     maps: Mapping[str, list[list[int]]] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class LearningPoint:
+    """A winner's score when it learns from a share of the groups of images.
+
+    Attributes:
+        share: of the groups of each fold's training part.
+        num_images: mean number of images that a fold learns from.
+        score: mean over folds, and over draws of the groups.
+        low, high: the worst and the best draw; the score itself where nothing is drawn.
+    """
+
+    share: float
+    num_images: int
+    score: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """How a winner's score grows with images; the points by their number.
+
+    Attributes:
+        trial: number of the winner.
+        metric: which score it is.
+        points: the last one is of all groups.
+    """
+
+    trial: int
+    metric: str
+    points: tuple[LearningPoint, ...]
 
 
 class StudyRecord:
@@ -433,6 +471,19 @@ class StudyRecord:
     def set_explanations(self, explanations: Explanations) -> None:
         """Keep where the winner looked."""
         self._study.set_user_attr(_EXPLANATIONS, asdict(explanations))
+
+    @property
+    def learning_curve(self) -> LearningCurve | None:
+        """How the score of the winner that was registered last grows with images, or None."""
+        found = self._get(_LEARNING_CURVE)
+        if not found:
+            return None
+        points = tuple(LearningPoint(**point) for point in found["points"])
+        return LearningCurve(found["trial"], found["metric"], points)
+
+    def set_learning_curve(self, curve: LearningCurve | None) -> None:
+        """Keep how the winner's score grows with images; None: that was not measured."""
+        self._study.set_user_attr(_LEARNING_CURVE, None if curve is None else asdict(curve))
 
     @property
     def test_ledger(self) -> list[dict[str, Any]] | None:

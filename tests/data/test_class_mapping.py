@@ -1,7 +1,7 @@
 import pytest
 
+from busi_search.data.class_mapping import map_classes, parse_class_map
 from busi_search.errors import InputError
-from busi_search.release.class_mapping import map_classes, parse_class_map
 
 TWO, THREE = ("benign", "malignant"), ("benign", "malignant", "normal")
 

@@ -33,7 +33,12 @@ def parse_class_map(written: Sequence[str]) -> dict[str, str]:
 
 
 def map_classes(
-    theirs: Sequence[str], ours: Sequence[str], stated: Mapping[str, str], *, where: str
+    theirs: Sequence[str],
+    ours: Sequence[str],
+    stated: Mapping[str, str],
+    *,
+    where: str,
+    in_study_file: bool = False,
 ) -> list[int | None]:
     """Return for each class of the data the index of the model's class; None: left out.
 
@@ -44,18 +49,20 @@ def map_classes(
         ours: C names of the model's classes.
         stated: as :func:`parse_class_map` gives it.
         where: what the data is, for the errors.
+        in_study_file: the mapping stands in a study file, and not in ``--map``.
 
     Raises:
         InputError: a class is not mapped, or the mapping names a class that is not there; the
             sentence holds what to type.
     """
     present, known = _listed(theirs), _listed(ours)
+    option, owner = ("map", "study") if in_study_file else ("--map", "model")
     index = {_key(name): number for number, name in enumerate(ours)}
     chosen = {_key(name): target for name, target in stated.items()}
     for name in stated:
         if _key(name) not in {_key(other) for other in theirs}:
             raise InputError(
-                f"{where}: there is no class '{name}' (--map); its classes: {present}."
+                f"{where}: there is no class '{name}' ({option}); its classes: {present}."
             )
     found: list[int | None] = []
     for name in theirs:
@@ -65,14 +72,21 @@ def map_classes(
         elif _key(target) in index:
             found.append(index[_key(target)])
         elif _key(name) in chosen:
-            raise InputError(f"--map: the model has no class '{target}'; its classes: {known}.")
+            raise InputError(
+                f"{option}: the {owner} has no class '{target}'; its classes: {known}."
+            )
         else:
             raise InputError(
-                f"{where}: '{name}' is none of the model's classes ({known}); say which one it "
-                f'counts as, such as --map "{name}={ours[0]}", or leave its images out: '
-                f'--map "{name}={LEAVE_OUT}".'
+                f"{where}: '{name}' is none of the {owner}'s classes ({known}); say which one it "
+                f"counts as, such as {_stated(name, ours[0], in_study_file)}, or leave its images "
+                f"out: {_stated(name, LEAVE_OUT, in_study_file)}."
             )
     return found
+
+
+def _stated(theirs: str, ours: str, in_study_file: bool) -> str:
+    """A mapping as it is written."""
+    return f'map = {{ "{theirs}" = "{ours}" }}' if in_study_file else f'--map "{theirs}={ours}"'
 
 
 def _key(name: str) -> str:

@@ -211,8 +211,16 @@ def _corrected(value: float, estimate: "Estimate") -> str:
     return f"{value:.4f}, corrected {estimate.value:.4f} {interval}"
 
 
-def show_result(result: "StudyResult") -> None:
-    """Print the short table and the exact next lines to type."""
+def show_result(
+    result: "StudyResult", *, command: str = "busi-search", pages: str | None = None
+) -> None:
+    """Print the short table and the exact next lines to type.
+
+    Args:
+        result: of the run.
+        command: what is typed where this program runs, such as in a container.
+        pages: address of MLflow's pages, where a server that somebody else started shows them.
+    """
     release = result.release
     if release is None:
         ignored = f" {foreign_sentence(result.foreign)}." if result.foreign else ""
@@ -266,17 +274,24 @@ def show_result(result: "StudyResult") -> None:
     for key, value in rows.items():
         table.add_row(key, escape(value))
     err.print(table)
-    simulated = result.context.development.simulated
-    forced = ' --force --reason "just trying"' if simulated else ""
-    if simulated:
+    if result.context.development.simulated:
         err.print("[bold black on yellow] SIMULATED [/] Phantom scores mean nothing for patients.")
-    err.print("Next:")
-    err.print("  busi-search ui                        browse the trials", markup=False)
+    _show_next_lines(result.context, command, pages)
+
+
+def _show_next_lines(context: "StudyContext", command: str, pages: str | None) -> None:
+    """Print what can be typed, or opened, after a run."""
+    simulated = context.development.simulated
+    lines = {pages or f"{command} ui": "browse the trials"}
     if not simulated:
-        evaluate = f"busi-search evaluate {shlex.quote(result.context.name)}"
-        err.print(f"  {evaluate:<37} open the sealed test (counted)", markup=False)
-    err.print(f"  busi-search promote{forced}", markup=False)
-    err.print("  busi-search predict IMAGE.png         ask the promoted model", markup=False)
+        evaluate = f"{command} evaluate {shlex.quote(context.name)}"
+        lines[evaluate] = "open the sealed test (counted)"
+    lines[f"{command} promote" + (' --force --reason "just trying"' if simulated else "")] = ""
+    image = "IMAGE.png" if command == "busi-search" else "/data/IMAGE.png"
+    lines[f"{command} predict {image}"] = "ask the promoted model"
+    err.print("Next:")
+    for line, meaning in lines.items():
+        err.print(f"  {line:<37} {meaning}".rstrip(), markup=False)
 
 
 def show_test_report(report: "TestReport") -> None:

@@ -146,7 +146,8 @@ def test_a_release_is_published_without_a_stored_secret() -> None:
 def test_a_release_has_an_image_of_every_dockerfile() -> None:
     matrix = _yaml(WORKFLOWS / "release.yml")["jobs"]["image"]["strategy"]["matrix"]["include"]
     files = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docker").glob("*.Dockerfile"))
-    assert sorted(entry["file"] for entry in matrix) == files
+    # One of them in two variants.
+    assert sorted({entry["file"] for entry in matrix}) == files
 
 
 @pytest.mark.parametrize("name", ["ci.yml", "release.yml"])
@@ -167,6 +168,8 @@ def test_docker_is_sent_every_file_that_its_images_copy() -> None:
     ]
     for file in (ROOT / "docker").glob("*.Dockerfile"):
         for words in re.findall(r"^COPY (.+) \S+$", file.read_text(), re.MULTILINE):
+            if words.startswith("--from="):
+                continue  # of an earlier stage of the build
             for path in words.split():
                 assert path.split("/")[0] in sent, f"{file.name} copies {path}"
     worker = (ROOT / "docker/worker.Dockerfile").read_text()

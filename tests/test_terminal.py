@@ -88,6 +88,19 @@ def test_the_last_lines_fit_80_columns_and_say_what_to_type(
         assert any(words in line for line in lines)
 
 
+def test_in_a_container_the_next_lines_are_those_of_its_engine(
+    tiny_result: StudyResult, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terminal.show_result(
+        tiny_result, command="docker compose run --rm search", pages="http://127.0.0.1:5000"
+    )
+    said = capsys.readouterr().err
+    assert "  docker compose run --rm search promote --force" in said
+    assert "  docker compose run --rm search predict /data/IMAGE.png" in said
+    assert "  http://127.0.0.1:5000" in said
+    assert "  busi-search " not in said
+
+
 def test_below_the_bar_stands_who_leads_and_why_a_trial_was_given_up(
     tiny_result: StudyResult, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -116,7 +116,12 @@ def on_stop(name: Callable[[], str]) -> None:
     signal.signal(signal.SIGTERM, stop)
 
 
+def typed_command() -> str:
+    """Return what people type to run this program: in a container, that begins with its engine."""
+    return os.environ.get("BUSI_SEARCH_COMMAND") or "busi-search"
+
+
 def on_stop_resume(ctx: click.Context, what: str) -> None:
     """As :func:`on_stop`: ``what`` is saved, and the same line resumes it."""
     words = shlex.join(global_options_of(ctx).words)
-    on_stop(lambda: f"Interrupted; {what} is saved. Resume: busi-search {words}")
+    on_stop(lambda: f"Interrupted; {what} is saved. Resume: {typed_command()} {words}")

@@ -22,9 +22,15 @@ from busi_search.search.executors import prepare_processes
 @click.option(
     "--workers",
     type=click.IntRange(min=0),
-    help="Trials to train at the same time (default: one per core); 0: only workers that join.",
+    help="Trials to train at the same time (default: one per core, at most two per GPU); "
+    "0: only workers that join.",
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:K.")
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    help="auto, cpu, cuda (all GPUs of the machine) or cuda:K.",
+)
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0, min_open=True),
@@ -84,9 +90,14 @@ def _prepare_processes(device: str) -> None:
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
-    help="Trials to train at the same time (default: one per core).",
+    help="Trials to train at the same time (default: one per core, at most two per GPU).",
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:K.")
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    help="auto, cpu, cuda (all GPUs of the machine) or cuda:K.",
+)
 @click.option("--quiet", is_flag=True, help="Print no progress.")
 @deferred("busi_search.cli.actions.search")
 def worker() -> None:

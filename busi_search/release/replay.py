@@ -11,6 +11,7 @@ from busi_search.home import Home
 from busi_search.search.context import reopen_study
 from busi_search.search.cross_validation import cross_validate, development_set
 from busi_search.search.fold_result import FoldResult, fold_results
+from busi_search.search.prepare import device_of_worker
 from busi_search.search.store.identity import environment
 from busi_search.search.store.open import find_study
 from busi_search.search.store.records import (
@@ -21,9 +22,10 @@ from busi_search.search.store.records import (
 )
 from busi_search.search.store.study_record import StudyRecord
 from busi_search.training.cpu_setup import train_on_one_core
+from busi_search.training.determinism import train_deterministically
 from busi_search.training.metrics import softmax
 
-# A GPU sums in another order from call to call.
+# A GPU sums in another order from call to call, unless study.deterministic holds it to one.
 GPU_TOLERANCE = 0.02
 
 
@@ -88,11 +90,12 @@ def replay_trial(home: Home, study_name: str, number: int, *, device: str = "cpu
     if not 0 <= number < len(trials):
         raise InputError(f"Study '{study_name}' has no trial {number}; it has {len(trials)}.")
     trial = trials[number]
-    context = reopen_study(study, home=home, device=device)
+    context = reopen_study(study, home=home, device=device_of_worker(device, 0))
     stored = stored_folds(trial, len(context.partition.folds))
     if not stored or not stored_hyperparameters(trial):
         raise InputError(f"Trial {number} of '{study_name}' finished no fold to compare with.")
     train_on_one_core()
+    train_deterministically(context.device, wanted=context.spec.study.deterministic)
     hyperparameters = trial_hyperparameters(trial)
     steps = cross_validate(
         development_set(context, hyperparameters),

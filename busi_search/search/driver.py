@@ -2,7 +2,7 @@
 
 import shlex
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from typing import Any
@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.home import Home
+from busi_search.search.alive import sign_of_life
 from busi_search.search.context import StudyContext
 from busi_search.search.executors import Executor
 from busi_search.search.mlflow.tracking import Tracker
@@ -79,7 +80,7 @@ def run_search(
         forgive_failures(study)
         target = min(num_trials, num_possible_trials(context.spec) or num_trials)
         StudyRecord(study).set_target(target)
-        started = time.monotonic()
+        started, show_alive = time.monotonic(), stack.enter_context(sign_of_life())
         meter = ProgressMeter(context, target, own_trials(study))
         missing = max(0, target - meter.before)
         alive = min(num_workers, missing)
@@ -95,7 +96,7 @@ def run_search(
             tracker.mark("searching")
         in_time, last_work = True, time.monotonic()
         while missing > 0 and in_time and (alive > 0 or _others_work(study, num_workers, target)):
-            alive = _poll(executor, alive)
+            alive = _poll(executor, alive, show_alive)
             trials = own_trials(study)
             if put_back_lost(study, storage, lock, trials=trials):
                 trials = own_trials(study)
@@ -122,7 +123,8 @@ def run_search(
             raise _lost_workers(context.home, study, executor, progress.finished, target)
 
 
-def _poll(executor: Executor, alive: int) -> int:
+def _poll(executor: Executor, alive: int, show_alive: Callable[[], None]) -> int:
+    show_alive()
     if alive == 0:
         # Nobody of ours is left to wait for; others are.
         time.sleep(POLL_SECONDS)
@@ -176,6 +178,7 @@ def join_search(
         BusiSearchError: all workers of this machine died, or trials fail one after the other.
     """
     with ExitStack() as stack:
+        show_alive = stack.enter_context(sign_of_life())
         stack.enter_context(storage_errors(context.home))
         storage = open_storage(context.home)
         study = optuna.load_study(study_name=context.name, storage=storage)
@@ -193,6 +196,7 @@ def join_search(
         executor.start(partial(search_worker, context, True), num_workers)
         alive = num_workers
         while alive > 0:
+            show_alive()
             alive = executor.poll(POLL_SECONDS)
             put_back_lost(study, storage, lock)
             yield meter.measure(own_trials(study), workers=alive)

@@ -25,6 +25,10 @@ from busi_search.training.weights import check_weights
 from busi_search.wording import count_of
 
 WORKER_MEMORY_BYTES = 1_500_000_000
+# Of a GPU: enough for a large network at 224 px, and for one that needs more, micro-batches shrink.
+GPU_WORKER_BYTES = 12_000_000_000
+# Not measured on a GPU yet: benchmarks/gpu.py prints trials an hour with 1, 2, 4 and 8 workers.
+WORKERS_PER_GPU = 2
 # Where Linux tells a container its memory limit (control groups, version 2 and version 1); psutil
 # sees the memory of the whole machine.
 CONTAINER_MEMORY_LIMITS = (
@@ -221,6 +225,8 @@ def learns_from_phantoms(context: StudyContext) -> bool:
 def resolve_device(device: str) -> str:
     """Return PyTorch's name of a device; ``auto`` is the first GPU or else the CPU.
 
+    ``cuda`` stays ``cuda`` where there are several GPUs: workers are spread over all of them.
+
     Raises:
         InputError: no such device on this machine.
     """
@@ -238,14 +244,32 @@ def resolve_device(device: str) -> str:
             f"--device {device}: this machine has "
             f"{count_of(torch.cuda.device_count(), 'usable GPU')}; use --device cpu."
         )
-    return f"cuda:{index or 0}"
+    return "cuda" if index == "" and torch.cuda.device_count() > 1 else f"cuda:{index or 0}"
+
+
+def device_of_worker(device: str, index: int) -> str:
+    """Return the device of one worker: of ``cuda``, all GPUs of this machine, one after another."""
+    import torch
+
+    return f"cuda:{index % torch.cuda.device_count()}" if device == "cuda" else device
 
 
 def default_workers(device: str) -> int:
-    """Return one worker per core the process may use, as memory allows; one on a GPU."""
-    if device != "cpu":
-        return 1
+    """Return how many workers fit on a device.
+
+    On a CPU one for each core that the process may use, as memory allows. On a GPU one for each
+    ``GPU_WORKER_BYTES`` of its free memory, at most ``WORKERS_PER_GPU``, and no more than cores,
+    for each worker keeps one busy; as many on each GPU, and at least one.
+    """
     num_cores: int = joblib.cpu_count()
+    if device != "cpu":
+        import torch
+
+        several = device == "cuda"
+        gpus = [f"cuda:{k}" for k in range(torch.cuda.device_count())] if several else [device]
+        free = min(torch.cuda.mem_get_info(gpu)[0] for gpu in gpus)
+        fit = min(free // GPU_WORKER_BYTES, num_cores // len(gpus), WORKERS_PER_GPU)
+        return len(gpus) * max(1, fit)
     return max(1, min(num_cores, _available_memory_bytes() // WORKER_MEMORY_BYTES))
 
 

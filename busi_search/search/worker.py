@@ -4,6 +4,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
@@ -11,6 +12,7 @@ from optuna.trial import TrialState
 
 from busi_search.search.context import StudyContext
 from busi_search.search.objective import Objective, TrialTaken
+from busi_search.search.prepare import device_of_worker
 from busi_search.search.pruning.optuna_pruners import make_pruner
 from busi_search.search.samplers import make_sampler
 from busi_search.search.store.errors import STORAGE_FAILURES, storage_errors
@@ -39,8 +41,11 @@ def search_worker(context: StudyContext, joined: bool, index: int) -> Iterator[N
         index: of the worker among those started with it.
     """
     from busi_search.training.cpu_setup import train_on_one_core
+    from busi_search.training.determinism import train_deterministically
 
     train_on_one_core()
+    context = replace(context, device=device_of_worker(context.device, index))
+    train_deterministically(context.device, wanted=context.spec.study.deterministic)
     with ExitStack() as stack:
         stack.enter_context(storage_errors(context.home))
         if context.home.has_local_storage and not joined:

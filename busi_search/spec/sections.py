@@ -133,6 +133,16 @@ class StudySection(Strict):
     Example: seed = 1
     """
 
+    deterministic: bool = True
+    """Train with algorithms that give the same result every time on the same GPU.
+
+    The winner's fold models are trained again before they are registered, and are refused if their
+    predictions differ from those that were scored. On a CPU a training always repeats itself, and
+    this key changes nothing.
+
+    Default: without it a GPU adds up in another order every time, and the winner may be refused.
+    """
+
     startup_trials: int = Field(default=10, ge=0)
     """Number of trials proposed at random before the sampler learns from results.
 

@@ -58,7 +58,6 @@ def test_a_containers_memory_limits_the_workers(
     monkeypatch.setattr(prepare, "CONTAINER_MEMORY_LIMITS", (file,))
     monkeypatch.setattr(prepare.joblib, "cpu_count", lambda: 64)
     assert default_workers("cpu") == expected
-    assert default_workers("cuda:0") == 1
 
 
 @pytest.mark.parametrize("name", ['a "quoted" one', "back\\slash", "two\nlines", "größer 🙂"])

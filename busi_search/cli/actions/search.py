@@ -1,5 +1,6 @@
 """Search, and help a search that runs elsewhere."""
 
+import os
 import sys
 from contextlib import closing, redirect_stdout
 
@@ -7,7 +8,7 @@ import click
 
 from busi_search import terminal
 from busi_search.cli.actions.shared import home_of, print_json, slow_reading
-from busi_search.cli.base import on_stop_resume
+from busi_search.cli.base import on_stop_resume, typed_command
 from busi_search.release.descriptions import warn_of_objective
 from busi_search.run import StudyResult, help_study, search_and_release
 from busi_search.search.places import RaySettings
@@ -78,7 +79,9 @@ def run(
                 display.update(item)
     assert result is not None, "the last item is the result"
     if not quiet:
-        terminal.show_result(result)
+        terminal.show_result(
+            result, command=typed_command(), pages=os.environ.get("BUSI_SEARCH_PAGES") or None
+        )
     if as_json:
         print_json(result.to_json())
 

@@ -11,6 +11,7 @@ from busi_search.errors import BusiSearchError, TrackingAway
 from busi_search.search.context import StudyContext, fold_sizes
 from busi_search.search.mlflow.retry import CALL_SECONDS, Pause, brief_calls, tracking_errors
 from busi_search.search.mlflow.study import MlflowStudy
+from busi_search.search.mlflow.system_metrics import log_system_metrics
 from busi_search.search.store.foreign import is_foreign
 from busi_search.search.store.study_record import StudyRecord, Tracked
 
@@ -40,6 +41,7 @@ class Tracker:
         self._logged: set[int] = set()
         self._state: str | None = None
         self._pause = Pause()
+        self._end_system_metrics: Callable[[], None] | None = None
         self.experiment_id = ""
         self.run_id = ""
         self.seconds = 0.0
@@ -181,7 +183,14 @@ class Tracker:
             with self._context.home.writing():
                 there.write_state(state)
 
+        if state != "searching" and self._end_system_metrics is not None:
+            self._end_system_metrics()
+            self._end_system_metrics = None
         self._attempt(write, seconds=seconds)
+        if state == "searching" and self._there is not None and self._end_system_metrics is None:
+            self._end_system_metrics = log_system_metrics(
+                self._context.home.tracking_uri, self.run_id, self._context.device
+            )
 
     @contextmanager
     def _timed(self) -> Iterator[None]:

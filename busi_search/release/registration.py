@@ -11,8 +11,9 @@ import torch
 from busi_search.errors import BusiSearchError
 from busi_search.models.ensemble import FoldEnsemble
 from busi_search.models.export import register_version
+from busi_search.models.judging import ask_module
 from busi_search.models.out_of_distribution import fit_out_of_distribution_check
-from busi_search.models.predict import ask_module, load_champion
+from busi_search.models.predict import load_champion
 from busi_search.models.registry import (
     RegisteredVersion,
     add_tags,
@@ -201,7 +202,7 @@ def _metadata(winner: Winner) -> dict[str, Any]:
     sensitivity, specificity = winner.cross_fitted_point
     positive_class = development.class_names[development.positive]
     geometry = context.geometry(winner.hyperparameters)
-    check = fit_out_of_distribution_check(context.images(size_pixels, geometry))
+    check = fit_out_of_distribution_check(context.images(size_pixels, geometry), context.groups)
     return {
         "class_names": list(development.class_names),
         "positive_class": positive_class,

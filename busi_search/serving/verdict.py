@@ -49,6 +49,7 @@ def judge_image(
     explain: bool,
     keep_sealed: bool = False,
     box: PixelBox | None = None,
+    name: str | None = None,
 ) -> dict[str, Any]:
     """Return the answer about one image file, ready for JSON.
 
@@ -60,10 +61,11 @@ def judge_image(
         explain: whether to look for what the answer hangs on (fifty more predictions).
         keep_sealed: refuse a sealed image rather than count the opening.
         box: where the lesion is, for a model that must be told.
+        name: of the file, as its sender calls it.
 
     Returns:
-        ``verdict``, ``label`` (its class), ``most_likely``, ``probabilities`` by class,
-        ``out_of_distribution`` (``unlike`` is null for models without the check; the same again as
+        ``file`` (its name, or null), ``verdict``, ``label`` (its class), ``most_likely``, ``probabilities`` by class,
+        ``out_of_distribution`` (``unlike`` is null for models without the check; once more as
         ``familiarity``, its earlier name), ``model`` (which it is, and ``sealed_test``),
         ``sealed`` (``studies`` that sealed the image, ``text`` or null), ``file_notes`` (sentences
         on what of the file was not judged), ``region`` (what the model looks at), ``image`` (PNG as
@@ -81,7 +83,7 @@ def judge_image(
     )
     pixels = classifier.view(original, lesion)
     (said,) = answer_views(classifier, pixels[None], [coloured])
-    answer = said.to_json()
+    answer = {"file": name, **said.to_json()}
     del answer["path"], answer["sealed_by"]
     answer |= {
         "familiarity": answer["out_of_distribution"],

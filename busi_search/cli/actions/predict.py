@@ -46,17 +46,18 @@ class _Tally:
                 continue
             self.num_judged += 1
             self.sealed_by.append(item.sealed_by)
-            _keep(self.verdicts, item, item.verdict and item.verdict.text)
+            if item.verdict is not None:
+                _keep(self.verdicts, item, item.verdict.text)
             self.num_unlike += item.unlike
-            if item.unlike:
-                _keep(self.unlike, item, item.out_of_distribution and item.out_of_distribution.text)
+            if item.unlike and item.out_of_distribution is not None:
+                _keep(self.unlike, item, item.out_of_distribution.text)
             for note in item.file_notes:
                 _keep(self.notes, item, note)
             yield item
 
 
-def _keep(kept: list[str], item: Prediction, text: str | None) -> None:
-    if text is not None and len(kept) <= NUM_NAMED:
+def _keep(kept: list[str], item: Prediction, text: str) -> None:
+    if len(kept) <= NUM_NAMED:
         kept.append(f"{item.path}: {text}")
 
 

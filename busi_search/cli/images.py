@@ -3,7 +3,7 @@
 import click
 
 from busi_search.cli.groups import Group, deferred
-from busi_search.cli.options import JSON_OPTION
+from busi_search.cli.options import JSON_OPTION, complete_path
 
 
 @click.group(cls=Group)
@@ -12,9 +12,19 @@ def data() -> None:
 
 
 @data.command("check", short_help="Find damaged images, near-duplicates, contradictions.")
-@click.argument("paths", metavar="PATH…", nargs=-1, required=True)
-@click.option("--groups", metavar="FILE.csv", help="Known groups (patients): file,group.")
-@click.option("--write-table", metavar="FILE.csv", help="List the images of a folder instead.")
+@click.argument("paths", metavar="PATH…", nargs=-1, required=True, shell_complete=complete_path)
+@click.option(
+    "--groups",
+    shell_complete=complete_path,
+    metavar="FILE.csv",
+    help="Known groups (patients): file,group.",
+)
+@click.option(
+    "--write-table",
+    shell_complete=complete_path,
+    metavar="FILE.csv",
+    help="List the images of a folder instead.",
+)
 @JSON_OPTION
 @deferred("busi_search.cli.actions.data_check")
 def data_check() -> None:
@@ -31,8 +41,15 @@ def data_check() -> None:
 
 
 @data.command("describe", short_help="Write a page about a dataset.")
-@click.argument("path")
-@click.option("--to", "target", required=True, help="HTML file to write.")
+@click.argument("path", shell_complete=complete_path)
+@click.option(
+    "--to",
+    "target",
+    shell_complete=complete_path,
+    metavar="FILE",
+    required=True,
+    help="HTML file to write.",
+)
 @deferred("busi_search.cli.actions.data_describe")
 def data_describe() -> None:
     """Write a page with counts, sizes, samples, near-duplicates and contradictions side by side.
@@ -45,7 +62,15 @@ def data_describe() -> None:
 
 @data.command("download", short_help="Fetch a published dataset, checked by its hash.")
 @click.argument("name", metavar="breastmnist|busi")
-@click.option("--to", "folder", default="data", show_default=True, help="Folder to put it into.")
+@click.option(
+    "--to",
+    "folder",
+    shell_complete=complete_path,
+    metavar="DIR",
+    default="data",
+    show_default=True,
+    help="Folder to put it into.",
+)
 @click.option(
     "--size",
     "size_pixels",
@@ -66,7 +91,14 @@ def data_download() -> None:
 
 
 @data.command("phantom", short_help="Simulate images with masks, in BUSI's layout.")
-@click.option("--to", "directory", required=True, help="Folder to write into.")
+@click.option(
+    "--to",
+    "directory",
+    shell_complete=complete_path,
+    metavar="DIR",
+    required=True,
+    help="Folder to write into.",
+)
 @click.option("--num-images", type=int, default=300, show_default=True)
 @click.option("--size", "size_pixels", type=int, default=128, show_default=True, help="Pixels.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)

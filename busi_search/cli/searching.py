@@ -4,7 +4,13 @@ import click
 
 from busi_search.cli.base import on_stop, on_stop_resume
 from busi_search.cli.groups import Command, deferred
-from busi_search.cli.options import JSON_OPTION, complete_bundled, complete_key, complete_study
+from busi_search.cli.options import (
+    JSON_OPTION,
+    complete_bundled,
+    complete_key,
+    complete_path,
+    complete_study,
+)
 from busi_search.search.executors import prepare_processes
 
 
@@ -18,7 +24,12 @@ from busi_search.search.executors import prepare_processes
     help="Finished trials the study shall hold; the same line resumes.",
 )
 @click.option("--name", help="Name of the study (default: from STUDY and the dataset).")
-@click.option("--data", help="BUSI folder or MedMNIST .npz file.")
+@click.option(
+    "--data",
+    shell_complete=complete_path,
+    metavar="PATH",
+    help="BUSI folder or MedMNIST .npz file.",
+)
 @click.option(
     "--workers",
     type=click.IntRange(min=0),
@@ -74,7 +85,12 @@ def _prepare_processes(device: str) -> None:
 
 @click.command(cls=Command)
 @click.argument("name", shell_complete=complete_study)
-@click.option("--data", help="Where its images are on this machine, if elsewhere.")
+@click.option(
+    "--data",
+    shell_complete=complete_path,
+    metavar="PATH",
+    help="Where its images are on this machine, if elsewhere.",
+)
 @click.option("--workers", type=click.IntRange(min=1), help="Trials at once (default: one a core).")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:K.")
 @click.option("--quiet", is_flag=True, help="No progress.")
@@ -136,8 +152,20 @@ def status() -> None:
 
 @click.command(cls=Command)
 @click.argument("name", shell_complete=complete_study)
-@click.option("--to", "target", required=True, help="HTML file to write (.md of a checklist).")
-@click.option("--data", help="Where its images are on this machine, if they were moved.")
+@click.option(
+    "--to",
+    "target",
+    shell_complete=complete_path,
+    metavar="FILE",
+    required=True,
+    help="HTML file to write (.md of a checklist).",
+)
+@click.option(
+    "--data",
+    shell_complete=complete_path,
+    metavar="PATH",
+    help="Where its images are on this machine, if they were moved.",
+)
 @click.option(
     "--checklist",
     type=click.Choice(["tripod-ai", "claim", "stard-ai"]),
@@ -160,7 +188,14 @@ def report() -> None:
 
 @click.command(cls=Command)
 @click.argument("name", shell_complete=complete_study)
-@click.option("--to", "target", required=True, help="File to write: .parquet, .csv or .onnx.")
+@click.option(
+    "--to",
+    "target",
+    shell_complete=complete_path,
+    metavar="FILE",
+    required=True,
+    help="File to write: .parquet, .csv or .onnx.",
+)
 @deferred("busi_search.cli.actions.study_view")
 def export() -> None:
     """Write a study's trials as a table, or its registered model as an ONNX program.

@@ -64,7 +64,8 @@ def judge_image(
         name: of the file, as its sender calls it.
 
     Returns:
-        ``file`` (its name, or null), ``verdict``, ``label`` (its class), ``most_likely``, ``probabilities`` by class,
+        ``file`` (its name, or null), ``verdict``, ``label`` (its class), ``most_likely``,
+        ``probabilities`` by class,
         ``out_of_distribution`` (``unlike`` is null for models without the check; once more as
         ``familiarity``, its earlier name), ``model`` (which it is, and ``sealed_test``),
         ``sealed`` (``studies`` that sealed the image, ``text`` or null), ``file_notes`` (sentences

@@ -63,10 +63,10 @@ def _in_words(
         text = "This model does not say what its training images looked like: nothing was compared."
         return Likeness(None, None, None, coloured, text)
     if distance > check.limit:
-        often = f"{100 * check.share_beyond:g} of 100 images like them exceed {check.limit:.1f}"
+        often = f"beyond which lie {100 * check.share_beyond:g} of 100 images like them"
         text = (
             "This image is unlike the training images in brightness, contrast or texture: do not "
-            f"trust the answer. (Distance {distance:.1f}; {often}.)"
+            f"trust the answer. (Distance {distance:.1f}; the limit is {check.limit:.1f}, {often}.)"
         )
         return Likeness(True, distance, limit, coloured, text)
     text = (

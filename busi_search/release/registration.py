@@ -209,7 +209,8 @@ def _metadata(winner: Winner) -> dict[str, Any]:
         "image_size_pixels": size_pixels,
         "geometry": geometry.to_json(),
         "preprocessing": f"decode, grey by ITU-R BT.601 luminance, {geometry.describe()}, float32 "
-        f"in [0, 255], shape (N, {geometry.num_regions}, S, S); normalisation, softmax, the "
+        f"in [0, 255], shape (N, {geometry.num_regions}, S, S); images without a value above 1 are "
+        "taken for shares of white and multiplied by 255; this, normalisation, softmax, the "
         "average over folds and the temperature are inside the model",
         "temperature": winner.calibration.temperature,
         "operating_threshold": point.threshold,

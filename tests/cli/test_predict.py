@@ -101,6 +101,18 @@ def test_json_stays_one_object(home: Home, folder: Path, tmp_path: Path) -> None
     assert table["unlike"].iloc[-1] == 1
 
 
+def test_pages_that_are_not_judged_are_said(
+    home: Home, phantoms: np.ndarray, tmp_path: Path
+) -> None:
+    pages = [Image.fromarray(image) for image in phantoms[:2]]
+    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+    answer = call_here("--home", home.root, "predict", tmp_path / "pages.tif", "--json")
+    assert answer.returncode == 0
+    note = "The file has 2 pages or frames; the first was judged."
+    assert json.loads(answer.stdout)["predictions"][0]["file_notes"] == [note]
+    assert f"pages.tif: {note}" in answer.stderr
+
+
 def test_one_bad_file_alone_is_wrong_use(home: Home, folder: Path) -> None:
     answer = call_here("--home", home.root, "predict", folder / "bad.png")
     assert answer.returncode == 2

@@ -32,7 +32,7 @@ class FoldEnsemble(nn.Module):
         as they are, to the last bit.
         """
         brightest = pixels.amax(dim=(1, 2, 3), keepdim=True)
-        pixels = pixels * torch.where(brightest <= 1, 255.0, 1.0)
+        pixels = pixels * (1 + 254 * (brightest <= 1).to(pixels.dtype))
         rows = [torch.softmax(logits, dim=1) for logits in self._logits(pixels)]
         average = torch.stack(rows).mean(dim=0)
         return torch.softmax(average.clamp_min(1e-20).log() / self.temperature, dim=1)

@@ -174,9 +174,11 @@ def test_from_a_folder_of_images_to_a_prediction(busi_folder: Path, tmp_path: Pa
     assert answer["model"]["version"] == "1"
     assert prediction["path"] == str(image)
     assert sum(prediction["probabilities"].values()) == pytest.approx(1, abs=1e-4)
-    assert prediction["label"] == max(
+    assert prediction["most_likely"] == max(
         prediction["probabilities"], key=prediction["probabilities"].get
     )
+    assert prediction["label"] == prediction["verdict"]["label"]
+    assert answer["model"]["sealed_test"]["opened"]
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"")
     assert call_here(*home, "predict", bad).returncode == 2

@@ -36,7 +36,7 @@ _SECTIONS = {
         Row("promote", _RELEASING, "Make the candidate the champion, if the gate agrees."),
         Row("rollback", _RELEASING, "Make the previous champion the champion again."),
         Row("models", _RELEASING, "List the registered versions, newest first."),
-        Row("predict", _RELEASING, "Give class probabilities of images or folders."),
+        Row("predict", _RELEASING, "Judge images or folders of them."),
         Row("ui", _RELEASING, "Open the MLflow UI at the leaderboard."),
         Row("serve", _RELEASING, "Open a page where one image gets an answer."),
     ),

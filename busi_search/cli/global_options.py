@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import click
 from click.core import ParameterSource
+from click.shell_completion import CompletionItem
 
 
 @dataclass
@@ -63,6 +64,8 @@ def _keep(ctx: click.Context, option: click.Parameter, value: str | bool | None)
 GLOBAL_OPTIONS = (
     click.Option(
         ["--home"],
+        metavar="DIR",
+        shell_complete=lambda _ctx, _parameter, begun: [CompletionItem(begun, type="dir")],
         envvar="BUSI_SEARCH_HOME",
         default="mlruns",
         show_default=True,

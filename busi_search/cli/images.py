@@ -3,7 +3,7 @@
 import click
 
 from busi_search.cli.groups import Group, deferred
-from busi_search.cli.options import JSON_OPTION
+from busi_search.cli.options import JSON_OPTION, complete_path
 
 
 @click.group(cls=Group)
@@ -12,14 +12,18 @@ def data() -> None:
 
 
 @data.command("check", short_help="Find damaged images, near-duplicates, contradictions.")
-@click.argument("paths", metavar="PATH…", nargs=-1, required=True)
+@click.argument("paths", metavar="PATH…", nargs=-1, required=True, shell_complete=complete_path)
 @click.option(
     "--groups",
+    shell_complete=complete_path,
     metavar="FILE.csv",
     help="Table of known groups such as patients, with columns file,group.",
 )
 @click.option(
-    "--write-table", metavar="FILE.csv", help="Write a table of the images in a folder instead."
+    "--write-table",
+    shell_complete=complete_path,
+    metavar="FILE.csv",
+    help="Write a table of the images in a folder instead.",
 )
 @JSON_OPTION
 @deferred("busi_search.cli.actions.data_check")
@@ -37,8 +41,15 @@ def data_check() -> None:
 
 
 @data.command("describe", short_help="Write a page about a dataset.")
-@click.argument("path")
-@click.option("--to", "target", required=True, help="HTML file to write.")
+@click.argument("path", shell_complete=complete_path)
+@click.option(
+    "--to",
+    "target",
+    shell_complete=complete_path,
+    metavar="FILE",
+    required=True,
+    help="HTML file to write.",
+)
 @deferred("busi_search.cli.actions.data_describe")
 def data_describe() -> None:
     """Write a page with counts, sizes, samples, near-duplicates and contradictions side by side.
@@ -51,7 +62,15 @@ def data_describe() -> None:
 
 @data.command("download", short_help="Download a published dataset and verify its checksum.")
 @click.argument("name", metavar="breastmnist|busi")
-@click.option("--to", "folder", default="data", show_default=True, help="Folder to save it in.")
+@click.option(
+    "--to",
+    "folder",
+    shell_complete=complete_path,
+    metavar="DIR",
+    default="data",
+    show_default=True,
+    help="Folder to save it in.",
+)
 @click.option(
     "--size",
     "size_pixels",
@@ -72,7 +91,14 @@ def data_download() -> None:
 
 
 @data.command("phantom", short_help="Simulate images with masks, in BUSI's layout.")
-@click.option("--to", "directory", required=True, help="Folder to write to; must be empty.")
+@click.option(
+    "--to",
+    "directory",
+    shell_complete=complete_path,
+    metavar="DIR",
+    required=True,
+    help="Folder to write to; must be empty.",
+)
 @click.option("--num-images", type=int, default=300, show_default=True)
 @click.option(
     "--size", "size_pixels", type=int, default=128, show_default=True, help="Side length in pixels."

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import click
+from click.shell_completion import CompletionItem
 
 from busi_search.cli.global_options import global_options_of
 from busi_search.cli.groups import load
@@ -10,6 +11,13 @@ from busi_search.cli.groups import load
 JSON_OPTION = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object to stdout."
 )
+
+
+def complete_path(
+    _ctx: click.Context, _parameter: click.Parameter, begun: str
+) -> list[CompletionItem]:
+    """Let the shell complete the name of a file or folder, as it does elsewhere."""
+    return [CompletionItem(begun, type="file")]
 
 
 def complete_study(ctx: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:

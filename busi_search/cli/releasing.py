@@ -5,7 +5,7 @@ from collections.abc import Callable
 import click
 
 from busi_search.cli.groups import Command, deferred
-from busi_search.cli.options import JSON_OPTION, complete_study
+from busi_search.cli.options import JSON_OPTION, complete_path, complete_study
 
 DATA_OPTIONS = (
     click.option(
@@ -40,6 +40,7 @@ def data_options(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option(
     "--data",
+    shell_complete=complete_path,
     metavar="PATH",
     help="Images from another hospital to evaluate on: a folder, table or .npz file. The study's "
     "own images, if they were moved, open the sealed test as without --data.",
@@ -76,7 +77,13 @@ def evaluate() -> None:
 
 @click.command(cls=Command)
 @click.argument("name", shell_complete=complete_study)
-@click.option("--data", required=True, metavar="PATH", help="Labelled images from the hospital.")
+@click.option(
+    "--data",
+    shell_complete=complete_path,
+    required=True,
+    metavar="PATH",
+    help="Labelled images from the hospital.",
+)
 @click.option(
     "--keep",
     type=click.Choice(["calibration", "threshold", "nothing"]),
@@ -189,15 +196,22 @@ def models() -> None:
 
 
 @click.command(cls=Command)
-@click.argument("paths", nargs=-1, required=True)
+@click.argument("paths", metavar="PATH…", nargs=-1, required=True, shell_complete=complete_path)
 @click.option("--model-uri", help="Such as models:/busi-classifier@candidate (default: champion).")
 @click.option(
     "--boxes",
+    shell_complete=complete_path,
     metavar="FILE.csv",
     help="Where the lesions are, for a model that must be told: columns file,x,y,width,height, in "
     "pixels of the image files. Masks beside the images (NAME_mask.png) do as well.",
 )
-@click.option("--to", "target", metavar="FILE.csv", help="Write a table rather than print lines.")
+@click.option(
+    "--to",
+    "target",
+    shell_complete=complete_path,
+    metavar="FILE.csv",
+    help="Write a table rather than print lines.",
+)
 @click.option(
     "--keep-sealed",
     is_flag=True,
@@ -206,7 +220,11 @@ def models() -> None:
 @JSON_OPTION
 @deferred("busi_search.cli.actions.predict")
 def predict() -> None:
-    """Class probabilities of image files, or of all images in folders.
+    """Judge image files, or all images in folders: verdict, probabilities, likeness.
+
+    Each line says what the operating point calls the image, then the calibrated probabilities, and
+    UNLIKE if the image is unlike the training images. Files that cannot be read are passed over
+    and named at the end (exit code 1).
 
     Images that a study of this home has sealed are recognised; asking about them opens that
     study's test, which is counted and said. A model that looks at the lesion needs a box or a mask

@@ -4,7 +4,13 @@ import click
 
 from busi_search.cli.base import on_stop, on_stop_resume
 from busi_search.cli.groups import Command, deferred
-from busi_search.cli.options import JSON_OPTION, complete_bundled, complete_key, complete_study
+from busi_search.cli.options import (
+    JSON_OPTION,
+    complete_bundled,
+    complete_key,
+    complete_path,
+    complete_study,
+)
 from busi_search.search.executors import prepare_processes
 
 
@@ -18,7 +24,12 @@ from busi_search.search.executors import prepare_processes
     help="Total number of trials to finish. Run the command again to resume.",
 )
 @click.option("--name", help="Name of the study (default: from STUDY and the dataset).")
-@click.option("--data", help="Images: a folder, a table (.csv, .xlsx) or a MedMNIST .npz file.")
+@click.option(
+    "--data",
+    shell_complete=complete_path,
+    metavar="PATH",
+    help="Images: a folder, a table (.csv, .xlsx) or a MedMNIST .npz file.",
+)
 @click.option(
     "--workers",
     type=click.IntRange(min=0),
@@ -86,7 +97,12 @@ def _prepare_processes(device: str) -> None:
 
 @click.command(cls=Command)
 @click.argument("name", shell_complete=complete_study)
-@click.option("--data", help="Where the images are on this machine, if the path differs.")
+@click.option(
+    "--data",
+    shell_complete=complete_path,
+    metavar="PATH",
+    help="Where the images are on this machine, if the path differs.",
+)
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
@@ -157,8 +173,20 @@ def status() -> None:
 
 @click.command(cls=Command)
 @click.argument("name", shell_complete=complete_study)
-@click.option("--to", "target", required=True, help="HTML file to write (.md with --checklist).")
-@click.option("--data", help="Where the images are now, if they were moved.")
+@click.option(
+    "--to",
+    "target",
+    shell_complete=complete_path,
+    metavar="FILE",
+    required=True,
+    help="HTML file to write (.md with --checklist).",
+)
+@click.option(
+    "--data",
+    shell_complete=complete_path,
+    metavar="PATH",
+    help="Where the images are now, if they were moved.",
+)
 @click.option(
     "--checklist",
     type=click.Choice(["tripod-ai", "claim", "stard-ai"]),
@@ -181,7 +209,14 @@ def report() -> None:
 
 @click.command(cls=Command)
 @click.argument("name", shell_complete=complete_study)
-@click.option("--to", "target", required=True, help="File to write: .parquet, .csv or .onnx.")
+@click.option(
+    "--to",
+    "target",
+    shell_complete=complete_path,
+    metavar="FILE",
+    required=True,
+    help="File to write: .parquet, .csv or .onnx.",
+)
 @deferred("busi_search.cli.actions.study_view")
 def export() -> None:
     """Write a study's trials as a table, or its registered model as an ONNX program.

@@ -25,7 +25,14 @@ class FoldEnsemble(nn.Module):
         self.temperature = temperature
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Map (N, K, S, S) float32 grey levels in [0, 255] to (N, C) probabilities."""
+        """Map (N, K, S, S) float32 grey levels in [0, 255] to (N, C) probabilities.
+
+        An image without a value above 1 holds shares of white, and is multiplied by 255: as grey
+        levels it would be black, and any answer about it would mean nothing. Other images are left
+        as they are, to the last bit.
+        """
+        brightest = pixels.amax(dim=(1, 2, 3), keepdim=True)
+        pixels = pixels * (1 + 254 * (brightest <= 1).to(pixels.dtype))
         rows = [torch.softmax(logits, dim=1) for logits in self._logits(pixels)]
         average = torch.stack(rows).mean(dim=0)
         return torch.softmax(average.clamp_min(1e-20).log() / self.temperature, dim=1)

@@ -9,7 +9,8 @@ import numpy.typing as npt
 import torch
 
 from busi_search.errors import BusiSearchError, InputError
-from busi_search.models.predict import Classifier, ask_module
+from busi_search.models.judging import ask_module
+from busi_search.models.predict import Classifier
 from busi_search.training.inputs import place_pixels
 
 TOLERANCE = 1e-4

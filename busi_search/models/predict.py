@@ -1,12 +1,10 @@
-"""From image files to class probabilities, with a registered model."""
+"""From image files to answers, with a registered model."""
 
-import csv
 import hashlib
-import io
 import os
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,47 +12,27 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from busi_search.data.containers import frames_to_judge
 from busi_search.data.geometry import Box, Geometry, bring_to_size
-from busi_search.data.images import GreyImage, decode_for_model
-from busi_search.data.known_images import small_copy
-from busi_search.data.layouts.files import is_image_file, is_mask
+from busi_search.data.images import GreyImage
 from busi_search.errors import BusiSearchError, InputError
-from busi_search.files import user_path
 from busi_search.home import Home, create_tracking_store, open_home, quiet_mlflow
-from busi_search.models.lesion_places import PixelBox, find_places
+from busi_search.models.answering_model import AnsweringModel, describe_sealed_test
+from busi_search.models.answers import NotJudged, Prediction
+from busi_search.models.asked_files import find_images
+from busi_search.models.judging import (
+    answer_all,
+    answer_each,
+    ask_module,
+    find_sealed_files,
+)
+from busi_search.models.lesion_places import LesionPlaces, PixelBox, find_places
 from busi_search.models.out_of_distribution import OutOfDistributionCheck
 from busi_search.models.registry import CHAMPION, MODEL_NAME, RegisteredVersion, find_version
 from busi_search.models.seal_watch import SealedImageWarning, SealWatch, sealed_sentence
-from busi_search.training.inputs import place_pixels
+from busi_search.models.verdict import OperatingPoint
 
-BATCH_SIZE = 64
-# Sealed images are looked for among so many at once: the twin finder is slow to begin.
-LOOKUP_SIZE = 1024
 # What is not stored in a model but known of its version.
 _ADDED_WHEN_LOADED = frozenset({"name", "version", "run_id", "tags", "weights_sha256"})
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the model says of one image.
-
-    Attributes:
-        path: the file; of a DICOM file of several frames also which, as ``clip.dcm#3``.
-        label: name of the most probable class.
-        probabilities: of every class, by name; they sum to 1.
-        sealed_by: names of the studies whose sealed test the image belongs to; asking about it
-            opened that test.
-    """
-
-    path: str
-    label: str
-    probabilities: dict[str, float]
-    sealed_by: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the answer as ``busi-search predict --json`` prints it."""
-        return asdict(self)
 
 
 class Classifier:
@@ -114,6 +92,33 @@ class Classifier:
         self.tags: dict[str, str] = dict(metadata.get("tags", {}))
 
     @property
+    def operating_point(self) -> OperatingPoint:
+        """From which probability on an image is called positive."""
+        recalibration = self.metadata.get("recalibration")
+        return OperatingPoint(
+            class_names=self.class_names,
+            positive_class=self.positive_class,
+            threshold=self.operating_threshold,
+            rule=self.operating_rule,
+            sensitivity=self.operating_sensitivity,
+            specificity=self.operating_specificity,
+            recalibrated_on=recalibration["data"]["name"] if recalibration else None,
+        )
+
+    @property
+    def about(self) -> AnsweringModel:
+        """Which model it is, and what it scored on its sealed test."""
+        return AnsweringModel(
+            name=self.name,
+            version=self.version,
+            run_id=self.run_id,
+            study=self.tags.get("busi.study") or str(self.metadata.get("study") or ""),
+            dataset=self.tags.get("busi.dataset", ""),
+            simulated=self.simulated,
+            sealed_test=describe_sealed_test(self.tags),
+        )
+
+    @property
     def module(self) -> torch.nn.Module:
         """The exported program: (N, K, S, S) float32 in [0, 255] to (N, C) probabilities.
 
@@ -161,7 +166,7 @@ class Classifier:
         keep_sealed: bool = False,
         how: str = "python",
     ) -> list[Prediction]:
-        """Return the class probabilities of image files, decoded as in training.
+        """Return the answers about image files, decoded as in training.
 
         Of a DICOM file with several frames, five evenly spaced ones are answered for.
 
@@ -182,43 +187,52 @@ class Classifier:
                 ``keep_sealed`` and one is sealed; none is answered then.
             BusiSearchError: the ledger of a study concerned was tampered with.
         """
-        found_files = find_images([paths] if isinstance(paths, str | Path) else paths)
+        files = find_images([paths] if isinstance(paths, str | Path) else paths)
+        answers, found = answer_all(self, files, self._places(files, boxes))
+        names = [answer.path for answer in answers]
+        sealed_by = self.settle_sealed(found, names, keep_sealed=keep_sealed, how=how)
+        self._warn(sealed_by)
+        return [replace(a, sealed_by=by) for a, by in zip(answers, sealed_by, strict=True)]
+
+    def predict_each(
+        self,
+        files: Sequence[Path],
+        *,
+        boxes: str | Path | Mapping[str | Path, PixelBox] | None = None,
+        keep_sealed: bool = False,
+        how: str = "python",
+    ) -> Iterator[Prediction | NotJudged]:
+        """Yield the answers about image files one after the other, and go on past bad files.
+
+        However many files there are, about a thousand images are in memory. An opening of a sealed
+        test is counted before the answers that it concerns are given, and once for all of them.
+
+        Args:
+            files: image files, as :func:`.find_images` gives them.
+            boxes: as of :meth:`predict`.
+            keep_sealed: refuse sealed images rather than count the opening; all files are read for
+                it before the first is answered.
+            how: the model is asked, for the ledgers.
+
+        Raises:
+            InputError: it is not known where the lesion of an image is, or ``keep_sealed`` and an
+                image is sealed; none is answered then.
+            BusiSearchError: the ledger of a study concerned was tampered with.
+        """
+        places = self._places(files, boxes)
+        if keep_sealed:
+            names, found = find_sealed_files(self, files)
+            self.settle_sealed(found, names, keep_sealed=True, how=how)
+        yield from answer_each(self, files, places, how=how)
+
+    def _places(
+        self, files: Sequence[Path], boxes: str | Path | Mapping[str | Path, PixelBox] | None
+    ) -> LesionPlaces | None:
         if boxes is not None and not self.geometry.needs_lesion:
             raise InputError(
                 f"{self.uri} looks at whole images and takes no boxes; leave them out."
             )
-        places = find_places(found_files, boxes) if self.geometry.needs_lesion else None
-        files = [(path, frame) for path in found_files for frame in frames_to_judge(path)]
-        rows: list[npt.NDArray[np.float32]] = []
-        found: list[frozenset[int]] = []
-        copies: list[GreyImage] = []
-        for start in range(0, len(files), BATCH_SIZE):
-            some = files[start : start + BATCH_SIZE]
-            images = [
-                decode_for_model(path, frame=frame, white=self.white_level) for path, frame in some
-            ]
-            copies += map(small_copy, images)
-            if len(copies) >= LOOKUP_SIZE or start + BATCH_SIZE >= len(files):
-                found += self.find_sealed(copies)
-                copies = []
-            views = [
-                self.view(image, None if places is None else places.of(path, image))
-                for (path, _), image in zip(some, images, strict=True)
-            ]
-            rows += list(ask_module(self._module, np.stack(views)))
-        names = [str(path) if frame is None else f"{path}#{frame}" for path, frame in files]
-        sealed_by = self.settle_sealed(found, names, keep_sealed=keep_sealed, how=how)
-        if how == "python":
-            self._warn(sealed_by)
-        return [
-            Prediction(
-                path=name,
-                label=self.class_names[row.argmax()],
-                probabilities=dict(zip(self.class_names, map(float, row), strict=True)),
-                sealed_by=studies,
-            )
-            for name, row, studies in zip(names, rows, sealed_by, strict=True)
-        ]
+        return find_places(files, boxes) if self.geometry.needs_lesion else None
 
     def _check_pixels(self, pixels: npt.NDArray[np.uint8]) -> None:
         """Refuse what is no grey levels from 0 to 255: an answer about it would mean nothing."""
@@ -251,81 +265,17 @@ class Classifier:
         *,
         keep_sealed: bool,
         how: str = "python",
+        opening: str | None = None,
     ) -> list[tuple[str, ...]]:
         """Count the opening, or refuse; see :meth:`.SealWatch.settle`."""
         if self._watch is None:
             return [()] * len(found)
-        return self._watch.settle(found, names, keep_sealed=keep_sealed, how=how)
+        return self._watch.settle(found, names, keep_sealed=keep_sealed, how=how, opening=opening)
 
     def _warn(self, sealed_by: Sequence[tuple[str, ...]]) -> None:
         if any(sealed_by):
             text = f"{sealed_sentence(sealed_by)}: this opening was counted."
             warnings.warn(text, SealedImageWarning, stacklevel=3)
-
-
-@torch.inference_mode()
-def ask_module(module: torch.nn.Module, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Return (N, C) probabilities without a look at sealed tests, for this program's own use.
-
-    The release writes into the ledger itself, and checks an export on development images.
-
-    Args:
-        module: of a :class:`Classifier`.
-        pixels: (N, S, S) uint8 grey images of the model's own size; (N, 2, S, S) of two regions.
-    """
-    inputs = place_pixels(np.require(pixels, requirements=["C", "W"]), "cpu").to(torch.float32)
-    rows = [module(batch) for batch in torch.split(inputs, BATCH_SIZE)]
-    result: npt.NDArray[np.float32] = torch.cat(rows).numpy()
-    return result
-
-
-def find_images(paths: Sequence[str | Path]) -> list[Path]:
-    """Return the image files that are named or lie in named folders (masks left out).
-
-    Raises:
-        InputError: a path does not exist, or a folder holds no image.
-    """
-    found: list[Path] = []
-    for named in paths:
-        path = user_path(named)
-        if path.is_dir():
-            inside = sorted(
-                file
-                for file in path.rglob("*")
-                if is_image_file(file)
-                and not is_mask(file.name)
-                # As in training: what systems put beside images (`._x.png`) is none.
-                and not file.name.startswith(".")
-            )
-            if not inside:
-                raise InputError(f"{path}: no image in this folder.")
-            for file in inside:
-                if not file.resolve().is_relative_to(path.resolve()):
-                    raise InputError(
-                        f"{file}: a link to a file outside {path} is refused; name it itself."
-                    )
-            found += inside
-        elif path.exists():
-            found.append(path)
-        else:
-            raise InputError(f"{path}: no such file.")
-    return found
-
-
-def predictions_csv(predictions: Sequence[Prediction]) -> str:
-    """Return predictions as CSV: ``path``, ``label``, and a column of probabilities per class.
-
-    Args:
-        predictions: at least one; all of one model.
-    """
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    names = list(predictions[0].probabilities)
-    writer.writerow(["path", "label", *(f"probability_{name}" for name in names)])
-    for item in predictions:
-        shares = [f"{item.probabilities[name]:.6f}" for name in names]
-        writer.writerow([item.path, item.label, *shares])
-    return table.getvalue()
 
 
 def load_champion(

@@ -48,7 +48,13 @@ class SealWatch:
         ]
 
     def settle(
-        self, found: Sequence[frozenset[int]], names: Sequence[str], *, keep_sealed: bool, how: str
+        self,
+        found: Sequence[frozenset[int]],
+        names: Sequence[str],
+        *,
+        keep_sealed: bool,
+        how: str,
+        opening: str | None = None,
     ) -> list[tuple[str, ...]]:
         """Count the opening in the ledger of every study concerned, or refuse.
 
@@ -57,6 +63,7 @@ class SealWatch:
             names: what these images are called.
             keep_sealed: refuse rather than count.
             how: the model was asked: ``predict``, ``serve`` or ``python``.
+            opening: the same for all parts of one question, which count once; None: this is all.
 
         Returns:
             For each image the names of the studies that sealed it, sorted.
@@ -80,7 +87,7 @@ class SealWatch:
             )
         from busi_search.search.seal_register import note_opening
 
-        opening = uuid.uuid4().hex
+        opening = opening or uuid.uuid4().hex
         content = {"model": self._model, "version": self._version, "how": how}
         for member in members:
             note_opening(

@@ -17,7 +17,8 @@ from busi_search.models.evaluations import (
     log_evaluation,
     stored_predictions,
 )
-from busi_search.models.predict import Classifier, ask_module, load_champion
+from busi_search.models.judging import ask_module
+from busi_search.models.predict import Classifier, load_champion
 from busi_search.models.registry import RegisteredVersion, find_version
 from busi_search.release.calibration_figures import CALIBRATION_FIGURES
 from busi_search.release.comparison import AgainstChampion, paired_difference, rivals

@@ -21,7 +21,8 @@ from busi_search.data.shortcuts import check_files
 from busi_search.data.sources import guess_source, load_dataset
 from busi_search.errors import InputError
 from busi_search.home import Home
-from busi_search.models.predict import Classifier, ask_module
+from busi_search.models.judging import ask_module
+from busi_search.models.predict import Classifier
 from busi_search.models.registry import RegisteredVersion
 from busi_search.models.seal_watch import sealed_sentence
 from busi_search.search.seal_register import register_old_studies

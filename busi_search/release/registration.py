@@ -11,8 +11,9 @@ import torch
 from busi_search.errors import BusiSearchError
 from busi_search.models.ensemble import FoldEnsemble
 from busi_search.models.export import register_version
+from busi_search.models.judging import ask_module
 from busi_search.models.out_of_distribution import fit_out_of_distribution_check
-from busi_search.models.predict import ask_module, load_champion
+from busi_search.models.predict import load_champion
 from busi_search.models.registry import (
     RegisteredVersion,
     add_tags,
@@ -205,14 +206,15 @@ def _metadata(winner: Winner) -> dict[str, Any]:
     sensitivity, specificity = winner.cross_fitted_point
     positive_class = development.class_names[development.positive]
     geometry = context.geometry(winner.hyperparameters)
-    check = fit_out_of_distribution_check(context.images(size_pixels, geometry))
+    check = fit_out_of_distribution_check(context.images(size_pixels, geometry), context.groups)
     return {
         "class_names": list(development.class_names),
         "positive_class": positive_class,
         "image_size_pixels": size_pixels,
         "geometry": geometry.to_json(),
         "preprocessing": f"decode, grey by ITU-R BT.601 luminance, {geometry.describe()}, float32 "
-        f"in [0, 255], shape (N, {geometry.num_regions}, S, S); normalisation, softmax, the "
+        f"in [0, 255], shape (N, {geometry.num_regions}, S, S); images without a value above 1 are "
+        "taken for shares of white and multiplied by 255; this, normalisation, softmax, the "
         "average over folds and the temperature are inside the model",
         "temperature": winner.calibration.temperature,
         "operating_threshold": point.threshold,

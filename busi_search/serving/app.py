@@ -15,6 +15,7 @@ import uvicorn
 from PIL import Image
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -23,6 +24,7 @@ from busi_search.data.phantom import simulate_phantom
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.models.lesion_places import PixelBox
 from busi_search.models.predict import Classifier
+from busi_search.serving.uploads import Upload, read_upload
 from busi_search.serving.verdict import describe_model, judge_image
 
 ADDRESS = "127.0.0.1"
@@ -79,9 +81,13 @@ def make_app(
     turn = asyncio.Lock()
 
     async def predict(request: Request) -> Response:
-        content = await _read_body(request, max_body_bytes, body_seconds)
-        explain = request.query_params.get("explain") in ("1", "true")
-        box = _box_of(request)
+        body = await _read_body(request, max_body_bytes, body_seconds)
+        try:
+            upload = read_upload(body, request.headers.get("content-type", ""))
+        except InputError as error:
+            raise _Refused(422, str(error)) from None
+        explain = _said(request, upload, "explain") in ("1", "true")
+        box = _box_of(_said(request, upload, "box"))
         try:
             await asyncio.wait_for(turn.acquire(), wait_seconds)
         except TimeoutError:
@@ -90,7 +96,8 @@ def make_app(
             answer = await run_in_threadpool(
                 judge_image,
                 classifier,
-                content,
+                upload.content,
+                name=upload.name,
                 explain=explain,
                 keep_sealed=keep_sealed,
                 box=box,
@@ -120,7 +127,8 @@ def make_app(
         Route("/examples/{index:int}.png", _checked(example)),
         Route("/predict", _checked(predict), methods=["POST"]),
     ]
-    return Starlette(routes=routes)
+    handlers = {404: _not_found, 405: _not_allowed}
+    return Starlette(routes=routes, exception_handlers=handlers)
 
 
 _Endpoint = Callable[[Request], Awaitable[Response]]
@@ -141,8 +149,33 @@ def _checked(endpoint: _Endpoint) -> _Endpoint:
     return serve
 
 
-def _box_of(request: Request) -> PixelBox | None:
-    written = request.query_params.get("box")
+async def _not_found(request: Request, _error: Exception) -> Response:
+    async def refuse(_request: Request) -> Response:
+        raise _Refused(
+            404, "There is nothing here; the page is at /, and POST /predict answers an image file."
+        )
+
+    return await _checked(refuse)(request)
+
+
+async def _not_allowed(request: Request, error: Exception) -> Response:
+    async def refuse(_request: Request) -> Response:
+        raise _Refused(405, f"{request.method} is not possible here; use {allowed}.")
+
+    found = error.headers if isinstance(error, HTTPException) else None
+    # Starlette names methods in no order; GET brings HEAD.
+    allowed = ", ".join(sorted((found or {}).get("Allow", "").split(", ")))
+    response = await _checked(refuse)(request)
+    response.headers["Allow"] = allowed
+    return response
+
+
+def _said(request: Request, upload: Upload, name: str) -> str | None:
+    """What the address says of a name, or else a field of the form."""
+    return request.query_params.get(name, upload.fields.get(name))
+
+
+def _box_of(written: str | None) -> PixelBox | None:
     if written is None:
         return None
     try:

@@ -10,13 +10,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from busi_search.data.colour import coloured_share
 from busi_search.data.containers import notes_of_file
 from busi_search.data.geometry import WHOLE, Box
 from busi_search.data.images import GreyImage, decode_for_model
 from busi_search.errors import InputError
 from busi_search.models.evaluations import TEST_FIGURES
+from busi_search.models.judging import answer_views, ask_module
 from busi_search.models.lesion_places import PixelBox, place_of
-from busi_search.models.predict import Classifier, ask_module
+from busi_search.models.predict import Classifier
 from busi_search.serving.occlusion import occlusion_map
 
 SHOWN_PIXELS = 512
@@ -32,14 +34,9 @@ def describe_model(classifier: Classifier) -> dict[str, Any]:
         if key.startswith(("busi.cv_", "busi.corrected_", "busi.test_")) and key != TEST_FIGURES
     }
     return {
-        "name": classifier.name,
-        "version": classifier.version,
-        "run_id": classifier.run_id,
+        **classifier.about.to_json(),
         "uri": classifier.uri,
-        "study": classifier.tags.get("busi.study", ""),
-        "dataset": classifier.tags.get("busi.dataset", ""),
         "class_names": list(classifier.class_names),
-        "simulated": classifier.simulated,
         "region": classifier.geometry.region,
         "figures": figures,
     }
@@ -52,6 +49,7 @@ def judge_image(
     explain: bool,
     keep_sealed: bool = False,
     box: PixelBox | None = None,
+    name: str | None = None,
 ) -> dict[str, Any]:
     """Return the answer about one image file, ready for JSON.
 
@@ -63,37 +61,34 @@ def judge_image(
         explain: whether to look for what the answer hangs on (fifty more predictions).
         keep_sealed: refuse a sealed image rather than count the opening.
         box: where the lesion is, for a model that must be told.
+        name: of the file, as its sender calls it.
 
     Returns:
-        ``model`` (``name``, ``version``, ``run_id``), ``label``, ``probabilities`` by class,
-        ``verdict``, ``familiarity`` (``unlike`` is null for models without the check),
-        ``sealed`` (``studies`` that sealed the image, ``text`` or null),
-        ``file_notes`` (sentences on what of the file was not judged),
-        ``region`` (what the model looks at), ``image`` (PNG as a data address) and, if
-        asked for, ``occlusion``.
+        ``file`` (its name, or null), ``verdict``, ``label`` (its class), ``most_likely``,
+        ``probabilities`` by class,
+        ``out_of_distribution`` (``unlike`` is null for models without the check; once more as
+        ``familiarity``, its earlier name), ``model`` (which it is, and ``sealed_test``),
+        ``sealed`` (``studies`` that sealed the image, ``text`` or null), ``file_notes`` (sentences
+        on what of the file was not judged), ``region`` (what the model looks at), ``image`` (PNG as
+        a data address) and, if asked for, ``occlusion``.
 
     Raises:
         InputError: not a readable image, a sealed one that is to be kept so, or a box that is
             missing, not wanted or not in the image.
         BusiSearchError: the ledger of a study concerned was tampered with.
     """
-    original, notes = _decode(classifier, content)
+    original, coloured, notes = _decode(classifier, content)
     lesion = _lesion(classifier, original, box)
     (studies,) = classifier.settle_sealed(
         classifier.find_sealed([original]), ["The image"], keep_sealed=keep_sealed, how="serve"
     )
     pixels = classifier.view(original, lesion)
-    row = ask_module(classifier.module, pixels[None])[0]
-    answer: dict[str, Any] = {
-        "model": {
-            "name": classifier.name,
-            "version": classifier.version,
-            "run_id": classifier.run_id,
-        },
-        "label": classifier.class_names[int(row.argmax())],
-        "probabilities": dict(zip(classifier.class_names, map(float, row), strict=True)),
-        "verdict": _verdict(classifier, row),
-        "familiarity": _familiarity(classifier, pixels),
+    (said,) = answer_views(classifier, pixels[None], [coloured])
+    answer = {"file": name, **said.to_json()}
+    del answer["path"], answer["sealed_by"]
+    answer |= {
+        "familiarity": answer["out_of_distribution"],
+        "model": classifier.about.to_json(),
         "sealed": _sealed(studies),
         "file_notes": notes,
         "region": classifier.geometry.region,
@@ -120,13 +115,13 @@ def _lesion(classifier: Classifier, image: GreyImage, box: PixelBox | None) -> B
     return place_of(image, box, shown="The file")
 
 
-def _decode(classifier: Classifier, content: bytes) -> tuple[GreyImage, list[str]]:
-    """The image, and what was left out of its file."""
+def _decode(classifier: Classifier, content: bytes) -> tuple[GreyImage, float, list[str]]:
+    """The image, how much of it has a colour, and what was left out of its file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "image"
         path.write_bytes(content)
         image = decode_for_model(path, shown="The file", white=classifier.white_level)
-        return image, list(notes_of_file(path))
+        return image, coloured_share(path), list(notes_of_file(path))
 
 
 def _shown(image: GreyImage) -> Image.Image:
@@ -139,66 +134,6 @@ def _png_address(picture: Image.Image) -> str:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def _verdict(classifier: Classifier, row: npt.NDArray[np.float32]) -> dict[str, Any]:
-    """What the operating point says, and how often such a rule was right."""
-    name, threshold = classifier.positive_class, classifier.operating_threshold
-    probability = float(row[classifier.class_names.index(name)])
-    positive = probability >= threshold
-    side = "at or above" if positive else "below"
-    text = (
-        f"{'Called' if positive else 'Not called'} {name}: the probability {probability:.1%} is "
-        f"{side} the operating point of {threshold:.1%}."
-    )
-    sensitivity, specificity = classifier.operating_sensitivity, classifier.operating_specificity
-    limits = "How often this rule is right was not stored with this model."
-    if sensitivity is not None and specificity is not None:
-        chosen_on = "those images"
-        if "recalibration" in classifier.metadata:
-            chosen_on = f"images of {classifier.metadata['recalibration']['data']['name']}"
-        limits = (
-            f"In cross-validation this rule found {sensitivity:.0%} of the {name} images and "
-            f"called {1 - specificity:.0%} of the others {name} too. "
-        )
-        limits += (
-            f"The rule was chosen on {chosen_on}; on new ones it may do worse."
-            if classifier.operating_rule is None or "recalibration" in classifier.metadata
-            else f"It was set for {classifier.operating_rule}, each fold by the threshold of the "
-            "other folds; at another hospital it may do worse."
-        )
-    return {
-        "positive_class": name,
-        "positive": positive,
-        "probability": probability,
-        "threshold": threshold,
-        "sensitivity": sensitivity,
-        "specificity": specificity,
-        "text": text,
-        "limits": limits,
-    }
-
-
-def _familiarity(classifier: Classifier, pixels: npt.NDArray[np.uint8]) -> dict[str, Any]:
-    known = classifier.familiarity
-    if known is None:
-        text = "This model does not say what its training images looked like: nothing was compared."
-        return {"unlike": None, "distance": None, "limit": None, "text": text}
-    distance = float(known.distance(pixels[None])[0])
-    unlike = distance > known.limit
-    if unlike:
-        text = (
-            "This image is unlike the training images in brightness, contrast or texture: do not "
-            f"trust the answer. (Distance {distance:.1f}; one training image in a hundred exceeds "
-            f"{known.limit:.1f}.)"
-        )
-    else:
-        text = (
-            "Brightness, contrast and texture are like those of the training images (distance "
-            f"{distance:.1f}, limit {known.limit:.1f}). This does not show that the model knows "
-            "such images."
-        )
-    return {"unlike": unlike, "distance": distance, "limit": known.limit, "text": text}
 
 
 def _sealed(studies: tuple[str, ...]) -> dict[str, Any]:

@@ -90,6 +90,11 @@ PERMITTED = {
     "* > busi.test_figures": "the default rule finds at least 95 % of the malignant images",
     "* > explanations > maps": "other images are looked at: missed ones first, one of every group",
     "ledgers > files": "comparing no longer opens the test for it, too",
+    "predict* > label": "the verdict's class; most_likely keeps that of the highest probability",
+    "* > predict* > label": "the verdict's class; most_likely keeps the highest probability's",
+    "* > familiarity > *": "texture is compared too, and five of a hundred lie beyond the limit",
+    "* > num_unlike": "texture is compared too, and five of a hundred lie beyond the limit",
+    "* > preprocessing": "shares of white are told from grey levels",
 }
 
 TINY = ("num_folds=3", "image_size_pixels=28", "architecture='small_cnn'")

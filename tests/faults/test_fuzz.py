@@ -32,7 +32,7 @@ from busi_search.data.medmnist import load_medmnist
 from busi_search.data.partition import make_partition
 from busi_search.data.sources import guess_study, load_dataset
 from busi_search.errors import InputError
-from busi_search.models.predict import find_images
+from busi_search.models.asked_files import find_images
 from busi_search.spec import (
     DatasetSection,
     Hyperparameters,

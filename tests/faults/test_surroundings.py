@@ -19,7 +19,9 @@ from busi_search.cli.global_options import json_text
 from busi_search.errors import InputError
 from busi_search.files import ensure_temporary_room, utf8
 from busi_search.home import open_home, reach_loopback_directly
-from busi_search.models.predict import Prediction, _parse_uri, find_images, predictions_csv
+from busi_search.models.answers import Prediction, predictions_csv
+from busi_search.models.asked_files import find_images
+from busi_search.models.predict import _parse_uri
 from busi_search.models.registry import named
 from busi_search.study_files import load_spec
 

@@ -72,6 +72,10 @@ def test_mlflow_serves_the_registered_model(tiny_result: StudyResult, tmp_path: 
     with started(words, f"{address}/ping", tmp_path / "log", MLFLOW_TRACKING_URI=home.tracking_uri):
         pixels = images[:, None].astype(np.float32).tolist()
         answer = ask(f"{address}/invocations", {"inputs": pixels})
+        # Shares of white are told from grey levels, image by image.
+        shares = [pixels[0], *(images[1:, None].astype(np.float64) / 255).tolist()]
+        of_shares = ask(f"{address}/invocations", {"inputs": shares})
+    np.testing.assert_allclose(of_shares["predictions"], answer["predictions"], atol=1e-4)
     found = np.array(answer["predictions"])
     np.testing.assert_allclose(found, classifier.predict_pixels(images), atol=1e-5)
 

@@ -15,7 +15,8 @@ from busi_search.errors import BusiSearchError, GateRefused, InputError, Interru
 from busi_search.home import Home, open_home
 from busi_search.interrupts import interrupt
 from busi_search.models import evaluations, registry
-from busi_search.models.predict import find_images, load_champion
+from busi_search.models.asked_files import find_images
+from busi_search.models.predict import load_champion
 from busi_search.release import gate
 from busi_search.release.rebuild import rebuild_ensemble
 from busi_search.release.winner import find_winner
@@ -77,7 +78,7 @@ def test_files_are_answered_as_arrays_are(tiny_result: StudyResult, tmp_path: Pa
     expected = classifier.predict_pixels(images)
     for prediction, row in zip(predictions, expected, strict=True):
         assert list(prediction.probabilities.values()) == pytest.approx(row.tolist())
-        assert prediction.label == classifier.class_names[row.argmax()]
+        assert prediction.most_likely == classifier.class_names[row.argmax()]
     (tmp_path / "bad.png").write_bytes(b"x")
     with pytest.raises(InputError, match=r"bad\.png"):
         classifier.predict([tmp_path / "bad.png"])

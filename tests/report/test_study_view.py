@@ -10,7 +10,7 @@ import pytest
 import busi_search as bs
 from busi_search.data.phantom import simulate_phantom, write_phantom
 from busi_search.errors import InputError
-from busi_search.models.predict import predictions_csv
+from busi_search.models.answers import predictions_csv
 from busi_search.run import StudyResult
 from tests.command import call_here
 

@@ -1,7 +1,7 @@
 """What most commands need when they run."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 
 import click
@@ -23,6 +23,23 @@ def home_of(ctx: click.Context) -> Home:
 def print_json(value: object) -> None:
     """Write one JSON object to stdout; what is not known is null."""
     click.echo(json_text(without_nan(value)))
+    if (ctx := click.get_current_context(silent=True)) is not None:
+        global_options_of(ctx).answered = True
+
+
+def print_json_with_list(value: dict[str, object], name: str, items: Iterable[str]) -> None:
+    """Write one JSON object to stdout whose last value is a list that need not fit into memory.
+
+    Args:
+        value: what stands before the list; at least one key.
+        name: of the list.
+        items: its items, each of them as JSON.
+    """
+    click.echo(json_text(without_nan(value)).removesuffix("}"), nl=False)
+    click.echo(f", {json_text(name)}: [", nl=False)
+    for index, item in enumerate(items):
+        click.echo(f"{', ' if index else ''}{item}", nl=False)
+    click.echo("]}")
     if (ctx := click.get_current_context(silent=True)) is not None:
         global_options_of(ctx).answered = True
 

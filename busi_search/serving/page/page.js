@@ -4,6 +4,7 @@ const part = (id) => document.getElementById(id);
 let asked = 0;
 let needsPlace = false;
 let waiting = null;
+let waitingName = "";
 
 function say(text, isError) {
   part("status").textContent = text;
@@ -27,14 +28,15 @@ async function read(response) {
   return content;
 }
 
-function take(file) {
-  if (needsPlace) askWhere(file);
-  else ask(file);
+function take(file, name) {
+  if (needsPlace) askWhere(file, name);
+  else ask(file, name);
 }
 
-function askWhere(file) {
+function askWhere(file, name) {
   ++asked;
   waiting = file;
+  waitingName = name;
   part("answer").hidden = true;
   part("box").hidden = true;
   const picture = part("original");
@@ -84,33 +86,41 @@ function drawPlace() {
     }
     const x = Math.floor(left * across), y = Math.floor(top * down);
     const size = [Math.min(Math.ceil(width * across), across - x), Math.min(Math.ceil(height * down), down - y)];
-    ask(waiting, [x, y, ...size]);
+    ask(waiting, waitingName, [x, y, ...size]);
   });
 }
 
-async function ask(file, box) {
+async function ask(file, name, box) {
   const mine = ++asked;
   part("answer").hidden = true;
-  say("Looking at the image …", false);
+  part("announcement").textContent = "";
+  say(`Looking at ${name} …`, false);
   try {
     const answer = await read(await fetch(`/predict?explain=1${box ? `&box=${box.join(",")}` : ""}`, { method: "POST", body: file }));
     if (mine !== asked) return;
-    show(answer);
+    show(answer, name);
     say("", false);
   } catch (error) {
-    if (mine === asked) say(error.message, true);
+    if (mine === asked) say(`${name}: ${error.message}`, true);
   }
 }
 
-function show(answer) {
-  part("unlike").hidden = !answer.familiarity.unlike;
-  part("unlike").textContent = answer.familiarity.text;
+// What a screen reader says: the verdict, then the doubts; the rest can be read on the page.
+function announce(answer, name) {
+  const doubts = [answer.out_of_distribution.unlike ? answer.out_of_distribution.text : "", answer.sealed.text || ""];
+  part("announcement").textContent = [`${name}: ${answer.verdict.text}`, ...doubts, ...answer.file_notes].filter(Boolean).join(" ");
+}
+
+function show(answer, name) {
+  const like = answer.out_of_distribution;
+  part("name").textContent = name;
+  part("unlike").hidden = !like.unlike;
+  part("unlike").textContent = like.text;
   part("sealed").hidden = !answer.sealed.text;
   part("sealed").textContent = answer.sealed.text || "";
   part("notes").hidden = !answer.file_notes.length;
   part("notes").textContent = answer.file_notes.join(" ");
-  part("familiar").textContent = answer.familiarity.unlike
-    ? "No: see the warning above." : answer.familiarity.text;
+  part("familiar").textContent = like.unlike ? `No. ${like.text}` : like.text;
   part("verdict").textContent = answer.verdict.text;
   part("limits").textContent = answer.verdict.limits;
   part("image").src = answer.image;
@@ -130,6 +140,7 @@ function show(answer) {
   });
   part("probabilities").replaceChildren(...rows);
   part("answer").hidden = false;
+  announce(answer, name);
 }
 
 function showOverlay() {
@@ -137,12 +148,13 @@ function showOverlay() {
   overlay.hidden = !(part("toggle").checked && overlay.hasAttribute("src"));
 }
 
-async function choose(index) {
-  take(await (await fetch(`/examples/${index}.png`)).blob());
+async function choose(index, name) {
+  take(await (await fetch(`/examples/${index}.png`)).blob(), `simulated example ${index + 1} (${name})`);
 }
 
 function showModel(model) {
   part("simulated").hidden = !model.simulated;
+  part("tested").textContent = model.sealed_test.text;
   needsPlace = model.region !== "image";
   const rows = [
     ["model", `${model.name}, version ${model.version}`],
@@ -162,9 +174,15 @@ function showModel(model) {
     picture.src = `/examples/${index}.png`;
     picture.alt = "";
     button.append(picture, name);
-    button.addEventListener("click", () => choose(index));
+    button.addEventListener("click", () => choose(index, name));
     return button;
   }));
+}
+
+function takeFrom(transfer, otherwise) {
+  const file = transfer && transfer.files[0];
+  if (file) take(file, file.name || "pasted image");
+  else say(otherwise, true);
 }
 
 async function start() {
@@ -174,22 +192,29 @@ async function start() {
     document.addEventListener(name, (event) => {
       event.preventDefault();
       drop.classList.toggle("over", name === "dragover");
-      if (name === "drop" && event.dataTransfer.files.length) take(event.dataTransfer.files[0]);
+      if (name === "drop") takeFrom(event.dataTransfer, "There is no file in what was dropped; drop an image file.");
     });
   }
+  document.addEventListener("paste", (event) => {
+    event.preventDefault();
+    takeFrom(event.clipboardData, "There is no image on the clipboard; copy an image, or a file, and paste again.");
+  });
   part("file").addEventListener("change", (event) => {
-    if (event.target.files.length) take(event.target.files[0]);
+    const [file] = event.target.files;
+    if (file) take(file, file.name);
     event.target.value = "";
   });
   part("toggle").addEventListener("change", showOverlay);
   drawPlace();
+  let model;
   try {
-    showModel(await read(await fetch("/model")));
+    model = await read(await fetch("/model"));
+    showModel(model);
   } catch (error) {
     say(error.message, true);
   }
   const wanted = /^#example=(\d+)$/.exec(location.hash);
-  if (wanted) choose(Number(wanted[1]));
+  if (model && wanted) choose(Number(wanted[1]), model.examples[Number(wanted[1])]);
 }
 
 start();

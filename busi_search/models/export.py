@@ -15,7 +15,7 @@ from busi_search.errors import BusiSearchError
 from busi_search.files import check_free_space, ensure_temporary_room
 from busi_search.home import Home, without_password
 from busi_search.models.registry import (
-    MODEL_NAME,
+    TASK,
     RegisteredVersion,
     find_version,
     named,
@@ -43,7 +43,8 @@ def register_version(
     metadata: Mapping[str, Any],
     tags: Mapping[str, str],
     description: str,
-    name: str = MODEL_NAME,
+    name: str,
+    task: str,
 ) -> RegisteredVersion:
     """Export a model as pt2, log it to a run, and register it, without an alias yet.
 
@@ -63,6 +64,7 @@ def register_version(
         tags: tags of the version.
         description: Markdown text of the version.
         name: of the registered model.
+        task: what it tells apart, in words.
 
     Raises:
         BusiSearchError: the registry refuses.
@@ -107,7 +109,7 @@ def register_version(
                 # What was registered is loaded and compared afterwards; not here too.
                 validate_serving_input=False,
             )
-        _create_model(client, name)
+        _create_model(client, name, task)
         number = _create_version(
             home,
             name,
@@ -161,7 +163,7 @@ def _versions_of(client: Any, name: str, source: str) -> list[int]:
     return sorted(int(version.version) for version in found if version.source == source)
 
 
-def _create_model(client: Any, name: str) -> None:
+def _create_model(client: Any, name: str, task: str) -> None:
     """Create the registered model unless it is there; another study may do so meanwhile."""
     from mlflow.exceptions import MlflowException
 
@@ -169,7 +171,9 @@ def _create_model(client: Any, name: str) -> None:
         return
     try:
         client.create_registered_model(
-            name, description="Breast-ultrasound classifiers found by busi-search."
+            name,
+            tags={TASK: task},
+            description=f"Breast-ultrasound classifiers found by busi-search: {task}.",
         )
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":

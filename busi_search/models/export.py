@@ -1,5 +1,6 @@
 """A model into the registry: exported without pickle, logged to a run, and registered once."""
 
+import json
 import tempfile
 import time
 import warnings
@@ -29,6 +30,8 @@ REGISTRY_PAUSES_SECONDS = (0, 1, 2, 4, 8, 16, 32)
 # A file answers, or will not: a full disk is not waited for.
 LOCAL_PAUSES_SECONDS = (0, 1)
 REGISTRY_CALL_SECONDS = 120
+# MLflow's tag of a logged model, from which its page knows that it is registered.
+MODEL_VERSIONS = "mlflow.modelVersions"
 
 
 def register_version(
@@ -45,6 +48,7 @@ def register_version(
     description: str,
     name: str,
     task: str,
+    step: int = 0,
 ) -> RegisteredVersion:
     """Export a model as pt2, log it to a run, and register it, without an alias yet.
 
@@ -65,6 +69,7 @@ def register_version(
         description: Markdown text of the version.
         name: of the registered model.
         task: what it tells apart, in words.
+        step: of the run's metrics at which the model was made: MLflow shows those with it.
 
     Raises:
         BusiSearchError: the registry refuses.
@@ -106,6 +111,7 @@ def register_version(
                 ],
                 metadata=dict(metadata),
                 serialization_format="pt2",
+                step=step,
                 # What was registered is loaded and compared afterwards; not here too.
                 validate_serving_input=False,
             )
@@ -119,6 +125,7 @@ def register_version(
             description=description,
             model_id=info.model_id,
         )
+        _name_version(client, info.model_id, name, number)
     except MlflowException as error:
         raise BusiSearchError(
             f"The model registry at {without_password(home.tracking_uri)} refused the model: "
@@ -156,6 +163,19 @@ def _create_version(home: Home, name: str, *, source: str, **options: Any) -> st
             return str(found[0])
     assert problem is not None
     raise problem
+
+
+def _name_version(client: Any, model_id: str, name: str, number: str) -> None:
+    """Say on the page of a logged model which version it is, as MLflow's own registering does."""
+    versions = [{"name": name, "version": number}]
+    client.set_logged_model_tags(model_id, {MODEL_VERSIONS: json.dumps(versions)})
+
+
+def logged_model_of(home: Home, version: RegisteredVersion) -> str | None:
+    """Return the id of the logged model that a version was made from; None: it is not known."""
+    found = open_registry(home).get_model_version(version.name, version.version)
+    source = str(found.source)
+    return source.removeprefix("models:/") if source.startswith("models:/m-") else None
 
 
 def _versions_of(client: Any, name: str, source: str) -> list[int]:

@@ -190,6 +190,7 @@ def register_winner(
         description=describe_version(winner),
         name=registered_name(classes, simulated=simulated, chosen=_chosen_name(context)),
         task=task_in_words(classes, simulated=simulated),
+        step=winner.number,
     )
     provenance = {
         WEIGHTS_SHA256: _check_export(winner, ensemble, version),

@@ -212,7 +212,7 @@ class StudySection(Strict):
     @property
     def reports_running_means(self) -> bool:
         """Whether Optuna is told the mean over the folds so far, and not each fold's score."""
-        return self.pruner in ("median", "hyperband")
+        return self.pruner != "wilcoxon"
 
     @property
     def objectives(self) -> tuple[str, ...]:

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from typing import Any
 
+from busi_search.search.mlflow.trial import OUTCOME
+
 LEADERBOARD_KEY = "leaderboard"
 
 
@@ -24,8 +26,7 @@ def leaderboard_view(objective: str, ascending: bool, searched: Iterable[str]) -
             f"metrics.`{objective}`",
             "metrics.`cv_auc_std`",
             "metrics.`cv_accuracy`",
-            "metrics.`num_folds`",
-            "tags.`optuna.state`",
+            f"tags.`{OUTCOME}`",
             "tags.`busi.recipe`",
             *(f"params.`{name}`" for name in searched),
         ],

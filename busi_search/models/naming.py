@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 
-from busi_search.models.registry import MODEL_NAME
+from busi_search.models.registry import MODEL_NAME, PHANTOM_MODEL
 
 # What a registry may show of a name, and what fits into one.
 _MOST_LETTERS = 120
@@ -38,7 +38,7 @@ def registered_name(
     if chosen is not None:
         return chosen
     if simulated:
-        return f"{MODEL_NAME}-phantom"
+        return PHANTOM_MODEL
     names = sorted(class_names)
     if frozenset(name.lower() for name in names) == _USUAL_CLASSES:
         return MODEL_NAME

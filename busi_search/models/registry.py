@@ -9,6 +9,7 @@ from busi_search.home import Home, create_tracking_store, quiet_mlflow
 
 # The registered model of BUSI's three classes; in earlier versions that of all studies.
 MODEL_NAME = "busi-classifier"
+PHANTOM_MODEL = f"{MODEL_NAME}-phantom"
 # Tag of a registered model that busi-search made: the classes it tells apart.
 TASK = "busi.task"
 CANDIDATE = "candidate"

@@ -88,10 +88,11 @@ def test_from_the_leaderboard_to_the_registered_model(
     report.locator(".plotly-graph-div svg").first.wait_for()
 
     page.go_back()
-    page.get_by_role("link", name="busi-classifier", exact=True).click()
+    page.get_by_role("link", name="busi-classifier-phantom", exact=True).click()
     page.get_by_text("candidate").first.wait_for()
     page.get_by_text("Simulated phantoms").wait_for()
-    assert f"/models/busi-classifier/versions/{tiny_result.release.version.version}" in page.url
+    version = tiny_result.release.version.version
+    assert f"/models/busi-classifier-phantom/versions/{version}" in page.url
     assert not elsewhere
 
 

@@ -15,7 +15,7 @@ from busi_search.home import Home
 from busi_search.models.export import logged_model_of
 from busi_search.models.registry import RegisteredVersion, open_registry
 from busi_search.search.mlflow.ledger_anchor import LEDGER_TAG
-from busi_search.search.mlflow.lookup import find_run, is_deleted
+from busi_search.search.mlflow.lookup import HIDDEN, find_run, is_deleted
 from busi_search.search.mlflow.retry import tracking_errors
 from busi_search.search.mlflow.study import NOT_INDEPENDENT
 from busi_search.search.seal_ledger import OPENINGS_TAG
@@ -60,7 +60,9 @@ def find_recording_run(home: Home, version: RegisteredVersion, study_run: str | 
             run = find_run(client, run_id)
             if run is not None and not is_deleted(run):
                 with home.writing():
-                    client.set_tag(run_id, "busi.asked_at", time.strftime("%Y-%m-%dT%H:%M:%S%z"))
+                    client.set_tag(
+                        run_id, f"{HIDDEN}busi.asked_at", time.strftime("%Y-%m-%dT%H:%M:%S%z")
+                    )
                 return run_id
     line = shlex.join(["busi-search", "sync", version.tags.get("busi.study", "NAME")])
     raise InputError(

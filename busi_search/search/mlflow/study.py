@@ -97,7 +97,8 @@ class MlflowStudy:
             STUDY_ID: study_id,
         }
         if existing is None:
-            self.experiment_id = self._create_experiment(study_id, tags)
+            described = {"mlflow.note.content": describe_experiment(self._context), **tags}
+            self.experiment_id = self._create_experiment(study_id, described)
             return
         self.experiment_id = existing.experiment_id
         if is_deleted(existing):
@@ -147,6 +148,11 @@ class MlflowStudy:
                 **independence,
                 **git_commit(),
                 **origin_tags(context),
+                "mlflow.note.content": (
+                    "The search is under way. `best_cv_auc` or the study's other objective is the "
+                    "best score so far, as found; the winner's corrected figures, the report and "
+                    "the registered model follow when it ends."
+                ),
             }
             run = self._client.create_run(self.experiment_id, tags=tags)
             self.run_id, self._begun = run.info.run_id, run.info.start_time
@@ -325,6 +331,19 @@ class MlflowStudy:
             self._client.update_run(self.run_id, status="RUNNING")
         else:
             self._client.set_terminated(self.run_id, status="FINISHED")
+
+
+def describe_experiment(context: StudyContext) -> str:
+    """Return what MLflow says of a study above its runs, in Markdown."""
+    simulated = context.development.simulated
+    warning = "**Simulated phantoms: scores mean nothing for patients.**\n\n" if simulated else ""
+    return (
+        f"{warning}Search `{context.name}` on {context.development.name}: "
+        f"{len(context.development.labels)} development images in "
+        f"{len(context.partition.folds)} folds, objective `{context.spec.study.objective}`.\n\n"
+        "One run per trial, and the study's own run, which has the report and the registered "
+        "model. Trials that were stopped early have no `cv_` figures; `busi.outcome` says why."
+    )
 
 
 def git_commit() -> dict[str, str]:

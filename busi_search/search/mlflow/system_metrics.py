@@ -23,7 +23,11 @@ class SystemMetrics:
 
         self._monitors: list[Any] = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
         self._monitors += _card_monitors()
-        self._last = 0.0
+        # What a processor did is counted since the last time it was asked.
+        for monitor in self._monitors:
+            monitor.collect_metrics()
+            monitor.clear_metrics()
+        self._last = time.monotonic()
 
     def is_due(self) -> bool:
         """Return whether it is time for the next figures."""

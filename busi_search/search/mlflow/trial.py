@@ -100,7 +100,9 @@ def _outcome(
         return f"failed: {last_error_line(trial)}"[:_MOST_LETTERS]
     objective = context.spec.study.objective
     found = "" if expected is None else f", expected {objective} {expected:.3f}"
-    return f"stopped early after {num_finished} of {len(context.partition.folds)} folds{found}"
+    num_folds = len(context.partition.folds)
+    when = f"after {num_finished}" if num_finished else "within the first"
+    return f"stopped early {when} of {num_folds} folds{found}"
 
 
 def _description(
@@ -121,7 +123,7 @@ def _description(
     elif trial.state == TrialState.PRUNED:
         reason = prune_reason(trial) or "no reason noted"
         text = (
-            f"Stopped early after {len(results)} of {num_folds} folds: {reason}. "
+            f"Stopped early with {len(results)} of {num_folds} folds finished: {reason}. "
             + (
                 f"Its score on all folds is expected to be {expected:.4f}. "
                 if expected is not None

@@ -71,7 +71,9 @@ def test_a_trial_is_a_run_while_it_runs_and_the_same_run_in_the_end(tmp_path: Pa
     again.log_trial(better)
     study_run = client.get_run(there.run_id)
     assert study_run.data.metrics["best_cv_auc"] == 1.0
-    again.log_system(SystemMetrics())
+    system = SystemMetrics()
+    assert not system.is_due()
+    again.log_system(system)
     metrics = client.get_run(there.run_id).data.metrics
     assert 0 <= metrics["system/cpu_utilization_percentage"] <= 100 * 1024
     assert metrics["system/system_memory_usage_percentage"] > 0

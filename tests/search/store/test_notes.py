@@ -67,7 +67,7 @@ def test_what_became_of_a_trial_is_said_in_a_tag(tiny_result: StudyResult, home:
     attributes = {HYPERPARAMETERS: {"epochs": 3}, "prune_reason": "the mean is too low"}
     pruned = optuna.trial.create_trial(state=TrialState.PRUNED, user_attrs=attributes)
     tags = trial_tags(context, pruned, [], 0.8765)
-    assert tags[OUTCOME] == "stopped early after 0 of 3 folds, expected cv_auc 0.876"
+    assert tags[OUTCOME] == "stopped early within the first of 3 folds, expected cv_auc 0.876"
     assert "the mean is too low" in tags["mlflow.note.content"]
     failed = optuna.trial.create_trial(
         state=TrialState.FAIL, user_attrs={"error": "Traceback\nValueError: no"}

@@ -73,7 +73,7 @@ def test_from_the_leaderboard_to_the_registered_model(
     page.get_by_role("columnheader", name="dropout").first.wait_for(state="attached")
 
     trials.first.click()
-    page.get_by_text("Evaluated on all 3 folds").wait_for()
+    page.get_by_text("Trained on all 3 folds").wait_for()
     page.get_by_role("tab", name="Artifacts").click()
     page.get_by_text("out_of_fold.npz").wait_for()
 

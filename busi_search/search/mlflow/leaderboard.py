@@ -25,7 +25,6 @@ def leaderboard_view(objective: str, ascending: bool, searched: Iterable[str]) -
         "selectedColumns": [
             f"metrics.`{objective}`",
             "metrics.`cv_auc_std`",
-            "metrics.`cv_accuracy`",
             f"tags.`{OUTCOME}`",
             "tags.`busi.recipe`",
             *(f"params.`{name}`" for name in searched),

@@ -21,7 +21,9 @@ class SystemMetrics:
         from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
         from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 
-        self._monitors: list[Any] = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
+        # MLflow does not type them.
+        kinds: list[Any] = [CPUMonitor, DiskMonitor, NetworkMonitor]
+        self._monitors: list[Any] = [kind() for kind in kinds]
         self._monitors += _card_monitors()
         # What a processor did is counted since the last time it was asked.
         for monitor in self._monitors:
@@ -55,7 +57,8 @@ def _card_monitors() -> list[Any]:
     """Return MLflow's monitor of NVIDIA's cards, where there are some and ``nvidia-ml-py``."""
     from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
 
+    kind: Any = GPUMonitor
     try:
-        return [GPUMonitor()]
+        return [kind()]
     except (ImportError, RuntimeError):
         return []

@@ -133,9 +133,9 @@ def find_version(
         raise _no_version(home, version_or_alias, name)
     first, rest = found[0], [other for other in found[1:] if not other.simulated]
     if version_or_alias.isdecimal() and not first.simulated and rest:
-        names = ", ".join(other.name for other in (first, *rest))
+        several = ", ".join(other.name for other in (first, *rest))
         raise InputError(
-            f"Several models have a version {version_or_alias}: {names}. Name one with --model, or "
+            f"Several models have a version {version_or_alias}: {several}. Name one with --model, or "
             f"as models:/{first.name}/{version_or_alias}."
         )
     return first

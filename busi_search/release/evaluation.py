@@ -139,7 +139,9 @@ def evaluate_sealed_test(
         if released is None:
             raise InputError(f"Study '{study_name}' has registered no model yet; finish it first.")
         version = released.version
-    chosen = find_version(home, version, name=model or (released and released.model))
+    if model is None and released is not None:
+        model = released.model
+    chosen = find_version(home, version, name=model)
     context = reopen_study(study, home=home, data=data)
     if chosen.tags.get("busi.partition") != context.partition.digest():
         raise InputError(

@@ -200,7 +200,7 @@ def chosen_version(
     if model_uri is not None:
         found = version_of_uri(home, model_uri)
     elif version is not None:
-        found = find_version(home, version, name=released and released.model)
+        found = find_version(home, version, name=released.model if released else None)
     elif released is not None:
         found = find_version(home, released.version, name=released.model)
     else:

@@ -203,7 +203,7 @@ def register_winner(
 def _chosen_name(context: StudyContext) -> str | None:
     """Return the registered model that the study file names, or that the study has already."""
     noted = StudyRecord(find_study(context.home, context.name)).released
-    return context.spec.study.model or (noted and noted.model)
+    return context.spec.study.model or (noted.model if noted else None)
 
 
 def _metadata(winner: Winner) -> dict[str, Any]:

@@ -135,8 +135,8 @@ def find_version(
     if version_or_alias.isdecimal() and not first.simulated and rest:
         several = ", ".join(other.name for other in (first, *rest))
         raise InputError(
-            f"Several models have a version {version_or_alias}: {several}. Name one with --model, or "
-            f"as models:/{first.name}/{version_or_alias}."
+            f"Several models have a version {version_or_alias}: {several}. Name one with --model "
+            f"or as models:/{first.name}/{version_or_alias}."
         )
     return first
 

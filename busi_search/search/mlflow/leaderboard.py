@@ -25,6 +25,8 @@ def leaderboard_view(objective: str, ascending: bool, searched: Iterable[str]) -
         "selectedColumns": [
             f"metrics.`{objective}`",
             "metrics.`cv_auc_std`",
+            # MLflow shows tags behind all parameters: this says at first sight who was stopped.
+            f"metrics.`expected_{objective}`",
             f"tags.`{OUTCOME}`",
             "tags.`busi.recipe`",
             *(f"params.`{name}`" for name in searched),

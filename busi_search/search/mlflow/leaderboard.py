@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from busi_search.search.mlflow.trial import OUTCOME
+from busi_search.search.mlflow.lookup import OUTCOME
 
 LEADERBOARD_KEY = "leaderboard"
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 # Tag of every experiment, run and version that belongs to a study: the id that Optuna keeps of it.
 STUDY_ID = "busi.study_id"
+# Tag of a trial's run: what became of it, to be read in the table of runs.
+OUTCOME = "busi.outcome"
 # Tags with this prefix are not shown on MLflow's pages: what only programs read. Runs of earlier
 # versions have the same names without it.
 HIDDEN = "mlflow."

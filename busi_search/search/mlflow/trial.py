@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from busi_search.search.context import StudyContext
 from busi_search.search.fold_result import FoldResult, gather_out_of_fold
-from busi_search.search.mlflow.lookup import HIDDEN
+from busi_search.search.mlflow.lookup import HIDDEN, OUTCOME
 from busi_search.search.mlflow.pictures import trial_pictures
 from busi_search.search.store.records import (
     cv_metrics,
@@ -25,8 +25,6 @@ from busi_search.search.store.records import (
 if TYPE_CHECKING:
     from mlflow.entities import Metric
 
-# Tag of a trial's run: what became of it, to be read in the table of runs.
-OUTCOME = "busi.outcome"
 WORKER = f"{HIDDEN}busi.worker"
 # MLflow's table shows about so much of a tag.
 _MOST_LETTERS = 80

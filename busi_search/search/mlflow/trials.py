@@ -11,6 +11,7 @@ from busi_search.search.context import StudyContext
 from busi_search.search.mlflow.batch import log_batch
 from busi_search.search.mlflow.lookup import (
     LOGGED,
+    OUTCOME,
     PARENT,
     TRIAL_STUDY_ID,
     is_logged,
@@ -18,7 +19,6 @@ from busi_search.search.mlflow.lookup import (
     study_id_of,
 )
 from busi_search.search.mlflow.trial import (
-    OUTCOME,
     fold_metrics,
     milliseconds,
     running_outcome,

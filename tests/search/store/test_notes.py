@@ -9,7 +9,8 @@ from optuna.trial import TrialState
 
 from busi_search.home import Home
 from busi_search.run import StudyResult
-from busi_search.search.mlflow.trial import OUTCOME, trial_tags
+from busi_search.search.mlflow.lookup import OUTCOME
+from busi_search.search.mlflow.trial import trial_tags
 from busi_search.search.store.notes import write_note
 from busi_search.search.store.open import find_study
 from busi_search.search.store.records import (

@@ -112,7 +112,7 @@ class TrialRuns:
         outcome = running_outcome(len(folds), len(self._context.partition.folds))
         log_batch(self._client, run_id, params=params, metrics=metrics, tags={OUTCOME: outcome})
         self._found.pop(number, None)
-        sent |= folds.keys()
+        sent.update(folds)
 
     def log(self, trial: FrozenTrial, expected: float | None = None) -> None:
         """Write all of a trial that has ended; the mark that it is whole comes last.

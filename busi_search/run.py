@@ -124,7 +124,7 @@ class StudyResult:
             result["model"] = {
                 "name": release.version.name,
                 "version": release.version.version,
-                "alias": "candidate",
+                "alias": "candidate" if "candidate" in release.version.aliases else None,
             }
         cleaned: dict[str, Any] = without_nan(result)
         return cleaned
@@ -260,6 +260,7 @@ def release_winner(context: StudyContext, tracker: Tracker) -> Release:
             finished=num_finished,
             trial=winner.number,
             version=registered.version.version,
+            model=registered.version.name,
             estimates={metric: found.to_json() for metric, found in winner.estimates.items()},
             rebuilt_difference=registered.rebuilt_difference,
         )

@@ -266,7 +266,8 @@ def show_result(
         rows["not independent"] = f"{result.context.test_not_independent} sealed images"
     for name in result.context.spec.space:
         rows[name] = _format(release.params[name])
-    rows["model"] = f"{release.version.name} version {release.version.version}, alias candidate"
+    alias = ", alias candidate" if "candidate" in release.version.aliases else ", not the candidate"
+    rows["model"] = f"{release.version.name} version {release.version.version}{alias}"
     rows["wall time"] = (
         f"{duration(result.cost['seconds'])}, {result.cost['fold_trainings']:.0f} folds trained, "
         f"{result.progress.folds_saved} saved by pruning"

@@ -12,9 +12,10 @@ from busi_search.data.ledger import Entry, anchor_of
 from busi_search.errors import InputError
 from busi_search.files import without_nan
 from busi_search.home import Home
+from busi_search.models.export import logged_model_of
 from busi_search.models.registry import RegisteredVersion, open_registry
 from busi_search.search.mlflow.ledger_anchor import LEDGER_TAG
-from busi_search.search.mlflow.lookup import find_run, is_deleted
+from busi_search.search.mlflow.lookup import HIDDEN, find_run, is_deleted
 from busi_search.search.mlflow.retry import tracking_errors
 from busi_search.search.mlflow.study import NOT_INDEPENDENT
 from busi_search.search.seal_ledger import OPENINGS_TAG
@@ -59,7 +60,9 @@ def find_recording_run(home: Home, version: RegisteredVersion, study_run: str | 
             run = find_run(client, run_id)
             if run is not None and not is_deleted(run):
                 with home.writing():
-                    client.set_tag(run_id, "busi.asked_at", time.strftime("%Y-%m-%dT%H:%M:%S%z"))
+                    client.set_tag(
+                        run_id, f"{HIDDEN}busi.asked_at", time.strftime("%Y-%m-%dT%H:%M:%S%z")
+                    )
                 return run_id
     line = shlex.join(["busi-search", "sync", version.tags.get("busi.study", "NAME")])
     raise InputError(
@@ -111,8 +114,7 @@ def log_evaluation(
             tags[tag] = json.dumps(without_nan(report[tag.removeprefix("busi.")]))
     for key, value in tags.items():
         client.set_model_version_tag(version.name, version.version, key, value)
-    for name, found in figures.items():
-        client.log_metric(run_id, f"test_{name}", found)
+    _log_metrics(client, home, version, run_id, {f"test_{n}": v for n, v in figures.items()})
     with tempfile.TemporaryDirectory() as folder:
         for name, content in (
             (_report_name(version), report),
@@ -123,6 +125,23 @@ def log_evaluation(
                 json.dumps(without_nan(content), indent=1), encoding="utf-8"
             )
         client.log_artifacts(run_id, folder)
+
+
+def _log_metrics(
+    client: Any, home: Home, version: RegisteredVersion, run_id: str, figures: Mapping[str, float]
+) -> None:
+    """Store figures on a run, and on the logged model of the version with the dataset's name."""
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    whose: dict[str, Any] = {}
+    if (model_id := logged_model_of(home, version)) is not None:
+        whose = {"model_id": model_id, "run_id": run_id}
+        if {"busi.dataset", "busi.fingerprint"} <= version.tags.keys():
+            whose["dataset_name"] = version.tags["busi.dataset"]
+            whose["dataset_digest"] = version.tags["busi.fingerprint"]
+    metrics = [Metric(key, value, now, 0, **whose) for key, value in figures.items()]
+    client.log_batch(run_id, metrics=metrics)
 
 
 def _kept_figures(figures: Mapping[str, Any]) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """A model into the registry: exported without pickle, logged to a run, and registered once."""
 
+import json
 import tempfile
 import time
 import warnings
@@ -15,7 +16,7 @@ from busi_search.errors import BusiSearchError
 from busi_search.files import check_free_space, ensure_temporary_room
 from busi_search.home import Home, without_password
 from busi_search.models.registry import (
-    MODEL_NAME,
+    TASK,
     RegisteredVersion,
     find_version,
     named,
@@ -29,6 +30,8 @@ REGISTRY_PAUSES_SECONDS = (0, 1, 2, 4, 8, 16, 32)
 # A file answers, or will not: a full disk is not waited for.
 LOCAL_PAUSES_SECONDS = (0, 1)
 REGISTRY_CALL_SECONDS = 120
+# MLflow's tag of a logged model, from which its page knows that it is registered.
+MODEL_VERSIONS = "mlflow.modelVersions"
 
 
 def register_version(
@@ -43,7 +46,9 @@ def register_version(
     metadata: Mapping[str, Any],
     tags: Mapping[str, str],
     description: str,
-    name: str = MODEL_NAME,
+    name: str,
+    task: str,
+    step: int = 0,
 ) -> RegisteredVersion:
     """Export a model as pt2, log it to a run, and register it, without an alias yet.
 
@@ -63,6 +68,8 @@ def register_version(
         tags: tags of the version.
         description: Markdown text of the version.
         name: of the registered model.
+        task: what it tells apart, in words.
+        step: of the run's metrics at which the model was made: MLflow shows those with it.
 
     Raises:
         BusiSearchError: the registry refuses.
@@ -104,10 +111,11 @@ def register_version(
                 ],
                 metadata=dict(metadata),
                 serialization_format="pt2",
+                step=step,
                 # What was registered is loaded and compared afterwards; not here too.
                 validate_serving_input=False,
             )
-        _create_model(client, name)
+        _create_model(client, name, task)
         number = _create_version(
             home,
             name,
@@ -117,6 +125,7 @@ def register_version(
             description=description,
             model_id=info.model_id,
         )
+        _name_version(client, info.model_id, name, number)
     except MlflowException as error:
         raise BusiSearchError(
             f"The model registry at {without_password(home.tracking_uri)} refused the model: "
@@ -156,12 +165,25 @@ def _create_version(home: Home, name: str, *, source: str, **options: Any) -> st
     raise problem
 
 
+def _name_version(client: Any, model_id: str, name: str, number: str) -> None:
+    """Say on the page of a logged model which version it is, as MLflow's own registering does."""
+    versions = [{"name": name, "version": number}]
+    client.set_logged_model_tags(model_id, {MODEL_VERSIONS: json.dumps(versions)})
+
+
+def logged_model_of(home: Home, version: RegisteredVersion) -> str | None:
+    """Return the id of the logged model that a version was made from; None: it is not known."""
+    found = open_registry(home).get_model_version(version.name, version.version)
+    source = str(found.source)
+    return source.removeprefix("models:/") if source.startswith("models:/m-") else None
+
+
 def _versions_of(client: Any, name: str, source: str) -> list[int]:
     found = client.search_model_versions(named(name))
     return sorted(int(version.version) for version in found if version.source == source)
 
 
-def _create_model(client: Any, name: str) -> None:
+def _create_model(client: Any, name: str, task: str) -> None:
     """Create the registered model unless it is there; another study may do so meanwhile."""
     from mlflow.exceptions import MlflowException
 
@@ -169,7 +191,9 @@ def _create_model(client: Any, name: str) -> None:
         return
     try:
         client.create_registered_model(
-            name, description="Breast-ultrasound classifiers found by busi-search."
+            name,
+            tags={TASK: task},
+            description=f"Breast-ultrasound classifiers found by busi-search: {task}.",
         )
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":

@@ -300,7 +300,7 @@ def load_champion(
     home = home if isinstance(home, Home) else open_home(home)
     name, version = _parse_uri(model_uri)
     found = find_version(home, version, name=name)
-    uri = f"models:/{name}/{found.version}"
+    uri = f"models:/{found.name}/{found.version}"
     create_tracking_store(home)
     quiet_mlflow()
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
@@ -327,9 +327,9 @@ def load_champion(
             f"{uri} cannot be loaded ({str(error).splitlines()[0]}); "
             "promote or name another version."
         ) from error
-    metadata |= {"name": name, "version": found.version, "run_id": found.run_id}
+    metadata |= {"name": found.name, "version": found.version, "run_id": found.run_id}
     metadata["tags"] = found.tags
-    return Classifier(module, metadata, uri, SealWatch(home, name, found.version))
+    return Classifier(module, metadata, uri, SealWatch(home, found.name, found.version))
 
 
 def version_of_uri(home: Home, model_uri: str) -> RegisteredVersion:
@@ -342,9 +342,9 @@ def version_of_uri(home: Home, model_uri: str) -> RegisteredVersion:
     return find_version(home, version, name=name)
 
 
-def _parse_uri(model_uri: str | None) -> tuple[str, str]:
+def _parse_uri(model_uri: str | None) -> tuple[str | None, str]:
     if model_uri is None:
-        return MODEL_NAME, CHAMPION
+        return None, CHAMPION
     rest = model_uri.removeprefix("models:/")
     for separator in ("/", "@"):
         name, found, version = rest.rpartition(separator)

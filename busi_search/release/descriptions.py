@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from busi_search.models.registry import MODEL_NAME, RegisteredVersion
+from busi_search.models.registry import RegisteredVersion
 from busi_search.release.calibration_figures import binned_error_if_calibrated
 from busi_search.release.intervals import Figure
 from busi_search.release.selection import Estimate
@@ -97,7 +97,7 @@ def describe_study(winner: Winner, version: RegisteredVersion) -> str:
     return (
         f"{describe_version(winner)}\n\n"
         f"Searched: {searched}; sampler {section.sampler}, pruner {section.pruner}.\n\nRegistered "
-        f"as [`{MODEL_NAME}` version {version.version}](#/models/{MODEL_NAME}/versions/"
+        f"as [`{version.name}` version {version.version}](#/models/{version.name}/versions/"
         f"{version.version}).\n\nFigures: `report.html` under Artifacts; it works offline too."
     )
 

@@ -42,7 +42,12 @@ if TYPE_CHECKING:
 
 
 def evaluate_sealed_test(
-    home: Home, study_name: str, *, version: str | None = None, data: str | None = None
+    home: Home,
+    study_name: str,
+    *,
+    version: str | None = None,
+    model: str | None = None,
+    data: str | None = None,
 ) -> TestReport:
     """Open the sealed test for a study's model and say what it scores.
 
@@ -54,6 +59,7 @@ def evaluate_sealed_test(
         home: where the stores are.
         study_name: whose test.
         version: of the model (default: what the study registered last).
+        model: name of the registered model (default: the one that the study registered last).
         data: where its images are on this machine, if not where they were last found.
 
     Raises:
@@ -68,7 +74,9 @@ def evaluate_sealed_test(
         if released is None:
             raise InputError(f"Study '{study_name}' has registered no model yet; finish it first.")
         version = released.version
-    chosen = find_version(home, version)
+    if model is None and released is not None:
+        model = released.model
+    chosen = find_version(home, version, name=model)
     context = reopen_study(study, home=home, data=data)
     if chosen.tags.get("busi.partition") != context.partition.digest():
         raise InputError(

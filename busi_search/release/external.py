@@ -205,9 +205,9 @@ def chosen_version(
     if model_uri is not None:
         found = version_of_uri(home, model_uri)
     elif version is not None:
-        found = find_version(home, version)
+        found = find_version(home, version, name=released.model if released else None)
     elif released is not None:
-        found = find_version(home, released.version)
+        found = find_version(home, released.version, name=released.model)
     else:
         raise InputError(f"Study '{study}' has registered no model yet; finish it first.")
     if found.tags.get("busi.study") != study:

@@ -27,12 +27,13 @@ from busi_search.models.evaluations import (
 from busi_search.models.registry import (
     CANDIDATE,
     CHAMPION,
-    MODEL_NAME,
     PREVIOUS_CHAMPION,
     RegisteredVersion,
     add_tags,
+    current_champion,
     find_version,
     list_versions,
+    matching_versions,
     open_registry,
 )
 from busi_search.release.comparison import AgainstChampion, rivals
@@ -71,7 +72,7 @@ def promote(
     home: Home,
     *,
     version: str | None = None,
-    name: str = MODEL_NAME,
+    name: str | None = None,
     gate: Gate | None = None,
     force: bool = False,
     reason: str | None = None,
@@ -81,7 +82,7 @@ def promote(
     Args:
         home: where the stores are.
         version: number or alias.
-        name: of the registered model.
+        name: of the registered model; None: see :func:`find_version`.
         gate: limits (default: :class:`busi_search.spec.Gate`'s own).
         force: promote although the gate refuses.
         reason: why; needed with ``force``, and recorded.
@@ -94,6 +95,7 @@ def promote(
     client = open_registry(home)
     with FileLock(home.root / "promote.lock"):
         chosen = find_version(home, version or CANDIDATE, name=name)
+        name = chosen.name
         aliases = {a: v for v in list_versions(home, name=name) for a in v.aliases}
         current = aliases.get(CHAMPION)
         if current is not None and current.version == chosen.version:
@@ -236,7 +238,7 @@ def comparisons_of(version: RegisteredVersion) -> dict[str, AgainstChampion]:
     return {compared.champion: compared for compared in found}
 
 
-def rollback(home: Home, *, name: str = MODEL_NAME) -> Decision:
+def rollback(home: Home, *, name: str | None = None) -> Decision:
     """Make the previous champion the champion again.
 
     Raises:
@@ -244,10 +246,12 @@ def rollback(home: Home, *, name: str = MODEL_NAME) -> Decision:
     """
     client = open_registry(home)
     with FileLock(home.root / "promote.lock"):
-        aliases = {a: v for v in list_versions(home, name=name) for a in v.aliases}
-        before, current = aliases.get(PREVIOUS_CHAMPION), aliases.get(CHAMPION)
-        if before is None:
-            raise InputError(f"'{name}' has no previous champion to go back to.")
+        known = matching_versions(home, PREVIOUS_CHAMPION, name=name)
+        if not known:
+            which = f"'{name}' has" if name else "There is"
+            raise InputError(f"{which} no previous champion to go back to.")
+        before, name = known[0], known[0].name
+        current = current_champion(home, name=name)
         with interrupts_wait():
             client.set_registered_model_alias(name, CHAMPION, before.version)
             client.delete_registered_model_alias(name, PREVIOUS_CHAMPION)
@@ -273,7 +277,7 @@ def promote_after_evaluation(
     home: Home,
     *,
     version: str | None = None,
-    name: str = MODEL_NAME,
+    name: str | None = None,
     gate: Gate | None = None,
     force: bool = False,
     reason: str | None = None,
@@ -288,6 +292,7 @@ def promote_after_evaluation(
     """
     check_force(force, reason)
     chosen = find_version(home, version or CANDIDATE, name=name)
+    name = chosen.name
     compared = comparisons_of(chosen)
     missing = evaluated_figures(home, chosen) is None or any(
         rival.version not in compared for rival in rivals(home, chosen)
@@ -300,7 +305,8 @@ def promote_after_evaluation(
                 f"'{chosen.tags['busi.study']}' that is not on this home (another one may have its "
                 "name); evaluate it where it was made."
             )
-        evaluate_sealed_test(home, chosen.tags["busi.study"], version=chosen.version)
+        study = chosen.tags["busi.study"]
+        evaluate_sealed_test(home, study, version=chosen.version, model=chosen.name)
     limits = gate or gate_of(home, chosen)
     return promote(home, version=chosen.version, name=name, gate=limits, force=force, reason=reason)
 

@@ -169,6 +169,35 @@ def _evidence(
     return evidence
 
 
+def evidence_in_words(evidence: Mapping[str, Any]) -> list[str]:
+    """Return the figures that the gate decided on, a sentence each; none where it needed none.
+
+    Args:
+        evidence: of a :class:`Judgement`.
+    """
+    if not evidence:
+        return []
+    low, high = evidence["auc_ci95"]
+    confidence = f"{100 * evidence['confidence']:g} %"
+    lines = [
+        f"AUC {_figure(evidence['auc'])} (95 % CI {_figure(low)} to {_figure(high)}; at least "
+        f"{_figure(evidence['auc_bound'])} with {confidence} confidence) and sensitivity "
+        f"{_figure(evidence['sensitivity'])} on {evidence['num_images']} sealed test images, "
+        f"{evidence['num_positive']} of them positive"
+    ]
+    if evidence["difference"] is not None:
+        allowed = f"-{evidence['margin']:.3f}" if evidence["margin"] else "more than 0"
+        lines.append(
+            f"AUC {evidence['difference']:+.3f} against version {evidence['best_champion']}, at "
+            f"least {evidence['bound']:+.3f} with {confidence} confidence; allowed: {allowed}"
+        )
+    return lines
+
+
+def _figure(value: float | None) -> str:
+    return f"{value:.3f}" if _known(value) else "unknown"
+
+
 def luck_of_the_best(standard_error: float, num_models: int) -> float:
     """Return how much too high the best of some equal models reads on one test.
 

@@ -15,6 +15,7 @@ from busi_search.home import Home, open_home
 from busi_search.models.export import register_version
 from busi_search.models.external_evaluations import create_run_under_study, finish_run
 from busi_search.models.judging import ask_module
+from busi_search.models.naming import task_in_words
 from busi_search.models.predict import Classifier, load_champion
 from busi_search.models.recalibrated import RecalibratedModel
 from busi_search.models.registry import RegisteredVersion, add_tags, find_version, make_candidate
@@ -319,6 +320,7 @@ def _register(
         tags=_tags(parent, other, written),
         description=_describe(parent, other, written),
         name=parent.name,
+        task=task_in_words(classifier.class_names, simulated=classifier.simulated),
     )
     KnownImages(home).add(
         Membership(

@@ -12,6 +12,7 @@ from busi_search.errors import BusiSearchError
 from busi_search.models.ensemble import FoldEnsemble
 from busi_search.models.export import register_version
 from busi_search.models.judging import ask_module
+from busi_search.models.naming import registered_name, task_in_words
 from busi_search.models.out_of_distribution import fit_out_of_distribution_check
 from busi_search.models.predict import load_champion
 from busi_search.models.registry import (
@@ -137,7 +138,8 @@ def noted_version(winner: Winner, noted: Released | None) -> Registered | None:
     if noted is None or noted.trial != winner.number:
         return None
     for version in list_versions(winner.context.home):
-        is_it = version.version == noted.version and is_of_study(version, winner.context)
+        is_it = (version.name, version.version) == (noted.model, noted.version)
+        is_it = is_it and is_of_study(version, winner.context)
         if is_it and has_files(winner.context.home, version):
             return Registered(version, noted.rebuilt_difference, new=False)
     return None
@@ -179,6 +181,7 @@ def register_winner(
         BusiSearchError: the registry refuses, or the exported model answers otherwise.
     """
     context = winner.context
+    classes, simulated = context.development.class_names, context.development.simulated
     version = register_version(
         context.home,
         ensemble,
@@ -190,6 +193,9 @@ def register_winner(
         metadata={"busi_search": _metadata(winner)},
         tags=_tags(winner, difference),
         description=describe_version(winner),
+        name=registered_name(classes, simulated=simulated, chosen=_chosen_name(context)),
+        task=task_in_words(classes, simulated=simulated),
+        step=winner.number,
     )
     provenance = {
         WEIGHTS_SHA256: _check_export(winner, ensemble, version),
@@ -197,6 +203,12 @@ def register_winner(
     }
     add_tags(context.home, version, provenance | git_commit())
     return Registered(make_candidate(context.home, version), difference, new=True)
+
+
+def _chosen_name(context: StudyContext) -> str | None:
+    """Return the registered model that the study file names, or that the study has already."""
+    noted = StudyRecord(find_study(context.home, context.name)).released
+    return context.spec.study.model or (noted.model if noted else None)
 
 
 def _metadata(winner: Winner) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 
+from busi_search.models.export import logged_model_of
 from busi_search.models.registry import RegisteredVersion
 from busi_search.release.descriptions import calibration_rows, corrected_figures, describe_study
 from busi_search.release.selection import pareto_front
@@ -38,7 +39,11 @@ def publish_winner(
         "mlflow.note.content": describe_study(winner, version),
     }
     corrected = corrected_figures(winner.estimates)
-    tracker.log_result(finite | corrected | calibration_rows(winner.calibration_figures), tags)
+    tracker.log_result(
+        finite | corrected | calibration_rows(winner.calibration_figures),
+        tags,
+        model_id=logged_model_of(context.home, version),
+    )
     if context.spec.study.further_objectives:
         front = {trial.number for trial in pareto_front(winner.trials, context.spec.study)}
         tracker.tag_trials(front, "busi.pareto")

@@ -88,7 +88,9 @@ def search_charts_of(winner: Winner) -> dict[str, go.Figure]:
     num_folds = len(winner.context.partition.folds)
     objective, direction = section.objective, section.direction
     trained = {t.number: folds_begun(t, num_folds) for t in trials if is_finished(t)}
-    scored = with_expected_values(trials, running_means=section.reports_running_means)
+    scored = with_expected_values(
+        trials, metric=section.metric, running_means=section.reports_running_means
+    )
     found = {
         "history": search_charts.history_chart(scored, objective, direction),
         "savings": search_charts.savings_chart(trained, num_folds),

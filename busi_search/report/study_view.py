@@ -18,7 +18,7 @@ from busi_search.home import Home, open_home
 from busi_search.models.external_evaluations import external_evaluations
 from busi_search.models.onnx import export_onnx
 from busi_search.models.predict import load_champion
-from busi_search.models.registry import MODEL_NAME, list_versions
+from busi_search.models.registry import list_versions
 from busi_search.release.selection import Estimate
 from busi_search.release.winner import Winner, find_winner
 from busi_search.report.checklists.facts import study_facts
@@ -256,7 +256,7 @@ class Study:
                 f"Study '{self.name}' has no registered model yet; `busi-search run` registers "
                 "its winner."
             )
-        classifier = load_champion(self.home, f"models:/{MODEL_NAME}/{released.version}")
+        classifier = load_champion(self.home, f"models:/{released.model}/{released.version}")
         context = reopen_winner(self.home, self.name).context
         images = context.images(classifier.size_pixels, classifier.geometry)[:8]
         return export_onnx(classifier, np.array(images))

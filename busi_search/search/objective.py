@@ -17,6 +17,7 @@ from busi_search.search.cross_validation import (
 from busi_search.search.fold_result import FoldResult, Look
 from busi_search.search.pruning.race import Incumbents, Race
 from busi_search.search.space import suggest_hyperparameters
+from busi_search.search.store.notes import write_note
 from busi_search.search.store.queue import Claim
 from busi_search.search.store.records import (
     UnfinishedFold,
@@ -97,7 +98,7 @@ class Objective:
                         self._measure_costs(trial, step, hyperparameters.image_size_pixels)
                         if step.fold not in finished:
                             _check_owner(claim)
-                            write_fold(trial, step)
+                            write_fold(claim.storage, claim.trial_id, step)
                         reason = self._report(trial, results, reported=before.intermediate_values)
                         reason = reason or race.fold(step)
                     if reason is not None:
@@ -120,13 +121,20 @@ class Objective:
     def _report(
         self, trial: optuna.Trial, results: Sequence[FoldResult], *, reported: Container[int]
     ) -> str | None:
-        """Report the latest fold to Optuna; return the reason if its pruner gives the trial up."""
+        """Report the latest fold to Optuna; return the reason if its pruner gives the trial up.
+
+        The value is the mean over the folds so far, by their number less one: curves of trials
+        that began with different folds can then be compared. A pruner that pairs the folds of
+        trials is told each fold's score by its index.
+        """
         section, fold = self._context.spec.study, results[-1].fold
+        scores = [result.metrics[section.metric] for result in results]
+        value, step = scores[-1], fold
+        if section.reports_running_means:
+            value, step = sum(scores) / len(scores), len(scores) - 1
         # Optuna's reports and pruners are for one objective.
-        if not section.further_objectives and fold not in reported:
-            scores = [result.metrics[section.metric] for result in results]
-            value = sum(scores) / len(scores) if section.reports_running_means else scores[-1]
-            trial.report(value, fold)
+        if not section.further_objectives and step not in reported:
+            trial.report(value, step)
         whole = len(results) == len(self._context.partition.folds)
         if not whole and section.asks_optuna_to_prune and trial.should_prune():
             return f"{section.pruner} pruner after fold {fold}"
@@ -143,4 +151,6 @@ def _pruned(claim: Claim, reason: str, within: UnfinishedFold | None = None) -> 
     if within is not None:
         _check_owner(claim)
     write_prune_reason(claim.trial, reason, within)
+    study = claim.trial.study.study_name
+    write_note(claim.storage, study, claim.trial_id, f"Stopped early: {reason}")
     return optuna.TrialPruned(reason)

@@ -17,6 +17,7 @@ from busi_search.search.store.records import (
     FINISHED,
     best_look,
     course,
+    fold_scores,
     main_value,
     num_epochs,
     unfinished_fold,
@@ -29,13 +30,15 @@ MOST_SHOWN_TRIALS = 500
 
 
 def expected_values(
-    trials: Sequence[FrozenTrial], *, running_means: bool = False
+    trials: Sequence[FrozenTrial], *, metric: str | None = None, running_means: bool = False
 ) -> list[float | None]:
     """Return the value of every trial; of a pruned one that which is to be expected of it.
 
     Args:
-        trials: with each fold's score as the intermediate value of the step of its index.
-        running_means: the intermediate values are means over the folds so far instead.
+        trials: with their finished folds.
+        metric: of a fold, that the objective is the mean of.
+        running_means: where a trial has no folds, or ``metric`` is None, its intermediate values
+            are asked: each fold's score by the fold's index, or means over the folds so far.
 
     Returns:
         A pruned trial has what the finished trials have on average, plus by how much it is better
@@ -46,7 +49,7 @@ def expected_values(
     overall = fmean(trial.values[0] for trial in complete) if complete else 0.0
     of_fold: dict[int, list[float]] = {}
     for trial in complete:
-        for fold, score in _fold_scores(trial, running_means).items():
+        for fold, score in _fold_scores(trial, metric, running_means).items():
             of_fold.setdefault(fold, []).append(score)
     usual = {fold: fmean(found) for fold, found in of_fold.items()}
     usual_then: dict[tuple[object, ...], float] = {}
@@ -55,7 +58,7 @@ def expected_values(
         if trial.state != TrialState.PRUNED:
             values.append(main_value(trial))
             continue
-        scores = _fold_scores(trial, running_means)
+        scores = _fold_scores(trial, metric, running_means)
         better = [score - usual.get(fold, overall) for fold, score in scores.items()]
         if (broken_off := unfinished_fold(trial)) is not None:
             fold, share = broken_off.fold, broken_off.epochs / num_epochs(trial)
@@ -73,10 +76,10 @@ def expected_values(
 
 
 def with_expected_values(
-    trials: Sequence[FrozenTrial], *, running_means: bool = False
+    trials: Sequence[FrozenTrial], *, metric: str | None = None, running_means: bool = False
 ) -> list[FrozenTrial]:
     """Return trials, pruned ones with their expected values; see :func:`expected_values`."""
-    values = expected_values(trials, running_means=running_means)
+    values = expected_values(trials, metric=metric, running_means=running_means)
     return [
         _as(trial, trial.state, value)
         if trial.state == TrialState.PRUNED and value is not None
@@ -93,7 +96,11 @@ def _as(trial: FrozenTrial, state: TrialState, value: float) -> FrozenTrial:
 
 
 def as_finished(
-    trials: Sequence[FrozenTrial], *, minimise: bool, running_means: bool = False
+    trials: Sequence[FrozenTrial],
+    *,
+    minimise: bool,
+    metric: str | None = None,
+    running_means: bool = False,
 ) -> list[FrozenTrial]:
     """Return trials with pruned ones as if finished, at their expected values; of many, a part.
 
@@ -104,7 +111,7 @@ def as_finished(
     Of more than ``MOST_SHOWN_TRIALS`` these are left: the ``MOST_GOOD_TRIALS`` best, and the others
     that have ended evenly in their order; all that are under way.
     """
-    values = expected_values(trials, running_means=running_means)
+    values = expected_values(trials, metric=metric, running_means=running_means)
     known = [value for value in values if value is not None]
     if not known:
         return list(trials)
@@ -132,7 +139,9 @@ def _part(
     return [(index, value) for index, value in enumerate(values) if index not in left_out]
 
 
-def _fold_scores(trial: FrozenTrial, running_means: bool) -> dict[int, float]:
+def _fold_scores(trial: FrozenTrial, metric: str | None, running_means: bool) -> dict[int, float]:
+    if metric is not None and (scores := fold_scores(trial, metric)):
+        return scores
     found = dict(sorted(trial.intermediate_values.items()))
     if not running_means:
         return found
@@ -144,6 +153,7 @@ def shown_study(
     study: Study,
     storage: BaseStorage | None = None,
     *,
+    metric: str | None = None,
     running_means: bool,
     needed: frozenset[str] = frozenset(),
 ) -> Study:
@@ -152,7 +162,8 @@ def shown_study(
     Args:
         study: the study; Hyperband's own view of one is returned as it is.
         storage: where the sampler tells other workers what it is about to try; None tells nobody.
-        running_means: see :func:`expected_values`.
+        metric: see :func:`expected_values`.
+        running_means: likewise.
         needed: hyperparameters that a trial must have to be shown: a sampler that models all of
             them at once would leave out what a known system has outside of the space.
     """
@@ -160,7 +171,9 @@ def shown_study(
         return study
     return optuna.load_study(
         study_name=study.study_name,
-        storage=ShownTrials(study, storage, running_means=running_means, needed=needed),
+        storage=ShownTrials(
+            study, storage, metric=metric, running_means=running_means, needed=needed
+        ),
         sampler=study.sampler,
         pruner=study.pruner,
     )
@@ -178,12 +191,13 @@ class ShownTrials(BaseStorage):
         study: Study,
         storage: BaseStorage | None,
         *,
+        metric: str | None,
         running_means: bool,
         needed: frozenset[str],
     ) -> None:
         """Take the arguments of :func:`shown_study`."""
         self._study, self._storage = study, storage
-        self._running_means, self._needed = running_means, needed
+        self._metric, self._running_means, self._needed = metric, running_means, needed
         self._trials: list[FrozenTrial] | None = None
 
     def get_study_id_from_name(self, study_name: str) -> int:
@@ -206,7 +220,12 @@ class ShownTrials(BaseStorage):
             found = [t for t in own_trials(self._study) if t.state in states_shown]
             found = [t for t in found if self._needed <= t.params.keys()]
             minimise = self._study.direction == StudyDirection.MINIMIZE
-            self._trials = as_finished(found, minimise=minimise, running_means=self._running_means)
+            self._trials = as_finished(
+                found,
+                minimise=minimise,
+                metric=self._metric,
+                running_means=self._running_means,
+            )
         if states is None:
             return self._trials
         return [trial for trial in self._trials if trial.state in states]

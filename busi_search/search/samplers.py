@@ -178,6 +178,7 @@ def make_sampler(spec: StudySpec, storage: BaseStorage | None = None) -> BaseSam
         partial(
             shown_study,
             storage=storage,
+            metric=section.metric,
             running_means=section.reports_running_means,
             needed=always if section.sampler == "gp" else frozenset(),
         ),

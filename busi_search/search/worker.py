@@ -20,6 +20,7 @@ from busi_search.search.store.failures import failing
 from busi_search.search.store.foreign import own_trials
 from busi_search.search.store.heartbeat import heartbeat
 from busi_search.search.store.locks import claim_lock, worker_lock
+from busi_search.search.store.notes import write_note
 from busi_search.search.store.open import open_storage
 from busi_search.search.store.queue import Claim, claim_trial, put_back_lost
 from busi_search.search.store.records import num_finished, write_error
@@ -95,7 +96,10 @@ def _work_and_tell(study: optuna.Study, objective: Objective, claim: Claim) -> N
         # Not the trial's fault: it goes back into the queue with what it has.
         raise
     except Exception:
-        write_error(trial, traceback.format_exc())
+        error = traceback.format_exc()
+        write_error(trial, error)
+        text = f"Failed.\n\n```\n{error}\n```"
+        write_note(claim.storage, study.study_name, claim.trial_id, text)
         study.tell(trial, state=TrialState.FAIL)
     else:
         study.tell(trial, values)

@@ -172,6 +172,18 @@ class StudySection(Strict):
     Example: recipe_epochs = 20
     """
 
+    model: str | None = Field(default=None, min_length=1, max_length=200, pattern=r"^[^/:'\"]+$")
+    """Name of the registered model in MLflow that the winner becomes a version of.
+
+    Models of one name compete for the aliases `candidate` and `champion`. It may be changed in a
+    study that was begun; the next winner is registered under the new name.
+
+    Default: it follows the classes: `busi-classifier` has BUSI's three, other classes stand in the
+    name (`busi-classifier-benign-malignant`), and phantoms have `busi-classifier-phantom`. A study
+    keeps the name under which it registered its first winner.
+    Example: model = "our-clinic"
+    """
+
     reported: str = ""
     """What the source of a known system reports, shown beside its result here.
 
@@ -213,7 +225,7 @@ class StudySection(Strict):
     @property
     def reports_running_means(self) -> bool:
         """Whether Optuna is told the mean over the folds so far, and not each fold's score."""
-        return self.pruner in ("median", "hyperband")
+        return self.pruner != "wilcoxon"
 
     @property
     def objectives(self) -> tuple[str, ...]:

@@ -265,7 +265,9 @@ def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
 def spec_json(spec: StudySpec) -> str:
     """Return the study as canonical JSON: what two runs of one study must agree on.
 
-    The gate and what is said about the study are left out: neither changes the search.
+    The gate, the name of the registered model and what is said about the study are left out: they
+    do not change the search.
     """
-    kept = spec.model_dump(mode="json", exclude={"gate", "about"})
+    left_out: Any = {"gate": True, "about": True, "study": {"model"}}
+    kept = spec.model_dump(mode="json", exclude=left_out)
     return json.dumps(kept, sort_keys=True)

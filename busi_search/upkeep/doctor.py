@@ -29,9 +29,14 @@ from busi_search.home import (
 from busi_search.models.registry import has_files, list_versions
 from busi_search.relocation import addresses_elsewhere, bring_home, is_there, relocate_artifacts
 from busi_search.search.context import at_place
-from busi_search.search.mlflow.lookup import find_experiment, is_deleted, runs_of_study
+from busi_search.search.mlflow.lookup import (
+    find_experiment,
+    is_deleted,
+    is_logged,
+    runs_of_study,
+)
 from busi_search.search.mlflow.retry import brief_calls, tracking_errors
-from busi_search.search.mlflow.study import LOGGED, RESULTS
+from busi_search.search.mlflow.study import RESULTS
 from busi_search.search.seal_ledger import SealLedger
 from busi_search.search.store.errors import storage_errors
 from busi_search.search.store.foreign import foreign_sentence, foreign_trials, own_trials
@@ -270,7 +275,7 @@ def _copy(home: Home, study: optuna.Study, about: str, *, fix: bool) -> Iterator
     logged = {
         int(run.data.tags.get("optuna.number", -1))
         for run in kinds["trial"]
-        if LOGGED in run.data.tags
+        if is_logged(run.data.tags)
     }
     trials = own_trials(study)
     unsent = [t.number for t in trials if t.state.is_finished() and t.number not in logged]

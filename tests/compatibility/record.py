@@ -44,13 +44,20 @@ def record_optuna(url: str) -> dict[str, Any]:
                     "params": trial.params,
                     "distributions": {key: str(d) for key, d in trial.distributions.items()},
                     "values": trial.values,
-                    "intermediate_values": unfold(trial.intermediate_values),
-                    "attributes": unfold(trial.user_attrs),
+                    # What Optuna is told became the mean over the folds so far.
+                    "num_reports": len(trial.intermediate_values),
+                    "attributes": unfold(trial.user_attrs | _hidden_attributes(trial)),
                 }
                 for trial in study.get_trials(deepcopy=False)
             },
         }
     return studies
+
+
+def _hidden_attributes(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
+    """Return what was a user attribute, and is kept where Optuna's dashboard does not show it."""
+    ours = {k: v for k, v in trial.system_attrs.items() if k.startswith("busi:")}
+    return {key.removeprefix("busi:"): value for key, value in ours.items()}
 
 
 def record_experiments(client: MlflowClient) -> dict[str, Any]:
@@ -73,7 +80,8 @@ def record_run(client: MlflowClient, run: Run) -> dict[str, Any]:
     return {
         "id": run.info.run_id,
         "status": run.info.status,
-        "tags": unfold(run.data.tags),
+        # Some tags of the old program are hidden from people now: their names begin with mlflow.
+        "tags": unfold({k.replace("mlflow.busi.", "busi."): v for k, v in run.data.tags.items()}),
         "params": run.data.params,
         "metrics": {
             key: [[p.step, p.value] for p in client.get_metric_history(run.info.run_id, key)]

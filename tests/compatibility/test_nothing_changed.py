@@ -89,6 +89,9 @@ PERMITTED = {
     "* > *specificity": "the default rule finds at least 95 % of the malignant images",
     "* > busi.test_figures": "the default rule finds at least 95 % of the malignant images",
     "* > explanations > maps": "other images are looked at: missed ones first, one of every group",
+    "* > spec_text": "this program is told what its registered model is called",
+    "* > study.toml": "this program is told what its registered model is called",
+    "* > selectedColumns*": "the table of runs has a column for what became of a trial",
     "ledgers > files": "comparing no longer opens the test for it, too",
     "predict* > label": "the verdict's class; most_likely keeps that of the highest probability",
     "* > predict* > label": "the verdict's class; most_likely keeps the highest probability's",
@@ -168,8 +171,8 @@ OPENED = {
     "run files": _files(5),
     "run killed": KILLED["run killed"],
     "evaluate killed": ["evaluate", "killed", "--json"],
-    "predict killed": ["predict", "unseen", "--model-uri", "models:/busi-classifier@candidate",
-                       "--json"],
+    "predict killed": ["predict", "unseen", "--model-uri",
+                       "models:/busi-classifier-phantom@candidate", "--json"],
     "sync": LINES["sync"],
     "doctor": LINES["doctor"],
 }  # fmt: skip
@@ -258,7 +261,9 @@ def made(old_program: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[M
         # Two classes are left to learn from, and images that no model has seen.
         shutil.move(place / "images" / "Dataset_BUSI_with_GT" / "normal", place / "unseen")
     old = start_typing(old_program, _on_home(LINES | KILLED), places[0])
-    lines = LINES | {"promote compared": [*PROMOTE_COMPARED, *AS_BEFORE]}
+    # All studies had one registered model.
+    named = {k: [*v, "--set", "model='busi-classifier'"] for k, v in LINES.items() if v[0] == "run"}
+    lines = LINES | named | {"promote compared": [*PROMOTE_COMPARED, *AS_BEFORE]}
     new = start_typing(ROOT, _on_home(lines), places[1])
     try:
         kill_within_a_trial(old, places[0] / "home" / "optuna.db", "killed", earliest=4)

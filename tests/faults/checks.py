@@ -12,6 +12,7 @@ from busi_search.home import Home
 from busi_search.search.store.open import find_study
 from busi_search.search.store.records import stored_folds, unfinished_fold
 
+TRIAL_FILES = ["calibration.svg", "confusion.svg", "out_of_fold.npz", "roc.svg"]
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
@@ -30,7 +31,7 @@ def check_copy(home: Home, name: str, expected: int | list[int]) -> None:
     trials = study.get_trials(deepcopy=False)
     for run in runs:
         assert run.info.status == "FINISHED"
-        assert run.data.tags["busi.logged"] == "yes"
+        assert run.data.tags["mlflow.busi.logged"] == "yes"
         if run.data.tags["busi.kind"] == "study":
             best = client.get_metric_history(run.info.run_id, "best_cv_auc")
             assert max(m.value for m in best) == study.best_value
@@ -40,7 +41,7 @@ def check_copy(home: Home, name: str, expected: int | list[int]) -> None:
         assert run.data.tags["optuna.state"] == trial.state.name
         if trial.state == TrialState.COMPLETE:
             assert run.data.metrics["cv_auc"] == pytest.approx(trial.value)
-            assert [a.path for a in client.list_artifacts(run.info.run_id)] == ["out_of_fold.npz"]
+            assert [a.path for a in client.list_artifacts(run.info.run_id)] == TRIAL_FILES
 
 
 def check_storage(home: Home, name: str, num_trials: int) -> None:
@@ -69,8 +70,8 @@ def watch_folds(database: Path) -> None:
         connection.execute("CREATE TABLE IF NOT EXISTS fold_writes (trial_id INTEGER, key TEXT)")
         for event in ("INSERT", "UPDATE"):
             connection.execute(
-                f"CREATE TRIGGER IF NOT EXISTS fold_{event} AFTER {event} ON trial_user_attributes "
-                "WHEN NEW.key GLOB 'fold[0-9]*' "
+                f"CREATE TRIGGER IF NOT EXISTS fold_{event} AFTER {event} "
+                "ON trial_system_attributes WHEN NEW.key GLOB 'busi:fold[0-9]*' "
                 "BEGIN INSERT INTO fold_writes VALUES (NEW.trial_id, NEW.key); END"
             )
 

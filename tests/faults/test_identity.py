@@ -20,7 +20,7 @@ from busi_search.release.gate import gate_of, promote_after_evaluation, refused_
 from busi_search.report.study_view import study_page
 from busi_search.run import StudyResult, run_study, search_and_release
 from busi_search.search.context import reopen_study
-from busi_search.search.mlflow.lookup import STUDY_ID, find_experiment
+from busi_search.search.mlflow.lookup import STUDY_ID, find_experiment, study_id_of
 from busi_search.search.prepare import prepare_study
 from busi_search.search.status import study_status
 from busi_search.search.store.identity import create_study
@@ -69,7 +69,7 @@ def tags_of_trials(home: Home, study: str) -> set[str]:
     experiment = find_experiment(client, record, study)
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id], "tags.`busi.kind` = 'trial'")
-    return {run.data.tags[STUDY_ID] for run in runs}
+    return {str(study_id_of(run.data.tags)) for run in runs}
 
 
 def test_doctor_removes_nothing_that_busi_search_did_not_write(searched: Home) -> None:
@@ -197,7 +197,7 @@ def test_delete_removes_one_study_and_keeps_its_ledger(searched: Home, name: str
 
 def test_delete_keeps_the_model_and_asks_for_the_champion(searched: Home, name: str) -> None:
     client = client_of(searched)
-    client.set_registered_model_alias("busi-classifier", "champion", "1")
+    client.set_registered_model_alias("busi-classifier-phantom", "champion", "1")
     with pytest.raises(InputError, match="--keep-model"):
         plan_deletion(searched, name)
     done = delete_study(searched, name, keep_model=True)
@@ -235,8 +235,8 @@ def test_a_run_that_is_gone_for_good_is_written_again_with_its_results(
     client, tracked = client_of(searched), StudyRecord(find_study(searched, name)).tracked
     assert tracked is not None
     run = client.get_run(tracked.run_id)
-    client.set_tag(tracked.run_id, "busi.logged", "no")
-    client.delete_tag(tracked.run_id, "busi.logged")
+    client.set_tag(tracked.run_id, "mlflow.busi.logged", "no")
+    client.delete_tag(tracked.run_id, "mlflow.busi.logged")
     client.delete_run(tracked.run_id)
     again = search_again(searched)
     assert again.run_id != tracked.run_id
@@ -319,7 +319,9 @@ def test_promote_looks_at_tags_before_it_opens_a_test(searched: Home) -> None:
         without = {key: value for key, value in tags.items() if key != missing}
         assert missing in str(refused_by_tags(replace(version, tags=without)))
     client = client_of(searched)
-    client.create_model_version("busi-classifier", f"runs:/{version.run_id}/x", version.run_id)
+    client.create_model_version(
+        "busi-classifier-phantom", f"runs:/{version.run_id}/x", version.run_id
+    )
     with pytest.raises(GateRefused, match="not registered by busi-search"):
         promote_after_evaluation(searched, version="2")
     assert not (searched.study_folder(version.tags["busi.study"]) / "ledger.jsonl").exists()

@@ -218,7 +218,7 @@ def test_a_version_whose_answer_is_lost_is_made_once(
     client = registry.open_registry(context.home)
     mine = [
         version
-        for version in client.search_model_versions("name='busi-classifier'")
+        for version in client.search_model_versions("name='busi-classifier-phantom'")
         if version.tags["busi.study"] == context.name
     ]
     assert [str(version.version) for version in mine] == [result.release.version.version]

@@ -125,7 +125,7 @@ def check(home: Home, result: dict, figures: Figures) -> None:
     figures.folds, figures.folds_stored_twice = num_repeated_folds(home.root / "optuna.db")
     assert figures.folds_stored_twice == 0
     versions = MlflowClient(home.tracking_uri, home.tracking_uri).search_model_versions(
-        "name = 'busi-classifier'"
+        "name = 'busi-classifier-phantom'"
     )
     figures.model_versions = len(versions)
     (candidate,) = [v for v in versions if str(v.version) == result["model"]["version"]]

@@ -104,14 +104,14 @@ def _add_two_that_may_pass(own_home: Home) -> None:
     client = MlflowClient(own_home.tracking_uri, registry_uri=own_home.tracking_uri)
     mlflow.set_tracking_uri(own_home.tracking_uri)  # where MLflow looks for the source
     first = registry.find_version(own_home, "1")
-    source = client.get_model_version(registry.MODEL_NAME, "1").source
+    source = client.get_model_version(registry.PHANTOM_MODEL, "1").source
     figures = {evaluations.TEST_FIGURES: json.dumps(GOOD)}
     same = {"champion": "2", "comparable": True, "auc_difference": 0.0, "ci95": [-0.01, 0.01],
             "probability_worse": 0.5, "standard_error": 0.005}  # fmt: skip
     real = {**first.tags, **figures, "busi.simulated": "false"}
     real["busi.against_champion"] = json.dumps(same)
     for _ in range(2):
-        client.create_model_version(registry.MODEL_NAME, source, run_id=first.run_id, tags=real)
+        client.create_model_version(registry.PHANTOM_MODEL, source, run_id=first.run_id, tags=real)
 
 
 def test_the_way_back(own_home: Home) -> None:
@@ -157,7 +157,7 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(own_home: Home
     client = MlflowClient(own_home.tracking_uri, registry_uri=own_home.tracking_uri)
     mlflow.set_tracking_uri(own_home.tracking_uri)
     first = registry.find_version(own_home, "1")
-    source = client.get_model_version(registry.MODEL_NAME, "1").source
+    source = client.get_model_version(registry.PHANTOM_MODEL, "1").source
     figures = {evaluations.TEST_FIGURES: json.dumps(GOOD)}
     gate.promote(own_home, version="1", force=True, reason="the champion of before")
     same = {"champion": "1", "comparable": True, "auc_difference": 0.01, "ci95": [-0.01, 0.03],
@@ -165,7 +165,7 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(own_home: Home
     tags = {**first.tags, **figures, "busi.simulated": "false"}
     tags["busi.against_champion"] = json.dumps(same)
     made = [
-        client.create_model_version(registry.MODEL_NAME, source, run_id=first.run_id, tags=tags)
+        client.create_model_version(registry.PHANTOM_MODEL, source, run_id=first.run_id, tags=tags)
         for _ in range(2)
     ]
 
@@ -262,7 +262,9 @@ def test_a_version_made_twice_by_a_lost_answer_is_there_once(
     )
     assert result.release is not None
     assert result.release.version.version == "1"
-    versions = MlflowClient(home.tracking_uri).search_model_versions("name='busi-classifier'")
+    versions = MlflowClient(home.tracking_uri).search_model_versions(
+        "name='busi-classifier-phantom'"
+    )
     assert [str(version.version) for version in versions] == ["1"]
 
 

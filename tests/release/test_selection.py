@@ -266,10 +266,10 @@ def test_a_pruned_trial_takes_part_whichever_fold_it_began_with(
     pruned = copy.deepcopy(complete)
     pruned.number, pruned.state, pruned.values = 99, TrialState.PRUNED, None
     for fold in (0, 1):
-        del pruned.user_attrs[fold_key(fold)]
+        del pruned.system_attrs[f"busi:{fold_key(fold)}"]
     nothing = copy.deepcopy(pruned)
     nothing.number = 100
-    del nothing.user_attrs[fold_key(2)]
+    del nothing.system_attrs[f"busi:{fold_key(2)}"]
     seen: list[np.ndarray] = []
 
     def take(_: object, probabilities: np.ndarray, **__: object) -> dict[str, Estimate]:

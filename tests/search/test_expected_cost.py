@@ -25,6 +25,7 @@ from busi_search.search.store.records import (
     UnfinishedFold,
     encode_fold,
     fold_key,
+    stored_fold,
 )
 from busi_search.search.store.study_record import StudyRecord
 from busi_search.spec import Hyperparameters
@@ -244,7 +245,7 @@ def test_samplers_see_what_a_broken_off_network_is_worth_among_its_like() -> Non
         _stored(study, CHEAP, [_fold(rng, fold, EARLY[-1:], [1]) for fold in range(NUM_FOLDS)])
         _stored(study, DEAR, [_fold(rng, fold, LATE, LOOKS) for fold in range(NUM_FOLDS)])
     trials = study.get_trials()
-    usual = np.mean([t.user_attrs[fold_key(0)]["val_auc"][2] for t in trials[2::3]])
+    usual = np.mean([(stored_fold(t, 0) or {})["val_auc"][2] for t in trials[2::3]])
     broken = a_trial(9, DEAR, TrialState.PRUNED, folds=0)
     broken.set_user_attr(UNFINISHED_FOLD, UnfinishedFold(0, 9, float(usual) - 0.05).encode())
     overall = np.mean([trial.value for trial in trials])

@@ -73,7 +73,7 @@ def test_from_the_leaderboard_to_the_registered_model(
     page.get_by_role("columnheader", name="dropout").first.wait_for(state="attached")
 
     trials.first.click()
-    page.get_by_text("Evaluated on all 3 folds").wait_for()
+    page.get_by_text("Trained on all 3 folds").wait_for()
     page.get_by_role("tab", name="Artifacts").click()
     page.get_by_text("out_of_fold.npz").wait_for()
 
@@ -88,10 +88,11 @@ def test_from_the_leaderboard_to_the_registered_model(
     report.locator(".plotly-graph-div svg").first.wait_for()
 
     page.go_back()
-    page.get_by_role("link", name="busi-classifier", exact=True).click()
+    page.get_by_role("link", name="busi-classifier-phantom", exact=True).click()
     page.get_by_text("candidate").first.wait_for()
     page.get_by_text("Simulated phantoms").wait_for()
-    assert f"/models/busi-classifier/versions/{tiny_result.release.version.version}" in page.url
+    version = tiny_result.release.version.version
+    assert f"/models/busi-classifier-phantom/versions/{version}" in page.url
     assert not elsewhere
 
 

@@ -28,7 +28,7 @@ from busi_search.home import Home, open_home
 from busi_search.models.registry import open_registry
 from busi_search.search.store.connection import persistently
 from busi_search.search.store.open import find_study
-from busi_search.search.store.records import is_finished, num_finished
+from busi_search.search.store.records import is_finished, num_finished, num_stored_folds
 from busi_search.search.store.workers import workers_of
 from tests.command import BUSI_SEARCH
 from tests.faults.checks import check_copy
@@ -182,15 +182,13 @@ def check(topology: Topology, home: Home, figures: Figures) -> None:
     assert len(ended) == figures.trials
     assert len(ended) + len(waiting) == len(trials)
     assert len({json.dumps(t.params, sort_keys=True) for t in ended}) == figures.trials
-    figures.folds = sum(
-        k.startswith("fold") and k[4:].isdigit() for t in ended for k in t.user_attrs
-    )
+    figures.folds = sum(num_stored_folds(trial) for trial in ended)
     check_copy(home, NAME, [trial.number for trial in ended])
     path = "/api/2.0/mlflow/experiments/search?max_results=1"
     figures.unauthenticated_status = topology.server.status_of(path)
     assert figures.unauthenticated_status == 401
     # A client that is told of the runs only asks the registry that was last set in this process.
-    found = open_registry(home).search_model_versions("name='busi-classifier'")
+    found = open_registry(home).search_model_versions("name='busi-classifier-phantom'")
     assert [str(version.version) for version in found] == ["1"], (
         [vars(version) for version in found],
         topology.server.lines_about("model-versions/create", "logged-models"),

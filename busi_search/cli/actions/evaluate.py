@@ -63,9 +63,11 @@ def evaluate(
         raise InputError(
             "Without images from another hospital, this would open the sealed test itself."
         )
+    model: str | None = None
     if model_uri is not None:
-        version = chosen_version(home, name, version=version, model_uri=model_uri).version
-    report = evaluate_sealed_test(home, name, version=version, data=data)
+        chosen = chosen_version(home, name, version=version, model_uri=model_uri)
+        version, model = chosen.version, chosen.name
+    report = evaluate_sealed_test(home, name, version=version, model=model, data=data)
     if as_json:
         print_json(report.to_json())
     else:

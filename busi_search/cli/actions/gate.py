@@ -1,5 +1,8 @@
 """Who is the champion."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import click
 
 from busi_search.cli.actions.refresh import refresh_report
@@ -9,6 +12,7 @@ from busi_search.errors import GateRefused
 from busi_search.home import Home
 from busi_search.models import registry
 from busi_search.release import gate
+from busi_search.release.gate_rule import evidence_in_words
 from busi_search.search.mlflow.ledger_anchor import LEDGER_TAG
 from busi_search.search.status import foreign_note
 
@@ -29,9 +33,12 @@ def promote(
 ) -> None:
     """What ``busi-search promote`` does."""
     on_stop(lambda: "Interrupted; `busi-search models` shows who is champion.")
-    home, name = home_of(ctx), model or registry.MODEL_NAME
+    home, wanted = home_of(ctx), version or registry.CANDIDATE
     gate.check_force(force, reason)
-    chosen = registry.find_version(home, version or registry.CANDIDATE, name=name)
+    chosen = registry.find_version(home, wanted, name=model)
+    name = chosen.name
+    if (meant := registry.choice_note(home, wanted, chosen, name=model)) is not None:
+        click.echo(meant, err=True)
     flags = {
         "max_auc_drop": max_auc_drop,
         "confidence": confidence,
@@ -49,7 +56,7 @@ def promote(
     try:
         decision = gate.promote_after_evaluation(
             home,
-            version=version,
+            version=chosen.version,
             name=name,
             gate=limits,
             force=force,
@@ -69,6 +76,8 @@ def promote(
                     "evidence": error.evidence,
                 }
             )
+        else:
+            _show_figures(chosen, error.evidence)
         raise
     finally:
         _refresh_if_tested(home, chosen)
@@ -85,7 +94,13 @@ def _refresh_if_tested(home: Home, version: registry.RegisteredVersion) -> None:
 def rollback(ctx: click.Context, model: str | None, as_json: bool) -> None:
     """What ``busi-search rollback`` does."""
     on_stop(lambda: "Interrupted; `busi-search models` shows who is champion.")
-    _show_decision(gate.rollback(home_of(ctx), name=model or registry.MODEL_NAME), as_json)
+    _show_decision(gate.rollback(home_of(ctx), name=model), as_json)
+
+
+def _show_figures(version: registry.RegisteredVersion, evidence: Mapping[str, Any]) -> None:
+    """Print what was decided on; nothing where a test was not needed for it."""
+    for line in evidence_in_words(evidence):
+        click.echo(f"version {version.version} of {version.name}: {line}", err=True)
 
 
 def _show_decision(decision: gate.Decision, as_json: bool) -> None:
@@ -102,6 +117,7 @@ def _show_decision(decision: gate.Decision, as_json: bool) -> None:
             }
         )
         return
+    _show_figures(decision.champion, decision.evidence)
     was = f" (before: version {before.version})" if before else ""
     click.echo(
         f"{decision.decision}: version {decision.champion.version} of {decision.champion.name} "

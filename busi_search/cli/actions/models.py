@@ -9,7 +9,7 @@ from busi_search.models.external_evaluations import external_evaluations
 
 def models(ctx: click.Context, model: str | None, as_json: bool) -> None:
     """What ``busi-search models`` does."""
-    found = registry.list_versions(home_of(ctx), name=model or registry.MODEL_NAME)
+    found = registry.list_versions(home_of(ctx), name=model)
     if as_json:
         print_json(
             {

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from typing import Any
 
+from busi_search.search.mlflow.lookup import OUTCOME
+
 LEADERBOARD_KEY = "leaderboard"
 
 
@@ -23,9 +25,9 @@ def leaderboard_view(objective: str, ascending: bool, searched: Iterable[str]) -
         "selectedColumns": [
             f"metrics.`{objective}`",
             "metrics.`cv_auc_std`",
-            "metrics.`cv_accuracy`",
-            "metrics.`num_folds`",
-            "tags.`optuna.state`",
+            # MLflow shows tags behind all parameters: this says at first sight who was stopped.
+            f"metrics.`expected_{objective}`",
+            f"tags.`{OUTCOME}`",
             "tags.`busi.recipe`",
             *(f"params.`{name}`" for name in searched),
         ],

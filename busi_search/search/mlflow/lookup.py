@@ -14,6 +14,16 @@ if TYPE_CHECKING:
 
 # Tag of every experiment, run and version that belongs to a study: the id that Optuna keeps of it.
 STUDY_ID = "busi.study_id"
+# Tag of a trial's run: what became of it, to be read in the table of runs.
+OUTCOME = "busi.outcome"
+# Tags with this prefix are not shown on MLflow's pages: what only programs read. Runs of earlier
+# versions have the same names without it.
+HIDDEN = "mlflow."
+# Of a run that holds all it shall hold.
+LOGGED = f"{HIDDEN}busi.logged"
+PARENT = "mlflow.parentRunId"
+# The same id on the run of a trial.
+TRIAL_STUDY_ID = f"{HIDDEN}{STUDY_ID}"
 ACTIVE, ALL = 1, 3
 
 
@@ -44,9 +54,24 @@ def is_deleted(found: "Run | Experiment") -> bool:
     return str(stage) == "deleted"
 
 
+def hidden(tags: Mapping[str, str], name: str) -> str | None:
+    """Return the value of a hidden tag, also where an earlier version wrote it to be seen."""
+    return tags.get(name, tags.get(name.removeprefix(HIDDEN)))
+
+
+def is_logged(tags: Mapping[str, str]) -> bool:
+    """Return whether a run holds all it shall hold."""
+    return hidden(tags, LOGGED) == "yes"
+
+
+def study_id_of(tags: Mapping[str, str]) -> str | None:
+    """Return the id of the study that a record belongs to, or None in one of an earlier version."""
+    return hidden(tags, TRIAL_STUDY_ID)
+
+
 def carries(tags: Mapping[str, str], study_id: str | None) -> bool:
     """Return whether a record carries no other study's id; one of an earlier version has none."""
-    return study_id is None or tags.get(STUDY_ID, study_id) == study_id
+    return study_id is None or study_id_of(tags) in (None, study_id)
 
 
 def find_experiment(client: "MlflowClient", record: StudyRecord, name: str) -> "Experiment | None":
@@ -132,7 +157,7 @@ def runs_of_study(
 
     def is_mine(run: "Run") -> bool:
         tags = run.data.tags
-        if study_id is None or STUDY_ID in tags:
+        if study_id is None or study_id_of(tags) is not None:
             return carries(tags, study_id)
         # Written by an earlier version; of a study that was known to none, by its own.
         return run_id in (None, run.info.run_id, tags.get("mlflow.parentRunId"))

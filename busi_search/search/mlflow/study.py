@@ -16,42 +16,35 @@ from optuna.trial import FrozenTrial, TrialState
 from busi_search.files import utf8
 from busi_search.home import create_tracking_store, quiet_mlflow
 from busi_search.search.context import StudyContext
+from busi_search.search.mlflow.batch import log_batch
 from busi_search.search.mlflow.leaderboard import LEADERBOARD_KEY, leaderboard_view
 from busi_search.search.mlflow.lookup import (
     ALL,
+    HIDDEN,
+    LOGGED,
     STUDY_ID,
     carries,
     find_experiment,
+    hidden,
     is_deleted,
+    is_logged,
     runs_of_study,
 )
-from busi_search.search.mlflow.trial import (
-    milliseconds,
-    trial_metrics,
-    trial_tags,
-    write_trial_files,
-)
+from busi_search.search.mlflow.system_metrics import SystemMetrics
+from busi_search.search.mlflow.trial import origin_tags
+from busi_search.search.mlflow.trials import TrialRuns
 from busi_search.search.store.foreign import own_trials
-from busi_search.search.store.records import (
-    main_value,
-    stored_folds,
-    stored_hyperparameters,
-    trial_hyperparameters,
-)
+from busi_search.search.store.records import main_value
 from busi_search.search.store.study_record import StudyRecord
 
 if TYPE_CHECKING:
-    from mlflow.entities import Metric, Run
+    from mlflow.entities import Run
 
-# MLflow's tag of a run that holds all it shall hold.
-LOGGED = "busi.logged"
 # Tags of a study's run: digest of the study file that stands beside it; the winner's trial.
-FILE = "busi.file"
+FILE = f"{HIDDEN}busi.file"
 RESULTS = "busi.best_trial"
 # How many sealed images other studies of the home developed on: "12 of 120".
 NOT_INDEPENDENT = "busi.test_not_independent"
-# MLflow takes 1,000 metrics, parameters and tags at once.
-_METRICS_PER_CALL = 800
 
 
 class MlflowStudy:
@@ -59,7 +52,7 @@ class MlflowStudy:
 
     Attributes:
         experiment_id, run_id: of the study.
-        logged: numbers of the trials that are there, whole.
+        trials: their runs.
         has_results: whether the study's run was told of a winner.
     """
 
@@ -72,14 +65,18 @@ class MlflowStudy:
         self._context, self._record = context, StudyRecord(study)
         self._client = MlflowClient(tracking_uri=context.home.tracking_uri)
         self._best: float | None = None
-        self._half_written: str | None = None
-        self.logged: set[int] = set()
         self.has_results = False
         self.experiment_id = ""
         self.run_id = ""
         self._open_experiment()
         self._open_study_run(study)
-        self._find_logged_trials()
+        self.trials = TrialRuns(
+            self._client,
+            context,
+            self._record,
+            experiment_id=self.experiment_id,
+            run_id=self.run_id,
+        )
         self._find_best(study)
 
     def _open_experiment(self) -> None:
@@ -100,7 +97,8 @@ class MlflowStudy:
             STUDY_ID: study_id,
         }
         if existing is None:
-            self.experiment_id = self._create_experiment(study_id, tags)
+            described = {"mlflow.note.content": describe_experiment(self._context), **tags}
+            self.experiment_id = self._create_experiment(study_id, described)
             return
         self.experiment_id = existing.experiment_id
         if is_deleted(existing):
@@ -127,15 +125,15 @@ class MlflowStudy:
         context, run = self._context, self._find_study_run()
         independence = {NOT_INDEPENDENT: context.test_not_independent}
         if run is not None:
-            self.run_id = run.info.run_id
+            self.run_id, self._begun = run.info.run_id, run.info.start_time
             missing = {STUDY_ID: self._record.make_id(), **independence}
             missing = {k: v for k, v in missing.items() if run.data.tags.get(k) != v}
             if missing:
-                self._log_batch(self.run_id, tags=missing)
+                log_batch(self._client, self.run_id, tags=missing)
             self._best = run.data.metrics.get(f"best_{context.spec.study.objective}")
             self.has_results = RESULTS in run.data.tags
-            if LOGGED in run.data.tags:
-                if run.data.tags.get(FILE) not in (None, self._file_digest):
+            if is_logged(run.data.tags):
+                if hidden(run.data.tags, FILE) not in (None, self._file_digest):
                     self.log_texts({"study.toml": context.spec_text})
                     self._client.set_tag(self.run_id, FILE, self._file_digest)
                 return
@@ -149,23 +147,29 @@ class MlflowStudy:
                 "busi.partition": context.partition.digest(),
                 **independence,
                 **git_commit(),
+                **origin_tags(context),
+                "mlflow.note.content": (
+                    "The search is under way. `best_cv_auc` or the study's other objective is the "
+                    "best score so far, as found; the winner's corrected figures, the report and "
+                    "the registered model follow when it ends."
+                ),
             }
             run = self._client.create_run(self.experiment_id, tags=tags)
-            self.run_id = run.info.run_id
+            self.run_id, self._begun = run.info.run_id, run.info.start_time
         self._log_study(study)
-        self._log_batch(self.run_id, tags={FILE: self._file_digest, LOGGED: "yes"})
+        log_batch(self._client, self.run_id, tags={FILE: self._file_digest, LOGGED: "yes"})
 
     def _find_study_run(self) -> "Run | None":
         """Return the study's run; one that was deleted comes back with all that it held."""
         found = runs_of_study(self._client, self.experiment_id, self._record, "study", view=ALL)
         # The fullest is kept: a lost answer may have made a second one.
-        found.sort(key=lambda run: (LOGGED in run.data.tags, len(run.data.tags)))
+        found.sort(key=lambda run: (is_logged(run.data.tags), len(run.data.tags)))
         active = [run for run in found if not is_deleted(run)]
         for run in active[:-1]:
             self._delete(run.info.run_id)
         if active:
             return active[-1]
-        if found and LOGGED in found[-1].data.tags:
+        if found and is_logged(found[-1].data.tags):
             self._client.restore_run(found[-1].info.run_id)
             return found[-1]
         return None
@@ -193,7 +197,7 @@ class MlflowStudy:
             "num_folds": len(context.partition.folds),
             "image_size_pixels": context.spec.dataset.image_size_pixels,
         }
-        self._log_batch(self.run_id, params=params)
+        log_batch(self._client, self.run_id, params=params)
 
     def _partition(self) -> dict[str, Any]:
         """Who belongs where, by name; the sealed test's members are named, never shown."""
@@ -205,6 +209,13 @@ class MlflowStudy:
             "folds": [[paths[index] for index in fold.validation] for fold in partition.folds],
             "test_indices": partition.test.tolist(),
             "quarantined_indices": partition.quarantined.tolist(),
+        }
+
+    def _dataset_named(self) -> dict[str, str]:
+        """Return the dataset of the study as MLflow names it beside a figure."""
+        return {
+            "dataset_name": self._context.development.name,
+            "dataset_digest": self._context.partition.fingerprint,
         }
 
     def _log_dataset(self) -> None:
@@ -226,20 +237,6 @@ class MlflowStudy:
         tag = InputTag("mlflow.data.context", "cross-validation")
         self._client.log_inputs(self.run_id, [DatasetInput(dataset, [tag])])
 
-    def _find_logged_trials(self) -> None:
-        """See which trials are there; what is half-written or there twice is removed."""
-        for run in runs_of_study(self._client, self.experiment_id, self._record, "trial"):
-            tags, run_id = run.data.tags, run.info.run_id
-            number = int(tags.get("optuna.number", -1))
-            if tags.get(LOGGED) != "yes" or number in self.logged:
-                self._delete(run_id)
-                continue
-            self.logged.add(number)
-            wanted = {STUDY_ID: self._record.make_id(), "mlflow.parentRunId": self.run_id}
-            missing = {key: value for key, value in wanted.items() if tags.get(key) != value}
-            if missing:
-                self._log_batch(run_id, tags=missing)
-
     def _find_best(self, study: optuna.Study) -> None:
         """Best of the trials that are there: what ``best_`` reached so far."""
         complete = [t for t in own_trials(study) if t.state == TrialState.COMPLETE]
@@ -251,42 +248,20 @@ class MlflowStudy:
         self._best = (max if maximise else min)(values, default=None)
 
     def _delete(self, run_id: str) -> None:
-        """Delete a run of this study's own that is not whole, or is there twice."""
+        """Delete a run of this study's own that is there twice."""
         self._client.set_terminated(run_id, status="KILLED")
         self._client.delete_run(run_id)
 
-    def log_trial(self, trial: FrozenTrial) -> None:
-        """Write a finished trial that is not there yet; its mark comes last.
-
-        Figures come after all else: MLflow reads those it has whenever a run is touched.
-        """
-        folds = stored_folds(trial, len(self._context.partition.folds))
-        results = [folds[index] for index in sorted(folds)]
-        tags = {
-            **trial_tags(self._context, trial, results),
-            STUDY_ID: self._record.make_id(),
-            "mlflow.parentRunId": self.run_id,
-        }
-        run = self._client.create_run(
-            self.experiment_id, start_time=milliseconds(trial.datetime_start), tags=tags
-        )
-        run_id = self._half_written = run.info.run_id
-        with tempfile.TemporaryDirectory() as folder:
-            if write_trial_files(Path(folder), self._context, trial, results):
-                self._client.log_artifacts(run_id, folder)
-        status = "FAILED" if trial.state == TrialState.FAIL else "FINISHED"
-        self._client.set_terminated(
-            run_id, status=status, end_time=milliseconds(trial.datetime_complete)
-        )
+    def log_trial(self, trial: FrozenTrial, expected: float | None = None) -> None:
+        """Write a trial that has ended; see :meth:`TrialRuns.log`."""
+        # First: once a trial's run is whole, nobody asks for its value again.
         self._log_best(trial)
-        params = {}
-        if stored_hyperparameters(trial):
-            params = trial_hyperparameters(trial).model_dump()
-        self._log_batch(
-            run_id, params=params, metrics=trial_metrics(trial, results), tags={LOGGED: "yes"}
-        )
-        self._half_written = None
-        self.logged.add(trial.number)
+        self.trials.log(trial, expected)
+
+    @property
+    def logged(self) -> set[int]:
+        """Numbers of the trials that are there, whole."""
+        return self.trials.logged
 
     def _log_best(self, trial: FrozenTrial) -> None:
         value = main_value(trial)
@@ -296,31 +271,13 @@ class MlflowStudy:
         sign = 1 if section.direction == "maximize" else -1
         if self._best is None or sign * value > sign * self._best:
             self._best = value
-            self._client.log_metric(
-                self.run_id, f"best_{section.objective}", value, step=trial.number
-            )
+            # MLflow shows the value of the highest step: trials do not end in their order.
+            step = max({*self.logged, trial.number})
+            self._client.log_metric(self.run_id, f"best_{section.objective}", value, step=step)
 
-    def _log_batch(
-        self,
-        run_id: str,
-        *,
-        params: Mapping[str, Any] | None = None,
-        metrics: "list[Metric] | None" = None,
-        tags: Mapping[str, str] | None = None,
-    ) -> None:
-        """Write in as few calls as MLflow takes; the tags come last, also within a call."""
-        from mlflow.entities import Param, RunTag
-
-        metrics = metrics or []
-        full = max(0, len(metrics) - 1) // _METRICS_PER_CALL * _METRICS_PER_CALL
-        for start in range(0, full, _METRICS_PER_CALL):
-            self._client.log_batch(run_id, metrics=metrics[start : start + _METRICS_PER_CALL])
-        self._client.log_batch(
-            run_id,
-            metrics=metrics[full:],
-            params=[Param(key, str(value)) for key, value in (params or {}).items()],
-            tags=[RunTag(key, value) for key, value in (tags or {}).items()],
-        )
+    def log_system(self, system: SystemMetrics) -> None:
+        """Store how busy this machine is on the study run."""
+        log_batch(self._client, self.run_id, metrics=system.read(self._begun))
 
     def log_texts(self, texts: Mapping[str, str | bytes]) -> None:
         """Store small files, by name, as artifacts of the study run."""
@@ -330,13 +287,27 @@ class MlflowStudy:
                 (Path(folder) / name).write_bytes(content)
             self._client.log_artifacts(self.run_id, folder)
 
-    def log_figures(self, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
-        """Store figures and tags on the study run."""
+    def log_figures(
+        self,
+        metrics: Mapping[str, float],
+        tags: Mapping[str, str],
+        model_id: str | None = None,
+    ) -> None:
+        """Store figures and tags on the study run, and the figures on a logged model with them.
+
+        Args:
+            metrics: by name.
+            tags: likewise.
+            model_id: of the logged model that the figures are of.
+        """
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        figures = [Metric(key, value, now, 0) for key, value in metrics.items()]
-        self._log_batch(self.run_id, metrics=figures, tags=tags)
+        whose: dict[str, Any] = {}
+        if model_id is not None:
+            whose = {"model_id": model_id, "run_id": self.run_id, **self._dataset_named()}
+        figures = [Metric(key, value, now, 0, **whose) for key, value in metrics.items()]
+        log_batch(self._client, self.run_id, metrics=figures, tags=tags)
 
     def tag_trials(self, numbers: set[int], tag: str) -> None:
         """Set a tag to ``true`` on these trials' runs and to ``false`` on the others."""
@@ -347,10 +318,9 @@ class MlflowStudy:
                     self._client.set_tag(run.info.run_id, tag, wanted)
 
     def write_state(self, state: str) -> None:
-        """Set the state tag and the status of the study run; a half-written run is removed."""
-        if self._half_written is not None:
-            self._delete(self._half_written)
-            self._half_written = None
+        """Set the state tag and the status of the study run, and of runs of trials under way."""
+        if state != "searching":
+            self.trials.rest()
         status = "RUNNING" if state in ("searching", "releasing") else "FINISHED"
         run = self._client.get_run(self.run_id)
         if run.data.tags.get("busi.state") != state:
@@ -361,6 +331,19 @@ class MlflowStudy:
             self._client.update_run(self.run_id, status="RUNNING")
         else:
             self._client.set_terminated(self.run_id, status="FINISHED")
+
+
+def describe_experiment(context: StudyContext) -> str:
+    """Return what MLflow says of a study above its runs, in Markdown."""
+    simulated = context.development.simulated
+    warning = "**Simulated phantoms: scores mean nothing for patients.**\n\n" if simulated else ""
+    return (
+        f"{warning}Search `{context.name}` on {context.development.name}: "
+        f"{len(context.development.labels)} development images in "
+        f"{len(context.partition.folds)} folds, objective `{context.spec.study.objective}`.\n\n"
+        "One run per trial, and the study's own run, which has the report and the registered "
+        "model. Trials that were stopped early have no `cv_` figures; `busi.outcome` says why."
+    )
 
 
 def git_commit() -> dict[str, str]:

@@ -1,48 +1,64 @@
-"""How busy GPU, processor and memory are during a search: MLflow's own "System metrics"."""
+"""How busy the machine is during a search, for the page "System metrics" of the study's run."""
 
-import logging
-from collections.abc import Callable
-from contextlib import suppress
-from typing import Any
+import time
+from typing import TYPE_CHECKING, Any
 
-SAMPLING_SECONDS = 10.0
+if TYPE_CHECKING:
+    from mlflow.entities import Metric
+
+EVERY_SECONDS = 15.0
 
 
-def log_system_metrics(tracking_uri: str, run_id: str, device: str) -> Callable[[], None]:
-    """Begin to log the use of this machine's GPUs on a run; nothing where a CPU trains.
+class SystemMetrics:
+    """Asks MLflow's own monitors for processor, memory, disk, network and, if any, graphics cards.
 
-    MLflow's own monitor does it: ``system/gpu_0_utilization_percentage``,
-    ``system/gpu_0_memory_usage_megabytes`` and the like where ``nvidia-ml-py`` is installed, and
-    processor and memory everywhere. It sees the machine of the process that drives the search, not
-    those of workers that joined from elsewhere, and never ends a search.
-
-    Args:
-        tracking_uri: of the store that has the run.
-        run_id: of a run that is shown as running; the monitor ends with it.
-        device: PyTorch's name of the device that trains.
-
-    Returns:
-        What ends it.
+    Only the driver's machine is asked; workers elsewhere are not seen.
     """
-    if device == "cpu":
-        return lambda: None
-    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-    # Why it could not look at a GPU, or write, is nothing to be told during a search.
-    logging.getLogger("mlflow.system_metrics").setLevel(logging.CRITICAL)
+    def __init__(self) -> None:
+        """Begin to count."""
+        from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+        from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
+        from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
+
+        # MLflow does not type them.
+        kinds: list[Any] = [CPUMonitor, DiskMonitor, NetworkMonitor]
+        self._monitors: list[Any] = [kind() for kind in kinds]
+        self._monitors += _card_monitors()
+        # What a processor did is counted since the last time it was asked.
+        for monitor in self._monitors:
+            monitor.collect_metrics()
+            monitor.clear_metrics()
+        self._last = time.monotonic()
+
+    def is_due(self) -> bool:
+        """Return whether it is time for the next figures."""
+        return time.monotonic() - self._last >= EVERY_SECONDS
+
+    def read(self, begun: int) -> "list[Metric]":
+        """Return the figures of now, under MLflow's names; the step counts seconds.
+
+        Args:
+            begun: when the run began, in milliseconds.
+        """
+        from mlflow.entities import Metric
+
+        self._last, now = time.monotonic(), int(time.time() * 1000)
+        figures: dict[str, float] = {}
+        for monitor in self._monitors:
+            monitor.collect_metrics()
+            figures |= monitor.aggregate_metrics()
+            monitor.clear_metrics()
+        step = max(0, now - begun) // 1000
+        return [Metric(f"system/{name}", float(v), now, step) for name, v in figures.items()]
+
+
+def _card_monitors() -> list[Any]:
+    """Return MLflow's monitor of NVIDIA's cards, where there are some and ``nvidia-ml-py``."""
+    from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
+
+    kind: Any = GPUMonitor
     try:
-        monitor: Any = SystemMetricsMonitor(  # type: ignore[no-untyped-call]
-            run_id,
-            sampling_interval=SAMPLING_SECONDS,
-            resume_logging=True,
-            tracking_uri=tracking_uri,
-        )
-        monitor.start()
-    except Exception:
-        return lambda: None
-
-    def finish() -> None:
-        with suppress(Exception):
-            monitor.finish()
-
-    return finish
+        return [kind()]
+    except (ImportError, RuntimeError):
+        return []

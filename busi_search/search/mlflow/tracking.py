@@ -3,20 +3,24 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 
 import optuna
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from busi_search.errors import BusiSearchError, TrackingAway
 from busi_search.search.context import StudyContext, fold_sizes
 from busi_search.search.mlflow.retry import CALL_SECONDS, Pause, brief_calls, tracking_errors
 from busi_search.search.mlflow.study import MlflowStudy
-from busi_search.search.mlflow.system_metrics import log_system_metrics
+from busi_search.search.mlflow.system_metrics import SystemMetrics
+from busi_search.search.sampler_view import expected_values
 from busi_search.search.store.foreign import is_foreign
 from busi_search.search.store.study_record import StudyRecord, Tracked
 
 # The driver sends a backlog in portions, so that it still watches its workers.
 PORTION_SECONDS = 5.0
+# Trials under way are shown so often, and not at all those that are over before.
+LIVE_SECONDS = 10.0
 
 
 class Tracker:
@@ -41,7 +45,8 @@ class Tracker:
         self._logged: set[int] = set()
         self._state: str | None = None
         self._pause = Pause()
-        self._end_system_metrics: Callable[[], None] | None = None
+        self._system: SystemMetrics | None = None
+        self._last_look = 0.0
         self.experiment_id = ""
         self.run_id = ""
         self.seconds = 0.0
@@ -121,22 +126,62 @@ class Tracker:
             last: try now even if the store did not answer just before, and write all of them;
                 otherwise for about ``PORTION_SECONDS``.
         """
+        trials = list(trials)
         missing = self._missing(trials)
-        if self.problem is None and not missing:
+        look = not last and time.monotonic() - self._last_look >= LIVE_SECONDS
+        if self.problem is None and not missing and not look:
             return
         if last or self._pause.over():
-            self._attempt(
-                lambda there: self._log_missing(there, missing, last), seconds=self._call_seconds
-            )
 
-    def _log_missing(self, there: MlflowStudy, missing: list[FrozenTrial], last: bool) -> None:
+            def write(there: MlflowStudy) -> None:
+                self._log_missing(there, missing, self._expected(missing, trials), last)
+                if look:
+                    self._look(there, trials)
+
+            self._attempt(write, seconds=self._call_seconds)
+
+    def _log_missing(
+        self,
+        there: MlflowStudy,
+        missing: list[FrozenTrial],
+        expected: Mapping[int, float | None],
+        last: bool,
+    ) -> None:
         started = time.monotonic()
         # A new connection may have found that some are there.
         for trial in self._missing(missing):
             with self._context.home.writing():
-                there.log_trial(trial)
+                there.log_trial(trial, expected.get(trial.number))
             if not last and time.monotonic() - started > PORTION_SECONDS:
                 return
+
+    def _expected(
+        self, missing: list[FrozenTrial], trials: list[FrozenTrial]
+    ) -> dict[int, float | None]:
+        """Return the scores to be expected of trials that were stopped early, by their numbers."""
+        section = self._context.spec.study
+        if section.further_objectives or all(t.state != TrialState.PRUNED for t in missing):
+            return {}
+        ended = [trial for trial in trials if trial.state.is_finished()]
+        values = expected_values(
+            ended, metric=section.metric, running_means=section.reports_running_means
+        )
+        return {trial.number: value for trial, value in zip(ended, values, strict=True)}
+
+    def _look(self, there: MlflowStudy, trials: list[FrozenTrial]) -> None:
+        """Show the trials under way that take longer than a moment, and how busy the machine is."""
+        self._last_look, now = time.monotonic(), datetime.now()
+        for trial in trials:
+            begun = trial.datetime_start
+            if begun is None or not there.trials.has_news(trial):
+                continue
+            if (now - begun).total_seconds() >= LIVE_SECONDS:
+                with self._context.home.writing():
+                    there.trials.show_running(trial)
+        self._system = self._system or SystemMetrics()
+        if self._state == "searching" and self._system.is_due():
+            with self._context.home.writing():
+                there.log_system(self._system)
 
     def log_texts(self, texts: Mapping[str, str | bytes]) -> None:
         """Store small files, by name, as artifacts of the study run.
@@ -147,14 +192,24 @@ class Tracker:
         with self._timed(), self._context.home.writing():
             self._connected().log_texts(texts)
 
-    def log_result(self, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
+    def log_result(
+        self,
+        metrics: Mapping[str, float],
+        tags: Mapping[str, str],
+        model_id: str | None = None,
+    ) -> None:
         """Store the study's final figures and tags on its run.
+
+        Args:
+            metrics: by name.
+            tags: likewise.
+            model_id: of the logged model, which shows the figures too.
 
         Raises:
             TrackingAway: the store does not take them.
         """
         with self._timed(), self._context.home.writing():
-            self._connected().log_figures(metrics, tags)
+            self._connected().log_figures(metrics, tags, model_id)
 
     def tag_trials(self, numbers: set[int], tag: str) -> None:
         """Set a tag to ``true`` on these trials' runs and to ``false`` on the others.
@@ -183,14 +238,7 @@ class Tracker:
             with self._context.home.writing():
                 there.write_state(state)
 
-        if state != "searching" and self._end_system_metrics is not None:
-            self._end_system_metrics()
-            self._end_system_metrics = None
         self._attempt(write, seconds=seconds)
-        if state == "searching" and self._there is not None and self._end_system_metrics is None:
-            self._end_system_metrics = log_system_metrics(
-                self._context.home.tracking_uri, self.run_id, self._context.device
-            )
 
     @contextmanager
     def _timed(self) -> Iterator[None]:

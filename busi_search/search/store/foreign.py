@@ -11,8 +11,8 @@ from busi_search.search.store.records import (
     HYPERPARAMETERS,
     WORKER,
     best_trial,
-    fold_key,
     main_value,
+    stored_fold,
     stored_indices,
 )
 from busi_search.search.store.study_record import StudyRecord
@@ -48,7 +48,7 @@ def _fits(trial: FrozenTrial, sizes: Sequence[int]) -> bool:
     if trial.state == TrialState.COMPLETE and len(folds) != len(sizes):
         return False
     return all(
-        fold < len(sizes) and _num_rows(trial.user_attrs[fold_key(fold)]) == sizes[fold]
+        fold < len(sizes) and _num_rows(stored_fold(trial, fold) or {}) == sizes[fold]
         for fold in folds
     )
 

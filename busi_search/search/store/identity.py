@@ -2,13 +2,15 @@
 
 import json
 import platform
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 
 import joblib
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage
 
 from busi_search.architectures import is_timm
@@ -47,6 +49,7 @@ def create_study(context: StudyContext, storage: BaseStorage) -> optuna.Study:
             pruner=make_pruner(context.spec.study, len(context.partition.folds)),
             load_if_exists=True,
         )
+        name_metrics(study, context.spec.study.objectives)
         record = StudyRecord(study)
         known = record.identity
         if known is None:
@@ -66,6 +69,14 @@ def create_study(context: StudyContext, storage: BaseStorage) -> optuna.Study:
             take_over(record, context)
             note_place(study, context)
     return study
+
+
+def name_metrics(study: optuna.Study, names: Sequence[str]) -> None:
+    """Give the values of a study's trials the names that optuna-dashboard shows."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        if study.metric_names != list(names):
+            study.set_metric_names(list(names))
 
 
 def take_over(record: StudyRecord, context: StudyContext) -> None:

@@ -7,11 +7,11 @@ import base64
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from typing import Any, Self
 
 import numpy as np
 import optuna
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from busi_search.architectures import ARCHITECTURES
@@ -32,6 +32,9 @@ LOST = "lost"
 # When its worker was last heard of, by the server's clock.
 HEARTBEAT = "heartbeat"
 _FOLD = "fold"
+# Folds are Optuna's system attributes, which it keeps as well and its dashboard does not show or
+# send: they are long. Earlier versions made user attributes of them.
+_SYSTEM = "busi:"
 # Of the networks that are not in our table.
 _MOST_STAGES = 5
 
@@ -46,8 +49,16 @@ def is_finished(trial: FrozenTrial) -> bool:
 
 def stored_indices(trial: FrozenTrial) -> list[int]:
     """Return the indices of the folds of a trial that were finished, in their order."""
-    names = (key.removeprefix(_FOLD) for key in trial.user_attrs if key.startswith(_FOLD))
+    keys = [*trial.user_attrs, *(key.removeprefix(_SYSTEM) for key in trial.system_attrs)]
+    names = {key.removeprefix(_FOLD) for key in keys if key.startswith(_FOLD)}
     return sorted(int(name) for name in names if name.isdecimal())
+
+
+def stored_fold(trial: FrozenTrial, fold: int) -> Mapping[str, Any] | None:
+    """Return the result of a fold as :func:`encode_fold` made it; None if it is not finished."""
+    key = fold_key(fold)
+    found = trial.user_attrs.get(key)
+    return trial.system_attrs.get(f"{_SYSTEM}{key}") if found is None else found
 
 
 def num_finished(trials: Iterable[FrozenTrial]) -> int:
@@ -56,13 +67,8 @@ def num_finished(trials: Iterable[FrozenTrial]) -> int:
 
 
 def fold_key(fold: int) -> str:
-    """Name of the user attribute that holds one fold's result."""
+    """Name of one fold's result; of the user attribute, in studies of earlier versions."""
     return f"{_FOLD}{fold}"
-
-
-@cache
-def _fold_keys(num_folds: int) -> frozenset[str]:
-    return frozenset(map(fold_key, range(num_folds)))
 
 
 def encode_fold(result: FoldResult) -> dict[str, Any]:
@@ -115,15 +121,27 @@ def first_fold(section: StudySection, trial_number: int, num_folds: int) -> int:
 def stored_folds(trial: FrozenTrial, num_folds: int) -> dict[int, FoldResult]:
     """Return the folds of a trial that were finished, by index."""
     return {
-        fold: decode_fold(fold, trial.user_attrs[fold_key(fold)])
+        fold: decode_fold(fold, stored)
         for fold in range(num_folds)
-        if fold_key(fold) in trial.user_attrs
+        if (stored := stored_fold(trial, fold)) is not None
     }
 
 
 def known_folds(trial: FrozenTrial) -> list[FoldResult]:
     """Return the folds of a trial that were finished, in their order, however many there are."""
-    return [decode_fold(fold, trial.user_attrs[fold_key(fold)]) for fold in stored_indices(trial)]
+    found = ((fold, stored_fold(trial, fold)) for fold in stored_indices(trial))
+    return [decode_fold(fold, stored) for fold, stored in found if stored is not None]
+
+
+def fold_scores(trial: FrozenTrial, metric: str) -> dict[int, float]:
+    """Return a metric of the finished folds of a trial, by index; empty where none is stored."""
+    scores: dict[int, float] = {}
+    for fold in stored_indices(trial):
+        metrics = (stored_fold(trial, fold) or {}).get("metrics", {})
+        if metric in metrics:
+            value = metrics[metric]
+            scores[fold] = math.nan if value is None else float(value)
+    return scores
 
 
 @dataclass(frozen=True)
@@ -158,7 +176,7 @@ def unfinished_fold(trial: FrozenTrial) -> UnfinishedFold | None:
 def _broke_off(trial: FrozenTrial) -> bool:
     stored = trial.user_attrs.get(UNFINISHED_FOLD)
     # With the whole fold beside it, its worker was killed while giving it up; the next one went on.
-    return stored is not None and fold_key(stored["fold"]) not in trial.user_attrs
+    return stored is not None and stored_fold(trial, stored["fold"]) is None
 
 
 @dataclass(frozen=True)
@@ -195,9 +213,16 @@ def stored_work(trial: FrozenTrial) -> Work | None:
     return None if found is None else Work(**found)
 
 
-def write_fold(trial: optuna.Trial, result: FoldResult) -> None:
-    """Keep a finished fold; predictions keep every bit."""
-    trial.set_user_attr(fold_key(result.fold), encode_fold(result))
+def write_fold(storage: BaseStorage, trial_id: int, result: FoldResult) -> None:
+    """Keep a finished fold; predictions keep every bit.
+
+    Args:
+        storage: where the trial is kept.
+        trial_id: its name there.
+        result: of the fold.
+    """
+    key = f"{_SYSTEM}{fold_key(result.fold)}"
+    storage.set_trial_system_attr(trial_id, key, encode_fold(result))
 
 
 def write_hyperparameters(trial: optuna.Trial, hyperparameters: Hyperparameters) -> None:
@@ -233,13 +258,12 @@ def folds_begun(trial: FrozenTrial, num_folds: int) -> int:
     """Return how many folds of a trial were trained, one that was broken off included."""
     if trial.state == TrialState.COMPLETE:
         return num_folds
-    finished = len(_fold_keys(num_folds) & trial.user_attrs.keys())
-    return finished + _broke_off(trial)
+    return num_stored_folds(trial) + _broke_off(trial)
 
 
 def fold_seconds(trial: FrozenTrial, num_folds: int) -> list[float]:
     """Return how long each finished fold of a trial took, of those that say so."""
-    stored = [trial.user_attrs.get(key, {}) for key in _fold_keys(num_folds)]
+    stored = [stored_fold(trial, fold) or {} for fold in range(num_folds)]
     return [float(fold["seconds"]) for fold in stored if "seconds" in fold]
 
 
@@ -253,7 +277,7 @@ def best_look(trial: FrozenTrial, fold: int, share: float) -> float | None:
 
     A fold that was looked at once, in its end, says nothing of how training went.
     """
-    stored = trial.user_attrs.get(fold_key(fold))
+    stored = stored_fold(trial, fold)
     if stored is None or len(stored["val_epochs"]) < 2:
         return None
     latest = share * num_epochs(trial) + 1e-9

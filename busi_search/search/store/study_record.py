@@ -188,6 +188,7 @@ class Released:
         finished: number of finished trials among which it won.
         trial: its number.
         version: of the registered model.
+        model: its name; every model had one name in earlier versions.
         estimates: its figures corrected for the choice, by metric: value, low, high, naive.
         rebuilt_difference: largest difference of a probability between the trial and its models
             trained again.
@@ -198,6 +199,7 @@ class Released:
     version: str
     estimates: Mapping[str, Mapping[str, float | None]]
     rebuilt_difference: float
+    model: str = "busi-classifier"
 
 
 @dataclass(frozen=True)

@@ -5,20 +5,23 @@ import numpy as np
 import optuna
 import pytest
 from mlflow import MlflowClient
+from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.home import Home
 from busi_search.run import StudyResult, run_study, search_and_release
+from busi_search.search import objective
 from busi_search.search.driver import run_search
 from busi_search.search.executors import InlineExecutor
+from busi_search.search.fold_result import FoldResult
 from busi_search.search.mlflow.tracking import Tracker
 from busi_search.search.objective import Objective
 from busi_search.search.prepare import prepare_study
 from busi_search.search.store.failures import MAX_FAILURES_IN_A_ROW
 from busi_search.search.store.open import find_study
 from busi_search.search.store.queue import Claim
-from busi_search.search.store.records import fold_key, stored_folds
+from busi_search.search.store.records import stored_folds, stored_indices
 from busi_search.search.store.study_record import Cost, StudyRecord
 from tests.conftest import TINY
 
@@ -27,18 +30,17 @@ def _interrupt_after(home: Home, num_folds: int, monkeypatch: pytest.MonkeyPatch
     """Run a study until some folds are stored, then break off as a killed worker would."""
     context = prepare_study("quickstart", home=home, overrides=TINY, device="cpu")
     stored = 0
-    original = optuna.Trial.set_user_attr
+    original = objective.write_fold
 
-    def set_and_die(self: optuna.Trial, key: str, value: object) -> None:
+    def write_and_die(storage: BaseStorage, trial_id: int, result: FoldResult) -> None:
         nonlocal stored
-        original(self, key, value)
-        if key.startswith("fold"):
-            stored += 1
-            if stored == num_folds:
-                raise KeyboardInterrupt
+        original(storage, trial_id, result)
+        stored += 1
+        if stored == num_folds:
+            raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(optuna.Trial, "set_user_attr", set_and_die)
+        patch.setattr(objective, "write_fold", write_and_die)
         with pytest.raises(KeyboardInterrupt):
             list(search_and_release(context, num_trials=4, inline=True))
 
@@ -222,6 +224,6 @@ def test_pruning_saves_folds_and_never_wins(home: Home) -> None:
     assert [t.state.name for t in trials] == ["COMPLETE", "PRUNED", "PRUNED"]
     assert result.release is not None
     assert result.release.trial == 0
-    assert sum(fold_key(4) in t.user_attrs for t in trials) == 1
+    assert sum(4 in stored_indices(t) for t in trials) == 1
     assert "against trial 0" in trials[1].user_attrs["prune_reason"]
     assert json.dumps(result.to_json())

@@ -32,7 +32,7 @@ def test_the_status_line_fits_the_room_there_is(tiny_result: StudyResult, column
     if columns >= 40:
         assert line.endswith("1:02:05 left")
     assert ("3 failed" in line) == (columns >= 60)
-    assert ("9,999 folds (999 saved)" in line) == (columns >= 80)
+    assert ("9,999 folds (999 saved)" in line) == (columns >= 120)
 
 
 def test_the_line_names_the_phase_and_one_is_one(tiny_result: StudyResult) -> None:

@@ -176,7 +176,7 @@ def run_audit(
         latest = "; ".join(dict.fromkeys(executor.problems[-3:]))
         raise BusiSearchError(
             f"The audit stopped with {len(done)} of {plan.num_repeats} repeats "
-            f"({latest or 'its workers ended'}); the same line goes on."
+            f"({latest or 'its workers ended'}); run the same command again to resume."
         )
     section = plan.context.spec.study
     return AuditReport(

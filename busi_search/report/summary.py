@@ -12,6 +12,7 @@ from busi_search.report.in_words import (
     images_of_patients,
 )
 from busi_search.spec import About
+from busi_search.wording import count_of
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,8 @@ def _why_untested(winner: Winner, places: Sequence[Place], openings: int) -> str
         return "This study has no sealed test, so these figures are of cross-validation."
     if openings:
         return (
-            f"Images of the sealed test were opened {openings} time(s), and this page has no "
-            "figures of it (the model card below may); these figures are of cross-validation."
+            f"Images of the sealed test were opened {count_of(openings, 'time')}, and this page "
+            "has no figures of it (the model card below may); these figures are of cross-validation."
         )
     return "The sealed test has not been opened, so these figures are of cross-validation."
 

@@ -15,10 +15,10 @@ from busi_search.search.store.records import (
     EPOCHS,
     FINISHED,
     Work,
-    fold_key,
     fold_seconds,
     folds_begun,
     recipe_name,
+    stored_fold,
     stored_hyperparameters,
     stored_work,
     unfinished_fold,
@@ -96,7 +96,7 @@ def trial_cost(trial: FrozenTrial, num_folds: int) -> TrialCost:
     timed, work = fold_seconds(trial, num_folds), stored_work(trial)
     is_running = trial.state == TrialState.RUNNING
     shared = work.shared_seconds if work is not None else 0.0
-    finished = work is not None and fold_key(work.fold or 0) in trial.user_attrs
+    finished = work is not None and stored_fold(trial, work.fold or 0) is not None
     if not is_running or (work is not None and work.phase == EPOCHS and finished):
         # What it was doing when it last said so is over.
         work = None

@@ -5,10 +5,10 @@ from busi_search.search.store.records import prune_reason, standard_error
 from busi_search.wording import count_of, duration
 
 
-def _best(progress: SearchProgress) -> str:
+def _best(progress: SearchProgress, *, briefly: bool = False) -> str:
     if progress.best is None:
         return "best –"
-    error = standard_error(progress.best)
+    error = None if briefly else standard_error(progress.best)
     # Twice the standard error over the folds, until the corrected interval at the end.
     spread = f" ± {2 * error:.3f}" if error is not None else ""
     return f"best {progress.best.value:.3f}{spread}"
@@ -45,7 +45,8 @@ def status_line(progress: SearchProgress, columns: int) -> str:
         line = " · ".join(text for rank, text in parts if text and rank <= least)
         if len(line) <= columns:
             return line
-    return line[: max(1, columns - 1)] + "…"
+    line = f"{_best(progress, briefly=True)} · {_left(progress)}"
+    return line if len(line) <= columns else line[: max(1, columns - 1)] + "…"
 
 
 def details_line(progress: SearchProgress) -> str:

@@ -1,4 +1,4 @@
-"""One image, one answer in words: probabilities, verdict, doubts, and what the answer hangs on."""
+"""One image, one answer in words: probabilities, verdict, doubts, and which areas influenced it."""
 
 import base64
 import io
@@ -58,7 +58,7 @@ def judge_image(
     Args:
         classifier: a registered model.
         content: bytes of an image file.
-        explain: whether to look for what the answer hangs on (fifty more predictions).
+        explain: whether to look for the areas that influenced the answer (fifty more predictions).
         keep_sealed: refuse a sealed image rather than count the opening.
         box: where the lesion is, for a model that must be told.
         name: of the file, as its sender calls it.
@@ -160,7 +160,7 @@ def _occlusion(classifier: Classifier, original: GreyImage, lesion: Box | None) 
 
     falls = occlusion_map(image, ask, index)
     if falls is None:
-        text = "The model is too slow on this machine for a map of what the answer hangs on."
+        text = "The model is too slow here for a map of the areas that influenced the answer."
         return {"overlay": None, "largest_fall": None, "text": text}
     strength = np.clip(np.abs(falls) / FULL_COLOUR, 0, 1)
     colour = np.where(falls[..., None] > 0, (213, 94, 0), (0, 114, 178)).astype(np.uint8)
@@ -173,7 +173,7 @@ def _occlusion(classifier: Classifier, original: GreyImage, lesion: Box | None) 
         f"{max(0.0, float(falls.max())):.1%}); blue: covering it raises it (by up to "
         f"{max(0.0, -float(falls.min())):.1%}); full colour from {FULL_COLOUR:.0%}. The registered "
         "model is an exported program without gradients, so parts are covered one by one; the "
-        "map shows what the answer hangs on, not where a lesion is."
+        "map shows which areas influenced the answer, not where a lesion is."
     )
     return {
         "overlay": _png_address(picture),

@@ -158,5 +158,5 @@ def test_few_images_are_in_memory_and_an_opening_counts_once(
     answer = call_here("--home", home.root, "predict", folder, "--keep-sealed")
     assert answer.returncode == 2
     assert answer.stdout == ""
-    assert "3 of 7 image(s)" in answer.stderr
+    assert "3 of 7 images" in answer.stderr
     assert read_ledger(ledger_path(home, "study")) == entries

@@ -44,7 +44,7 @@ def test_images_of_two_sets_are_found(two_sets: tuple[Path, Path], tmp_path: Pat
     words = ("--home", tmp_path / "home", "data", "check", first, second)
     answer = call_here(*words)
     assert answer.returncode == 0, answer.stderr
-    assert f"4 images of {first} stand in {second}, too (4 images there)" in answer.stdout
+    assert f"4 images of {first} are also in {second} (4 images there)" in answer.stdout
     assert "benign/0.png is benign/other 0.png" in answer.stdout
     found = json.loads(call_here(*words, "--json").stdout)
     assert [one["num_images"] for one in found["sets"]] == [8, 8]

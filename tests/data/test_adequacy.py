@@ -38,7 +38,7 @@ def test_many_classes_of_three_are_refused(tmp_path: Path) -> None:
 
 
 def test_one_test_image_of_the_disease_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"1 group\(s\) of images of class 'malignant'"):
+    with pytest.raises(InputError, match=r"1 group of images of class 'malignant'"):
         _prepare(tmp_path / "set", {"malignant": 5, "benign": 30}, num_folds=2)
 
 

@@ -334,7 +334,7 @@ def test_figures_that_mlflow_does_not_take_stand_in_the_ledger_and_are_said(
         raise OSError("no room")
 
     monkeypatch.setattr(evaluation, "log_evaluation", refuse)
-    with pytest.raises(BusiSearchError, match=r"holds 1 opening\(s\), and of version 1: AUC 0\.\d"):
+    with pytest.raises(BusiSearchError, match=r"holds 1 opening, and of version 1: AUC 0\.\d"):
         evaluate_sealed_test(searched, name)
 
 

@@ -127,7 +127,7 @@ def test_a_box_says_what_a_mask_says(classifier: Classifier, images: Path, outsi
 def test_who_does_not_say_where_the_lesion_is_gets_one_sentence(
     classifier: Classifier, outside: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match=r"1 of 1 image\(s\) have no box and no mask; name a tab"):
+    with pytest.raises(InputError, match=r"1 of 1 image has no box and no mask; name a tab"):
         classifier.predict(outside)
     with pytest.raises(InputError, match="draw a box around it"):
         judge_image(classifier, outside.read_bytes(), explain=False)

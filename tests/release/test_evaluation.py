@@ -176,11 +176,11 @@ def test_the_gate(busi_home: Home) -> None:
     client = MlflowClient(busi_home.tracking_uri, registry_uri=busi_home.tracking_uri)
     mlflow.set_tracking_uri(busi_home.tracking_uri)  # where MLflow looks for the source
     first = registry.find_version(busi_home, "1")
-    source = client.get_model_version(registry.PHANTOM_MODEL, "1").source
+    source = client.get_model_version(first.name, "1").source
     never = ("busi.test", "busi.promot")
     kept = {k: v for k, v in first.tags.items() if not k.startswith(never)}
     for _ in range(2):
-        client.create_model_version(registry.PHANTOM_MODEL, source, run_id=first.run_id, tags=kept)
+        client.create_model_version(first.name, source, run_id=first.run_id, tags=kept)
     # The same model again: no difference on the same images, so the gate agrees. What the champion
     # answered is kept: the test is opened once.
     ledger = SealLedger(busi_home, "busi")
@@ -193,11 +193,11 @@ def test_the_gate(busi_home: Home) -> None:
     # A worse one is refused with its figures, and so is one whose test is spent.
     worse = {"champion": "2", "comparable": True, "auc_difference": -0.1, "ci95": [-0.2, -0.01],
              "probability_worse": 0.98}  # fmt: skip
-    client.set_model_version_tag(registry.PHANTOM_MODEL, "3", "busi.against_champion",
+    client.set_model_version_tag(first.name, "3", "busi.against_champion",
                                  json.dumps(worse))  # fmt: skip
     for key, value in first.tags.items() | registry.find_version(busi_home, "2").tags.items():
         if key.startswith("busi.test"):
-            client.set_model_version_tag(registry.PHANTOM_MODEL, "3", key, value)
+            client.set_model_version_tag(first.name, "3", key, value)
     with pytest.raises(GateRefused, match=r"-0\.100"):
         promote_after_evaluation(busi_home, version="3", gate=no_floor)
     with pytest.raises(GateRefused, match="it is spent") as refused:

@@ -15,7 +15,10 @@ def _winner(device: str, *, deterministic: bool) -> Any:
     folds = [SimpleNamespace(log_probabilities=np.log([[0.4, 0.6], [0.7, 0.3]]))] * 3
     study = SimpleNamespace(seed=0, deterministic=deterministic)
     context = SimpleNamespace(
-        device=device, spec=SimpleNamespace(study=study), home=SimpleNamespace(cache=None)
+        device=device,
+        spec=SimpleNamespace(study=study),
+        home=SimpleNamespace(cache=None),
+        partition=SimpleNamespace(folds=[None] * 3),
     )
     return SimpleNamespace(
         context=context, folds=folds, number=4, hyperparameters=None,

@@ -122,6 +122,9 @@ def test_predict_writes_a_table_whole_or_not_at_all(
     assert call_here(*words, tmp_path / "a.txt").returncode == 2
     before = target.read_bytes()
     next((tmp_path / "p").rglob("benign (1).png")).write_bytes(b"damaged")
-    assert call_here(*words, target).returncode == 2
-    assert target.read_bytes() == before
+    done = call_here(*words, target)
+    assert done.returncode == 1
+    assert "benign (1).png" in done.stderr
+    assert len(pd.read_csv(target)) == 29
+    assert target.read_bytes() != before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "p"]

@@ -90,7 +90,7 @@ def test_a_trial_is_given_up_within_a_later_fold_by_what_all_its_folds_say(
     # It began with fold 1, which it has whole; fold 2 ended at the first look that may end it.
     assert set(stored_folds(second, 3)) == {1}
     assert unfinished_fold(second) == UnfinishedFold(fold=2, epochs=4, auc=0.5)
-    assert "fold 2, its number 2" in second.user_attrs[PRUNE_REASON]
+    assert "in epoch 4 of 8 of fold 2" in second.user_attrs[PRUNE_REASON]
     assert progress.folds_trained == 3 + 2
 
 
@@ -112,7 +112,7 @@ def test_a_trial_that_is_given_up_is_not_iterated_any_further(
     monkeypatch.setattr(objective_module, "cross_validate", watched)
     first, second = claim_next(), claim_next()
     study.tell(first.trial, objective(first))
-    with pytest.raises(optuna.TrialPruned, match="in epoch 4 of 8 of fold 2, its number 2"):
+    with pytest.raises(optuna.TrialPruned, match="in epoch 4 of 8 of fold 2"):
         objective(second)
     assert [what for number, what in taken if number == 1] == [
         "Look", "Look", "Look", "FoldResult", "Look", "Look", "closed",

@@ -45,7 +45,7 @@ def audit(
     if as_json:
         print_json(report.to_json())
     else:
-        for line in report_lines(report):
+        for line in _report_lines(report):
             click.echo(line)
 
 
@@ -76,7 +76,7 @@ def _repeat_line(repeat: Repeat, objective: str) -> str:
     )
 
 
-def report_lines(report: AuditReport) -> list[str]:
+def _report_lines(report: AuditReport) -> list[str]:
     """Return what an audit found, as sentences for a terminal."""
     number, expected = len(report.repeats), report.expected_share
     metric = report.objective.removeprefix("cv_")

@@ -105,7 +105,7 @@ async function ask(file, name, box) {
   }
 }
 
-// What a screen reader says: the verdict, then the doubts; the rest can be read on the page.
+/* What a screen reader says: the verdict, then the doubts; the rest can be read on the page. */
 function announce(answer, name) {
   const doubts = [answer.out_of_distribution.unlike ? answer.out_of_distribution.text : "", answer.sealed.text || ""];
   part("announcement").textContent = [`${name}: ${answer.verdict.text}`, ...doubts, ...answer.file_notes].filter(Boolean).join(" ");

@@ -101,6 +101,7 @@ def test_a_study_keeps_what_it_is_under_the_names_of_old_studies() -> None:
             "version": "3",
             "estimates": {"auc": ESTIMATE},
             "rebuilt_difference": 1e-7,
+            "model": "busi-classifier",
         },
         "explanations": {"trial": 5, "maps": {"0": [[1, 255]]}},
     }

@@ -116,7 +116,9 @@ def test_every_trial_is_in_mlflow_once_and_told_apart(tiny_result: StudyResult) 
             assert run.data.metrics["cv_auc"] == pytest.approx(trial.value)
             history = client.get_metric_history(run.info.run_id, "train_loss/fold1")
             assert [m.step for m in history] == [1, 2]
-            assert [a.path for a in client.list_artifacts(run.info.run_id)] == ["out_of_fold.npz"]
+            assert [a.path for a in client.list_artifacts(run.info.run_id)] == [
+                "calibration.svg", "confusion.svg", "out_of_fold.npz", "roc.svg",
+            ]  # fmt: skip
         assert float(run.data.params["learning_rate"]) == trial.params["learning_rate"]
     artifacts = {a.path for a in client.list_artifacts(tiny_result.run_id)}
     assert {"study.toml", "environment.json", "partition.json", "report.html"} <= artifacts

@@ -107,7 +107,7 @@ def _why_untested(winner: Winner, places: Sequence[Place], openings: int) -> str
     if openings:
         return (
             f"Images of the sealed test were opened {count_of(openings, 'time')}, and this page "
-            "has no figures of it (the model card below may); these figures are of cross-validation."
+            "has no figures of it (the model card below may); these are of cross-validation."
         )
     return "The sealed test has not been opened, so these figures are of cross-validation."
 

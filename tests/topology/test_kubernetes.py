@@ -11,7 +11,7 @@ import yaml
 
 kubernetes_validate = pytest.importorskip(
     "kubernetes_validate",
-    reason="uv run --group manifests pytest tests/topology/test_kubernetes.py",
+    reason="run it by uv run --group manifests pytest",
 )
 
 ROOT = Path(__file__).parents[2]

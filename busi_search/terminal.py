@@ -175,7 +175,8 @@ class SearchDisplay:
         if self.bar is not None:
             self.bar.progress, self.bar.message = None, text
             return
-        self._say(text, due=done == 0)
+        # Of reading that is over in a moment nothing is said.
+        self._say(text, due=done == 0 and not what.endswith("read"))
 
     def _say(self, line: str, *, due: bool) -> None:
         now = time.monotonic()

@@ -83,7 +83,7 @@ def announce(
         f"'{escape(development.class_names[development.positive])}'"
         if len(development.class_names) == 2
         else f"Classes: {escape(listed)}; AUC is the mean over the classes, sensitivity and "
-        f"operating point are about '{escape(development.class_names[development.positive])}'"
+        f"operating point refer to '{escape(development.class_names[development.positive])}'"
     )
     if earlier := context.partition.earlier:
         err.print(f"The division into folds and test was made by an earlier version: {earlier}.")

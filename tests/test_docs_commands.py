@@ -67,13 +67,18 @@ def test_every_command_is_understood(words: list[str]) -> None:
 def write_busbra(root: Path, phantom: Phantom) -> None:
     """Write the benign and malignant phantoms as BUS-BRA lies on disk."""
     (root / "Images").mkdir(parents=True)
-    rows = ["ID,Case,Pathology"]
+    (root / "Masks").mkdir()
+    rows, folds = ["ID,Case,Pathology"], ["ID,Pathology,kFold,valid_1,valid_2"]
     for case, (image, label) in enumerate(zip(phantom.images, phantom.labels, strict=True)):
         name = phantom.class_names[label]
         if name != "normal":
             Image.fromarray(image).save(root / "Images" / f"bus_{case:04d}-l.png")
+            mask = Image.fromarray(phantom.masks[case].astype(np.uint8) * 255)
+            mask.save(root / "Masks" / f"mask_{case:04d}-l.png")
             rows.append(f"bus_{case:04d}-l,{case},{name}")
+            folds.append(f"bus_{case:04d}-l,{name},{1 + case % 3},1,NaN")
     (root / "bus_data.csv").write_text("\n".join(rows) + "\n")
+    (root / "5-fold-cv.csv").write_text("\n".join(folds) + "\n")
 
 
 @pytest.mark.slow

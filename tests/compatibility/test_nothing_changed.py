@@ -91,6 +91,9 @@ PERMITTED = {
     "* > explanations > maps": "other images are looked at: missed ones first, one of every group",
     "* > spec_text": "this program is told what its registered model is called",
     "* > study.toml": "this program is told what its registered model is called",
+    "optuna > seeded > trials > 6 > values > 0": "stopped early: the mean over its folds so far",
+    "trials > 6 > values > 0": "stopped early: the mean over its folds so far",
+    "trials > * > num_reports": "a trial that the old program began has reports of both kinds",
     "* > selectedColumns*": "the table of runs has a column for what became of a trial",
     "ledgers > files": "comparing no longer opens the test for it, too",
     "predict* > label": "the verdict's class; most_likely keeps that of the highest probability",
@@ -103,6 +106,7 @@ PERMITTED = {
 TINY = ("num_folds=3", "image_size_pixels=28", "architecture='small_cnn'")
 # By evidence, with a known system: trials of every kind within seven.
 SEEDED = (*TINY, "phantom_num_images=120", "epochs=6", "recipe_epochs=3", "startup_trials=2")
+FOLDERS = Path(__file__).with_name("folders.toml")
 # Two classes, from files, by one of Optuna's pruners: the second call finds a better trial.
 FILES = (*TINY, "epochs=4", "recipes=[]", "batch_size=16", "startup_trials=1", "pruner='wilcoxon'",
          "learning_rate={low=1e-4,high=3e-2,log=true}")  # fmt: skip
@@ -119,7 +123,7 @@ def _seeded(name: str) -> list[str]:
 
 
 def _files(trials: int) -> list[str]:
-    return _run("busi", "files", trials, FILES, "--data", "images", "--weights", "none")
+    return _run(str(FOLDERS), "files", trials, FILES, "--data", "images", "--weights", "none")
 
 
 PREDICT_SEEDED = ["predict", "unseen", "--model-uri", "models:/busi-classifier/1", "--json"]

@@ -63,7 +63,7 @@ def test_an_old_study_opens_with_the_class_it_began_with(home: Home, tmp_path: P
     answer = _run(home, tmp_path, "--set", 'dataset.positive="b"')
     assert answer.returncode == 0, answer.stderr
     assert "Classes: a 14, b 14" in answer.stderr
-    assert "are about 'b'" in answer.stderr
+    assert "refer to 'b'" in answer.stderr
     assert "recognised as a folder of class folders (busi)" in answer.stderr
     study = find_study(home, "old")
     # As the first version kept it: no class stated, none noted.
@@ -74,7 +74,7 @@ def test_an_old_study_opens_with_the_class_it_began_with(home: Home, tmp_path: P
     study.set_user_attr("positive", None)
     again = reopen_study(find_study(home, "old"), home=home)
     assert again.development.class_names[again.development.positive] == "b"
-    assert any("took 'b' for the disease" in sentence for sentence in again.remarks)
+    assert any("treated 'b' as the disease" in sentence for sentence in again.remarks)
     # Without a word, and with the class that it has anyway, it goes on; with another it does not.
     for more in ((), ("--set", 'dataset.positive="b"')):
         answer = _run(home, tmp_path, *more)

@@ -152,7 +152,7 @@ class Race:
         if evidence.overtaking_index >= LEAST_LOOK_INDEX:
             return None
         return (
-            f"in epoch {look.epoch} of {look.epochs} of fold {len(self._folds) + 1}, "
+            f"in epoch {look.epoch} of {look.epochs} of fold {look.fold}, "
             f"AUC {max(look.val_auc):.3f} so far: at most {_difference(evidence.difference)} "
             f"trial {rival.number} (standard error {evidence.standard_error:.3f}), "
             f"overtaking index {evidence.overtaking_index:.2g}, at least {LEAST_LOOK_INDEX} is "

@@ -227,5 +227,5 @@ def test_pruning_saves_folds_and_never_wins(home: Home) -> None:
     assert result.release is not None
     assert result.release.trial == 0
     assert sum(4 in stored_indices(t) for t in trials) == 1
-    assert "against trial 0" in trials[1].user_attrs["prune_reason"]
+    assert "below trial 0" in trials[1].user_attrs["prune_reason"]
     assert json.dumps(result.to_json())

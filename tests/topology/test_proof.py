@@ -25,5 +25,5 @@ def test_a_cluster_that_is_mistreated_loses_nothing(
         topology = build(tmp_path, stack, num_nodes=1 if can_make_networks() else 0)
         for name, value in topology.environment.items():
             monkeypatch.setenv(name, value)
-        figures = prove(topology, num_trials=20, num_joined=2)
+        figures = prove(topology, num_trials=14, num_joined=2)
     assert len(figures.faults) == (4 if topology.cluster.nodes else 2)

@@ -74,7 +74,7 @@ def test_a_fold_is_given_up_at_the_first_look_that_may_end_it(home: Home) -> Non
     assert race.look(_look(2, 0.2)) is None
     assert race.look(_look(4, 0.2, 0.85)) is None
     assert race.look(_look(4, 0.2, 0.77)) == (
-        "in epoch 4 of 8 of fold 1, AUC 0.770 so far: at most 0.030 below trial 0 "
+        "in epoch 4 of 8 of fold 0, AUC 0.770 so far: at most 0.030 below trial 0 "
         "(standard error 0.021), overtaking index 0.078, at least 0.15 is needed"
     )
 
@@ -87,7 +87,7 @@ def test_a_known_system_gets_a_whole_fold(home: Home) -> None:
     assert race.fold(_result(course.context, 1, 2.0)) is None
     reason = race.look(_look(4, 0.2, 0.3))
     assert reason is not None
-    assert "of fold 2, AUC" in reason
+    assert "of fold 0, AUC" in reason
 
 
 def test_a_rival_that_is_beaten_within_a_fold_stays_the_rival_until_its_end(home: Home) -> None:

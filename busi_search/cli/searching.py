@@ -13,6 +13,13 @@ from busi_search.cli.options import (
 )
 from busi_search.search.executors import prepare_processes
 
+_DEVICE = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    help="auto, cpu, cuda (all GPUs of the machine) or cuda:K.",
+)
+
 
 @click.command(cls=Command)
 @click.argument("study", required=False, shell_complete=complete_bundled)
@@ -36,12 +43,7 @@ from busi_search.search.executors import prepare_processes
     help="Trials to train at the same time (default: one per core, at most two per GPU); "
     "0: only workers that join.",
 )
-@click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    help="auto, cpu, cuda (all GPUs of the machine) or cuda:K.",
-)
+@_DEVICE
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0, min_open=True),
@@ -108,12 +110,7 @@ def _prepare_processes(device: str) -> None:
     type=click.IntRange(min=1),
     help="Trials to train at the same time (default: one per core, at most two per GPU).",
 )
-@click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    help="auto, cpu, cuda (all GPUs of the machine) or cuda:K.",
-)
+@_DEVICE
 @click.option("--quiet", is_flag=True, help="Print no progress.")
 @deferred("busi_search.cli.actions.search")
 def worker() -> None:
@@ -286,7 +283,7 @@ def leak_gap() -> None:
 @click.option(
     "--workers", type=click.IntRange(min=1), help="Repeats at once (default: one a core)."
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:K.")
+@_DEVICE
 @click.option("--quiet", is_flag=True, help="No progress.")
 @JSON_OPTION
 @deferred("busi_search.cli.actions.audit")

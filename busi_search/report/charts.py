@@ -66,6 +66,20 @@ def class_confusion_chart(
     table = confusion_matrix(
         labels, probabilities.argmax(axis=1), labels=list(range(len(class_names)))
     )
+    chart = shares_of_rows(table, class_names, class_names)
+    return layout(chart, "Most probable class, out of fold", "predicted", "truth")
+
+
+def shares_of_rows(
+    table: npt.NDArray[np.integer], columns: Sequence[str], rows: Sequence[str]
+) -> go.Figure:
+    """Return a table of counts, each with its share of the row.
+
+    Args:
+        table: (R, C) counts.
+        columns: C names.
+        rows: R names, from the top.
+    """
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     text = [
         [f"{number} ({100 * share:.0f} %)" for number, share in zip(row, parts, strict=True)]
@@ -74,8 +88,8 @@ def class_confusion_chart(
     chart = go.Figure(
         go.Heatmap(
             z=shares,
-            x=list(class_names),
-            y=list(class_names),
+            x=list(columns),
+            y=list(rows),
             text=text,
             texttemplate="%{text}",
             colorscale="Blues",
@@ -84,8 +98,7 @@ def class_confusion_chart(
             showscale=False,
         )
     )
-    chart.update_yaxes(autorange="reversed")
-    return layout(chart, "Most probable class, out of fold", "predicted", "truth")
+    return chart.update_yaxes(autorange="reversed")
 
 
 def learning_curves_chart(results: Sequence[FoldResult]) -> go.Figure:

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from busi_search.release.curves import NUM_BARS, Curves
-from busi_search.report.charts import COLOURS, NEUTRAL, layout, square
+from busi_search.report.charts import COLOURS, NEUTRAL, layout, shares_of_rows, square
 from busi_search.report.elsewhere import Place, leading
 from busi_search.search.store.study_record import LearningCurve
 
@@ -172,26 +172,11 @@ def confusion_chart(place: Place, class_name: str) -> go.Figure | None:
     if place.curves is None:
         return None
     called = place.curves.called
-    rows = np.array([list(pair) for pair in called.values()], dtype=float)
-    shares = rows / rows.sum(axis=1, keepdims=True)
-    text = [
-        [f"{number:.0f} ({100 * share:.0f} %)" for number, share in zip(row, parts, strict=True)]
-        for row, parts in zip(rows, shares, strict=True)
-    ]
-    chart = go.Figure(
-        go.Heatmap(
-            z=shares,
-            x=[f"called {class_name}", f"not called {class_name}"],
-            y=list(called),
-            text=text,
-            texttemplate="%{text}",
-            colorscale="Blues",
-            zmin=0,
-            zmax=1,
-            showscale=False,
-        )
+    counts = np.array([list(pair) for pair in called.values()], dtype=np.int64)
+    chart = shares_of_rows(
+        counts, [f"called {class_name}", f"not called {class_name}"], list(called)
     )
-    chart.update_yaxes(autorange="reversed", automargin=True)
+    chart.update_yaxes(automargin=True)
     layout(chart, f"Calls at the operating point: {place.title}", "", "truth")
     return chart.update_layout(height=140 + 70 * len(called))
 

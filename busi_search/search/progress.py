@@ -138,7 +138,6 @@ class ProgressMeter:
         self._num_settled = 0
         self._settled = TrialCounts()
         so_far = self._count(trials)
-        self._folds_before = so_far.folds.total()
         # When this run's first folds were seen, and how many there were then: what came before,
         # imports and weights to be learned, says nothing about the pace.
         self._first_seen: tuple[float, TrialCounts] | None = None

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from busi_search.data.layouts.files import is_mask
+from busi_search.data.layouts.files import split_masks
 from busi_search.data.medmnist import load_medmnist
 from busi_search.data.sources import guess_study, load_dataset
 from busi_search.errors import InputError
@@ -44,8 +44,9 @@ def test_plain_class_folders_are_the_same_data(busi_folder: Path, tmp_path: Path
         ("mask_of_zorro.png", False),
     ],
 )
-def test_is_mask(name: str, expected: bool) -> None:
-    assert is_mask(name) == expected
+def test_a_mask_is_told_by_its_name(name: str, expected: bool) -> None:
+    images, _ = split_masks([Path(name)])
+    assert (images == []) == expected
 
 
 def test_fingerprint_follows_pixels_names_and_labels(busi_folder: Path) -> None:

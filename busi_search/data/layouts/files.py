@@ -42,11 +42,6 @@ def is_image_file(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES or (is_dicom(path) and not path.is_dir())
 
 
-def is_mask(name: str) -> bool:
-    """Return whether a file name is that of a segmentation mask, such as ``a_mask_1.png``."""
-    return _MASK.search(Path(name).stem) is not None
-
-
 def subfolders(folder: Path) -> list[Path]:
     """Return the folders in a folder, by name; hidden ones left out."""
     with reading(folder):

@@ -210,7 +210,7 @@ def models() -> None:
     "target",
     shell_complete=complete_path,
     metavar="FILE.csv",
-    help="Write a table rather than print lines.",
+    help="Write a table instead of printing lines.",
 )
 @click.option(
     "--keep-sealed",
@@ -220,7 +220,7 @@ def models() -> None:
 @JSON_OPTION
 @deferred("busi_search.cli.actions.predict")
 def predict() -> None:
-    """Judge image files, or all images in folders: verdict, probabilities, likeness.
+    """Classify image files, or all images in folders.
 
     Each line says what the operating point calls the image, then the calibrated probabilities, and
     UNLIKE if the image is unlike the training images. Files that cannot be read are passed over
@@ -266,9 +266,9 @@ def ui() -> None:
 )
 @deferred("busi_search.cli.actions.serve")
 def serve() -> None:
-    """Open a page, on this machine only, where one image gets an answer; Ctrl-C ends it.
+    """Open a page, on this machine only, that classifies one image; stop it with Ctrl-C.
 
-    POST /predict answers an image file with JSON.
+    POST /predict returns the result for an image file as JSON.
 
     \b
     Example:

@@ -82,8 +82,8 @@ class SealWatch:
         if keep_sealed:
             first = next(i for i, studies in enumerate(sealed_by) if studies)
             raise InputError(
-                f"{names[first]}: {sealed_sentence(sealed_by)}; nothing was answered; leave "
-                "them out, or ask without keep-sealed and the opening is counted."
+                f"{names[first]}: {sealed_sentence(sealed_by)}; nothing was predicted. Leave "
+                "them out, or predict without keep-sealed, which counts the opening."
             )
         from busi_search.search.seal_register import note_opening
 

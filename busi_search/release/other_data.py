@@ -270,8 +270,8 @@ def developed_studies(home: Home, version: RegisteredVersion) -> list[Membership
     if not members:
         raise InputError(
             f"This home does not hold the images that version {version.version} (study '{study}') "
-            "was developed on, so images that stand in both sets cannot be found; type the line "
-            "on the home where it was searched, or restore its images."
+            "was developed on, so images that are in both sets cannot be found; run the "
+            "command on the home where it was searched, or restore its images."
         )
     return members
 

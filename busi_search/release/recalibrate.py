@@ -188,8 +188,8 @@ def _check_enough(
     counts = [len(np.unique(groups[kind])) for kind in (truth, ~truth)]
     if min(counts) < MIN_GROUPS:
         raise InputError(
-            f"{where}: {counts[0]} {name} and {counts[1]} other groups of images; fewer than "
-            f"{MIN_GROUPS} of a kind set neither a threshold nor a calibration. Add images."
+            f"{where}: {counts[0]} {name} and {counts[1]} other groups of images; a "
+            f"threshold or a calibration needs at least {MIN_GROUPS} of each. Add images."
         )
 
 

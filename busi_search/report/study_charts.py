@@ -21,7 +21,7 @@ from busi_search.search.store.study_record import LearningCurve
 CAPTIONS = {
     "history": "The score (no unit) of every finished trial, in the order of the trials. Crosses "
     "mark trials that were stopped early, at their predicted final score.",
-    "savings": "Folds trained (blue) and spared (grey) of each finished trial. A fold is one "
+    "savings": "Folds trained (blue) and saved (grey) of each finished trial. A fold is one "
     "training of a model.",
     "pareto": "Complete trials by two objectives; no trial is better in both than one on the "
     "front.",
@@ -51,7 +51,7 @@ CAPTIONS = {
     "are subtracted, each counting t / (1 − t) at the threshold t. The model is worth using where "
     "its line is above both acting on everyone and acting on nobody. The band is the 95 % "
     "interval of the first set, of groups of images drawn whole.",
-    "operating": "How many positives are found (sensitivity) and how many others are spared "
+    "operating": "How many positives are found (sensitivity) and how many others are cleared "
     "(specificity), over the threshold, out of fold. The operating point was chosen on these "
     "images, so expect a little less.",
     "confusion": "Number of images by true class (rows) and call at the operating point (columns); "

@@ -289,7 +289,7 @@ def _copy(home: Home, study: optuna.Study, about: str, *, fix: bool) -> Iterator
         text = "its run is not in MLflow, or was deleted there"
     elif lacking and not unsent and not running:
         text = "its run in MLflow is without the winner's figures and report"
-        yield Finding(about, "problem", text, "the `busi-search run` line that began it")
+        yield Finding(about, "problem", text, "run the `busi-search run` command that began it")
         return
     else:
         text = (

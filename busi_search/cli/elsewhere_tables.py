@@ -1,4 +1,4 @@
-"""How an evaluation on images of elsewhere, and a recalibration, look on a terminal."""
+"""How an external evaluation and a recalibration look on a terminal."""
 
 from collections.abc import Sequence
 

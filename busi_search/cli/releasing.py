@@ -26,7 +26,7 @@ DATA_OPTIONS = (
 
 
 def data_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of images of elsewhere."""
+    """Give a command the options for external images."""
     for option in reversed(DATA_OPTIONS):
         command = option(command)
     return command

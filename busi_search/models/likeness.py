@@ -17,7 +17,7 @@ class Likeness:
     Attributes:
         unlike: whether it is; None: the model does not say what its training images looked like.
         distance: of its statistics from theirs; None: not known.
-        limit: distance from which on it is unlike; None: not known.
+        limit: distance above which it is unlike; None: not known.
         coloured: share of its pixels that have a colour of their own.
         text: this in words.
     """

@@ -27,7 +27,7 @@ class CorrectedDifference:
     Attributes:
         value: what to expect on new images from the same source; positive = the winner is better.
         low, high: 95 % interval.
-        naive: the difference as found, which flatters the winner.
+        naive: the difference as found, which favours the winner.
         p_value: probability of a corrected difference this high if the winner were no better
             (one-sided).
     """

@@ -60,7 +60,7 @@ class Registered:
 
 @dataclass(frozen=True)
 class Release:
-    """What became of a search.
+    """The registered winner of a search.
 
     Attributes:
         trial: number of the winner.

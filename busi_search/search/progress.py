@@ -130,7 +130,7 @@ class ProgressMeter:
     """
 
     def __init__(self, context: "StudyContext", target: int, trials: list[FrozenTrial]) -> None:
-        """Take the study, how many finished trials it shall hold, and those it has."""
+        """Take the study, the total number of trials to finish, and the trials there are."""
         self._context = context
         self._target = target
         self._started = time.monotonic()

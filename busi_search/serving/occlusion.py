@@ -1,4 +1,4 @@
-"""Which part of an image an answer hangs on, by covering one part after another.
+"""Which areas of an image influenced the answer, by covering one part after another.
 
 A registered model is a ``torch.export`` program (pt2): it has no gradients, so that methods such as
 Grad-CAM cannot be applied to it. Covering needs nothing but answers.

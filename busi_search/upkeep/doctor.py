@@ -1,4 +1,4 @@
-"""What works on this machine and home, what was left behind, and the line that mends it."""
+"""What works on this machine and home, and a fix for each problem."""
 
 import json
 import shlex

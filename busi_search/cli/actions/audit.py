@@ -1,4 +1,4 @@
-"""Check a study's promise on parts of its own development images."""
+"""Check a study's corrected score on parts of its own development images."""
 
 import math
 from collections.abc import Generator

@@ -16,7 +16,7 @@ MAX_MIXED_FAILURES_IN_A_ROW = 10
 def failing(study: optuna.Study, trials: Sequence[FrozenTrial] | None = None) -> str | None:
     """Return the last error line if the latest trials all failed in the same way, else None.
 
-    Trials that had failed when the driver began are not counted: the same line tries again.
+    Trials that had failed when the driver began are not counted: running it again retries.
 
     Args:
         study: the study.

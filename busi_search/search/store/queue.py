@@ -78,7 +78,7 @@ def claim_trial(
         study: the study.
         storage: its storage.
         lock: the claim lock, held while counting and claiming, so that workers do not overshoot.
-        target: number of finished trials the study shall hold.
+        target: total number of trials to finish.
         worker: who takes it; written before anybody can see the trial as taken.
     """
     study_id = storage.get_study_id_from_name(study.study_name)

@@ -301,10 +301,10 @@ def num_epochs(trial: FrozenTrial) -> int:
 
 
 def course(trial: FrozenTrial) -> tuple[object, ...]:
-    """Return what decides how fast a network comes near its final score.
+    """Return what decides how fast a network approaches its final score.
 
-    A head on frozen features is there after some epochs, a whole network is not. Scores in the
-    middle of training are compared only between trials that are alike in this.
+    A head on frozen features gets there within a few epochs; a whole network does not. Scores
+    within a fold are compared only between trials that agree in this.
     """
     values = stored_hyperparameters(trial)
     entry = ARCHITECTURES.get(values.get("architecture", ""))

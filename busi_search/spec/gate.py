@@ -6,14 +6,14 @@ from busi_search.spec.strict import Strict
 
 
 class Gate(Strict):
-    """What a candidate must hold on the sealed test to become champion."""
+    """What a candidate must reach on the sealed test to become champion."""
 
     max_auc_drop: float = Field(default=0.02, ge=0, le=1)
     """Largest drop in AUC below the best champion so far, and below the present one.
 
     A candidate must show that it drops no further: the lower bound of the difference of the AUCs
-    on the same test images must lie above -max_auc_drop. With 0 only a candidate that is shown to be better is
-    promoted.
+    on the same test images must lie above -max_auc_drop. With 0 only a candidate that is shown to
+    be better is promoted.
 
     Unit: AUC.
     Default: a plain choice of the smallest difference that matters; `promote` says how many test
@@ -65,8 +65,8 @@ class Gate(Strict):
     """Largest calibration error with which a candidate may become champion.
 
     It limits `calibration_error`, the root mean square distance between the probability and the
-    frequency of malignant images, without the contribution of noise; not the binned `ece`. With 120 test
-    images this figure has a standard deviation of about 0.06.
+    frequency of malignant images, without the contribution of noise; not the binned `ece`. With 120
+    test images this figure has a standard deviation of about 0.06.
 
     Unit: a probability.
     Default: no limit; the right one depends on how the probabilities are used.

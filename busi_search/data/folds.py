@@ -112,8 +112,8 @@ def named_folds(
 ) -> list[Fold]:
     """Make a fold of all images that have the same name of a fold or of a site.
 
-    Images of a group that stands in several folds are scored where they are named, and are left
-    out of the training of the folds that score the rest of their group.
+    Images of a group that is in several folds are scored in their named fold, and are left out of
+    the training of the folds that score the rest of their group.
 
     Args:
         names: D names; every image needs one.

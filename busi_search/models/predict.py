@@ -179,7 +179,7 @@ class Classifier:
                 file, x, y, width and height, or (x, y, width, height) by file, in pixels of the
                 file. An image without one needs a mask beside it, such as ``NAME_mask.png``.
             keep_sealed: refuse sealed images rather than count the opening.
-            how: the model is asked; ``predict`` is the command, which says itself what was opened.
+            how: how the model is used; ``predict`` is the command, which reports openings itself.
 
         Raises:
             InputError: a file is not a readable image, it is not known where its lesion is, or
@@ -211,7 +211,7 @@ class Classifier:
             boxes: as of :meth:`predict`.
             keep_sealed: refuse sealed images rather than count the opening; all files are read for
                 it before the first is answered.
-            how: the model is asked, for the ledgers.
+            how: how the model is used, for the ledgers.
 
         Raises:
             InputError: it is not known where the lesion of an image is, or ``keep_sealed`` and an

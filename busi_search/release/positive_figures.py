@@ -34,7 +34,7 @@ class PositiveFigures:
         figures: ``auc``, ``sensitivity``, ``specificity``, ``ppv``, ``npv``,
             ``calibration_intercept``, ``calibration_slope`` and ``observed_expected``; NaN where
             there are too few groups to say it.
-        remark: what cannot be said, and why; empty if all is said.
+        remark: which figures are missing, and why; empty if none are.
     """
 
     num_images: int

@@ -230,7 +230,7 @@ def cross_validated(
 ) -> dict[str, float]:
     """Return the figures of a change on images that it was not fitted on.
 
-    Groups are dealt into five parts, 20 times anew; each part is judged by what the others say.
+    Groups are divided into five parts, 20 times; each part is evaluated with the fit of the others.
 
     Returns:
         ``sensitivity``, ``specificity`` and ``log_loss``, means over the repeats; ``share_missed``:

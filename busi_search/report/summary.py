@@ -151,7 +151,7 @@ def _how_sure(winner: Winner, places: Sequence[Place], openings: int) -> list[st
 
 
 def _probabilities(figures: Row, name: str) -> str:
-    """Say whether the probabilities can be taken as they are."""
+    """Say whether the probabilities are right."""
     slope, ratio = figures.get("calibration_slope"), figures.get("observed_expected")
     if slope is None or ratio is None:
         return ""

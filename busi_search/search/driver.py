@@ -174,7 +174,7 @@ def join_search(
         num_workers: workers at once.
 
     Raises:
-        InputError: nobody has ever searched the study, or with other versions than those here.
+        InputError: the study was never searched, or with other versions than those here.
         BusiSearchError: all workers of this machine died, or trials fail one after the other.
     """
     with ExitStack() as stack:

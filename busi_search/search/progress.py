@@ -64,7 +64,7 @@ class TrialCounts:
 
         Args:
             target: finished trials asked for.
-            num_folds: of a trial that is not given up.
+            num_folds: of a trial that is not stopped early.
             pace: seconds that pass while all workers together do one second's work of one worker.
             kinds: see :meth:`~.Costs.left`.
         """

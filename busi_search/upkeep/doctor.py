@@ -67,7 +67,7 @@ class Finding:
         about: what, such as ``device`` or ``study busi``.
         state: ``ok``; ``note`` (worth knowing, nothing is wrong); ``problem``; ``mended``.
         text: what was found.
-        mend: the line or step that mends it, or None.
+        mend: the command or step that fixes it, or None.
     """
 
     about: str
@@ -216,7 +216,7 @@ def _running_trials(home: Home, study: optuna.Study, about: str, *, fix: bool) -
 
 
 def _ledger(home: Home, study: optuna.Study, about: str, *, tracked: bool) -> Iterator[Finding]:
-    """Say whether the ledger of the sealed test was changed, or had to be mended."""
+    """Report whether the ledger of the sealed test was changed, or was repaired."""
     try:
         entries = SealLedger(home, study.study_name, ask_mlflow=tracked).entries()
     except BusiSearchError as error:
@@ -263,7 +263,7 @@ def _weights(spec: StudySpec, about: str) -> Iterator[Finding]:
 
 
 def _copy(home: Home, study: optuna.Study, about: str, *, fix: bool) -> Iterator[Finding]:
-    """What MLflow has of a study that nobody searches."""
+    """Compare MLflow with a study that is not being searched."""
     with brief_calls(), tracking_errors(home):
         client = _client(home)
         record = StudyRecord(study)

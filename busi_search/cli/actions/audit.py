@@ -52,7 +52,7 @@ def audit(
 def _follow(
     steps: Generator[tuple[Repeat, ...], None, AuditReport], objective: str, *, quiet: bool
 ) -> AuditReport:
-    """Say every repeat as it is done, and return the report."""
+    """Print each repeat when it is done, and return the report."""
     shown: set[int] = set()
     while True:
         try:

@@ -39,7 +39,7 @@ class _Tally:
     failed: list[NotJudged] = field(default_factory=list)
 
     def count(self, answers: Iterable[Prediction | NotJudged]) -> Iterator[Prediction]:
-        """Yield the answers, and keep of them what is said in the end."""
+        """Yield the answers, and count what is printed at the end."""
         for item in answers:
             if isinstance(item, NotJudged):
                 self.failed.append(item)
@@ -122,7 +122,7 @@ def _print_json(classifier: Classifier, tally: _Tally, lines: IO[bytes]) -> None
 
 
 def _say(classifier: Classifier, tally: _Tally) -> None:
-    """Say to people what the answers mean: verdicts, doubts, and whose model it is."""
+    """Print the verdicts, warnings, and which model predicted."""
     said = [*tally.verdicts] if tally.num_judged <= NUM_NAMED else []
     said += _some(tally.notes)
     said += _some(tally.unlike)

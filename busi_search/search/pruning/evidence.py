@@ -1,4 +1,4 @@
-"""What some folds say of a trial against the best one, from paired images."""
+"""Compare a trial with the best one on some folds, image by image."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What a storage fails with, in one sentence with the way out."""
+"""Failures of a storage, as one sentence with a fix."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

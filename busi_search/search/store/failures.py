@@ -1,4 +1,4 @@
-"""When failing trials end a search, and how they are forgiven."""
+"""When failing trials end a search, and when their count is reset."""
 
 from collections.abc import Sequence
 
@@ -47,7 +47,7 @@ def _kind_of_failure(trial: FrozenTrial) -> str | None:
 
 
 def forgive_failures(study: optuna.Study) -> None:
-    """Begin to count failures anew; for a driver that begins."""
+    """Reset the count of failures; for a driver that begins."""
     failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
     if numbers := [trial.number for trial in failed]:
         StudyRecord(study).forgive(numbers)

@@ -119,7 +119,7 @@ def recalibrate() -> None:
 
 @click.command(cls=Command)
 @click.option("--version", help="Number or alias (default: candidate).")
-@click.option("--model", default=None, help="Registered model (default: the one there is).")
+@click.option("--model", default=None, help="Registered model (default: the one with a candidate).")
 @click.option(
     "--max-auc-drop",
     type=click.FloatRange(0, 1),
@@ -170,7 +170,9 @@ def promote() -> None:
 
 
 @click.command(cls=Command)
-@click.option("--model", default=None, help="Registered model (default: the one there is).")
+@click.option(
+    "--model", default=None, help="Registered model (default: the one with a previous champion)."
+)
 @JSON_OPTION
 @deferred("busi_search.cli.actions.gate")
 def rollback() -> None:
@@ -183,7 +185,7 @@ def rollback() -> None:
 
 
 @click.command(cls=Command)
-@click.option("--model", default=None, help="Registered model (default: the one there is).")
+@click.option("--model", default=None, help="Only this registered model (default: all).")
 @JSON_OPTION
 @deferred("busi_search.cli.actions.models")
 def models() -> None:

@@ -38,8 +38,8 @@ CAPTIONS = {
     "epochs. No epoch is chosen by it; where predictions are averaged over several "
     "views of an image, only its last point is.",
     "roc": "Sensitivity over the share of false alarms as the threshold falls. The diamonds are "
-    "the operating point. Out of fold, every image is judged by a model that saw neither it nor a "
-    "near-duplicate.",
+    "the operating point. Out of fold, every image is predicted by a model that saw neither it nor "
+    "a near-duplicate.",
     "precision_recall": "Of the images called positive, which share is (precision), over the share "
     "of positives found (recall). A dotted line is what chance gives: the share of positives in "
     "that set.",
@@ -61,7 +61,7 @@ CAPTIONS = {
     "class_confusion": "Number of images by true class (rows) and most probable class (columns), "
     "all folds pooled; percentages are of the row.",
     "growth": "The winner's configuration, trained on a random share of the groups of each fold's "
-    "training part and judged on the whole held-out part. Bars are the worst and the best of "
+    "training part and evaluated on the whole held-out part. Bars are the worst and the best of "
     "several draws; the last point has all images. Not corrected for the choice of the "
     "configuration. A line that still rises at its end says that more images would help.",
 }

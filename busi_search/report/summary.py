@@ -79,8 +79,8 @@ def _how_good(
     name = _positive(winner)
     validated = (
         f"In cross-validation on {images_of_patients(context, context.partition.development)} "
-        f"{found_and_spared(places[0].figures, name)}; each image was judged by a model that had "
-        f"seen neither it nor a near-duplicate. {section.objective} {winner.estimate.value:.3f} "
+        f"{found_and_spared(places[0].figures, name)}; each image was predicted by a model that "
+        f"had seen neither it nor a near-duplicate. {section.objective} {winner.estimate.value:.3f} "
         f"(95 % interval {winner.estimate.low:.3f} to {winner.estimate.high:.3f}), corrected for "
         "the choice among many configurations."
     )
@@ -202,9 +202,7 @@ def _not_for(winner: Winner, places: Sequence[Place]) -> list[str]:
         found.append("Not for images of other hospitals or machines: it was tested on none.")
     geometry = winner.context.geometry(winner.hyperparameters)
     if geometry != WHOLE and geometry.needs_lesion:
-        found.append(
-            "Not for images whose lesion nobody has marked: it must be told where the lesion is."
-        )
+        found.append("Not for images without a marked lesion: it must be told where the lesion is.")
     found.append(
         "Only for such images: it gives an answer for any picture, even one that is not "
         "ultrasound, and it knows neither the patient's history nor a second view."

@@ -373,7 +373,7 @@ def _models(home: Home) -> Iterator[Finding]:
                     "problem",
                     f"it is {' and '.join(version.aliases)}, and its files are gone",
                     f"put them back, or run study {shlex.quote(name)} again, which registers its "
-                    "winner anew",
+                    "winner again",
                 )
 
 
@@ -404,7 +404,7 @@ def _caches(home: Home) -> Iterator[Finding]:
         f"{size / 1e6:.1f} MB in {count_of(len(files), 'file')}, all of which can be computed again"
     )
     if broken:
-        text += f"; {len(broken)} damaged, which are made anew when needed"
+        text += f"; {len(broken)} damaged, which are computed again when needed"
     line = shlex.join(["rm", "-r", *map(str, folders)])
     yield Finding("caches", "note", text, f"{line} frees the space")
 

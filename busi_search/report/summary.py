@@ -80,7 +80,8 @@ def _how_good(
     validated = (
         f"In cross-validation on {images_of_patients(context, context.partition.development)} "
         f"{found_and_spared(places[0].figures, name)}; each image was predicted by a model that "
-        f"had seen neither it nor a near-duplicate. {section.objective} {winner.estimate.value:.3f} "
+        "had seen neither it nor a near-duplicate. "
+        f"{section.objective} {winner.estimate.value:.3f} "
         f"(95 % interval {winner.estimate.low:.3f} to {winner.estimate.high:.3f}), corrected for "
         "the choice among many configurations."
     )

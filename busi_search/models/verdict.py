@@ -33,7 +33,7 @@ class OperatingPoint:
         """How often the rule was right, in words."""
         name, sensitivity, specificity = self.positive_class, self.sensitivity, self.specificity
         if sensitivity is None or specificity is None:
-            return "How often this rule is right was not stored with this model."
+            return "This model does not record how often this rule is right."
         text = (
             f"In cross-validation this rule found {sensitivity:.0%} of the {name} images and "
             f"called {1 - specificity:.0%} of the others {name} too. "

@@ -202,7 +202,7 @@ def _running_trials(home: Home, study: optuna.Study, about: str, *, fix: bool) -
     if fix:
         numbers = put_back_orphans(home, study)
         if numbers:
-            text = f"trials {numbers} go on where they stood, when it is run"
+            text = f"trials {numbers} resume when the study is run"
             yield Finding(about, "mended", text)
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     if running and not home.has_local_storage:
@@ -230,7 +230,7 @@ def _inputs(home: Home, study: optuna.Study, about: str) -> Iterator[Finding]:
     """Say which images, weights and versions are not what the study began with."""
     identity = StudyRecord(study).identity
     if identity is None:
-        yield Finding(about, "note", "was named but never begun", "busi-search run")
+        yield Finding(about, "note", "was created but never started", "busi-search run")
         return
     try:
         spec = at_place(identity.load_spec(), StudyRecord(study), home)
@@ -349,14 +349,14 @@ def _places(home: Home, *, fix: bool) -> Iterator[Finding]:
     points = verb(number, "points", "point")
     text = f"{addresses} of artifacts in MLflow {points} to {', '.join(sorted(elsewhere))}"
     if all(map(is_there, elsewhere)):
-        yield Finding("places", "note", f"{text}, which is there: another home's, as a rule")
+        yield Finding("places", "note", f"{text}, which exists (usually another home)")
         return
     if not fix:
         yield Finding("places", "problem", text, "busi-search doctor --fix")
         return
     bring_home(database, artifacts)
     if left := addresses_elsewhere(database, artifacts):
-        text += f"; {sum(left.values())} still do, for their files are not in this home"
+        text += f"; {sum(left.values())} still do, because their files are not in this home"
         yield Finding("places", "problem", text, f"copy these files into {artifacts}")
     else:
         yield Finding("places", "mended", f"{text}: they point into this home now")

@@ -28,7 +28,7 @@ from busi_search.release.winner import find_winner
 from busi_search.report.grad_cam import explain_images
 from busi_search.report.notebook import notebook_progress, result_html
 from busi_search.report.publishing import publish_winner
-from busi_search.search.context import StudyContext, reopen_study
+from busi_search.search.context import StudyContext
 from busi_search.search.cost import CostMeter, total_cost
 from busi_search.search.driver import join_search, run_search
 from busi_search.search.mlflow.retry import tracking_errors
@@ -36,11 +36,13 @@ from busi_search.search.mlflow.tracking import Tracker
 from busi_search.search.places import RaySettings, choose_places, local_processes
 from busi_search.search.prepare import prepare_study
 from busi_search.search.progress import SearchProgress
+from busi_search.search.reopen import reopen_study
 from busi_search.search.store.errors import storage_errors
 from busi_search.search.store.foreign import foreign_trials
 from busi_search.search.store.open import find_study
 from busi_search.search.store.records import is_finished
-from busi_search.search.store.study_record import Released, StudyRecord
+from busi_search.search.store.study_parts import Released
+from busi_search.search.store.study_record import StudyRecord
 from busi_search.wording import count_of
 
 

@@ -25,11 +25,12 @@ from busi_search.release.audit_report import AuditReport, Repeat, outer_estimate
 from busi_search.release.audit_splits import OuterSplit, outer_split, parts_of_a_round
 from busi_search.release.rebuild import REBUILD_TOLERANCE
 from busi_search.release.winner import Winner, estimate_scores, find_winner
-from busi_search.search.context import StudyContext, reopen_study
+from busi_search.search.context import StudyContext
 from busi_search.search.cross_validation import cross_validate, development_set
 from busi_search.search.executors import Executor, InlineExecutor
 from busi_search.search.fold_result import fold_results
 from busi_search.search.places import local_processes
+from busi_search.search.reopen import reopen_study
 from busi_search.search.samplers import num_possible_trials
 from busi_search.search.store.errors import check_storage, storage_errors
 from busi_search.search.store.failures import failing

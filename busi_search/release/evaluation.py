@@ -28,9 +28,10 @@ from busi_search.release.positive_figures import positive_figures
 from busi_search.release.registration import is_of_study
 from busi_search.release.sealed_report import TestReport
 from busi_search.release.subgroups import compute_subgroups, subgroup_levels
-from busi_search.search.context import StudyContext, reopen_study
+from busi_search.search.context import StudyContext
 from busi_search.search.mlflow.lookup import carries
 from busi_search.search.mlflow.retry import tracking_errors
+from busi_search.search.reopen import reopen_study
 from busi_search.search.seal_ledger import SealLedger
 from busi_search.search.seal_register import num_openings_of
 from busi_search.search.store.open import find_study

@@ -31,7 +31,8 @@ from busi_search.search.context import StudyContext
 from busi_search.search.mlflow.lookup import STUDY_ID, carries
 from busi_search.search.mlflow.study import NOT_INDEPENDENT, git_commit
 from busi_search.search.store.open import find_study
-from busi_search.search.store.study_record import Released, StudyRecord
+from busi_search.search.store.study_parts import Released
+from busi_search.search.store.study_record import StudyRecord
 from busi_search.training.inputs import place_pixels
 
 # Probabilities before and after export may differ by rounding only.

@@ -11,12 +11,8 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy.special import expit, logit
 
 from busi_search.release.pruned_trials import fill_pruned
-from busi_search.search.store.records import (
-    known_folds,
-    main_value,
-    objective_value,
-    standard_error,
-)
+from busi_search.search.store.fold_records import known_folds
+from busi_search.search.store.records import main_value, objective_value, standard_error
 from busi_search.spec import COSTS, MINIMISED_METRICS, StudySection
 from busi_search.training.weighted_metrics import fold_mean_metric, leave_part_out_weights
 

@@ -28,12 +28,9 @@ from busi_search.release.selection import (
 )
 from busi_search.search.context import StudyContext, fold_sizes
 from busi_search.search.fold_result import FoldResult, OutOfFoldPredictions, gather_out_of_fold
+from busi_search.search.store.fold_records import stored_folds
 from busi_search.search.store.foreign import foreign_numbers
-from busi_search.search.store.records import (
-    cv_metrics,
-    stored_folds,
-    trial_hyperparameters,
-)
+from busi_search.search.store.records import cv_metrics, trial_hyperparameters
 from busi_search.spec import METRICS, Hyperparameters
 from busi_search.training.metrics import softmax
 

@@ -9,11 +9,11 @@ from busi_search.release.recipe_comparison import CorrectedDifference, corrected
 from busi_search.release.selection import choice_rule
 from busi_search.release.winner import Winner
 from busi_search.search.fold_result import gather_out_of_fold
+from busi_search.search.store.fold_records import stored_folds
 from busi_search.search.store.records import (
     cv_metrics,
     is_finished,
     recipe_name,
-    stored_folds,
     trial_hyperparameters,
 )
 from busi_search.training.metrics import softmax

@@ -14,7 +14,8 @@ from busi_search.report.model_card import card_markdown, make_model_card
 from busi_search.report.study_page import render_report
 from busi_search.search.mlflow.tracking import Tracker
 from busi_search.search.seal_ledger import SealLedger
-from busi_search.search.store.study_record import LearningCurve, StudyRecord
+from busi_search.search.store.study_parts import LearningCurve
+from busi_search.search.store.study_record import StudyRecord
 
 
 def publish_winner(

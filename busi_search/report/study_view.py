@@ -33,16 +33,16 @@ from busi_search.report.model_card import make_model_card
 from busi_search.report.notebook import study_html, trial_html
 from busi_search.report.publishing import growth_of, registered_version, study_texts
 from busi_search.report.study_charts import report_charts
-from busi_search.search.context import reopen_study
+from busi_search.search.reopen import reopen_study
 from busi_search.search.seal_ledger import SealLedger
 from busi_search.search.status import StudyStatus, clock_of, study_status
+from busi_search.search.store.fold_records import stored_folds
 from busi_search.search.store.foreign import best_of_study
 from busi_search.search.store.open import find_study
 from busi_search.search.store.records import (
     cv_metrics,
     main_value,
     recipe_name,
-    stored_folds,
     stored_hyperparameters,
 )
 from busi_search.search.store.study_record import StudyRecord

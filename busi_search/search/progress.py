@@ -10,13 +10,8 @@ from typing import TYPE_CHECKING
 from optuna.trial import FrozenTrial, TrialState
 
 from busi_search.search.expected_cost import COST_KEYS, Costs, Kind, kind_of
-from busi_search.search.store.records import (
-    EPOCHS,
-    FINISHED,
-    best_trial,
-    folds_begun,
-    stored_hyperparameters,
-)
+from busi_search.search.store.fold_records import folds_begun
+from busi_search.search.store.records import EPOCHS, FINISHED, best_trial, stored_hyperparameters
 
 if TYPE_CHECKING:
     from busi_search.search.context import StudyContext

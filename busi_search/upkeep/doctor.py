@@ -28,7 +28,6 @@ from busi_search.home import (
 )
 from busi_search.models.registry import has_files, list_versions
 from busi_search.relocation import addresses_elsewhere, bring_home, is_there, relocate_artifacts
-from busi_search.search.context import at_place
 from busi_search.search.mlflow.lookup import (
     find_experiment,
     is_deleted,
@@ -37,6 +36,7 @@ from busi_search.search.mlflow.lookup import (
 )
 from busi_search.search.mlflow.retry import brief_calls, tracking_errors
 from busi_search.search.mlflow.study import RESULTS
+from busi_search.search.reopen import at_place
 from busi_search.search.seal_ledger import SealLedger
 from busi_search.search.store.errors import storage_errors
 from busi_search.search.store.foreign import foreign_sentence, foreign_trials, own_trials

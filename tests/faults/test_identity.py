@@ -19,9 +19,9 @@ from busi_search.release.evaluation import evaluate_sealed_test
 from busi_search.release.gate import gate_of, promote_after_evaluation, refused_by_tags
 from busi_search.report.study_view import study_page
 from busi_search.run import StudyResult, run_study, search_and_release
-from busi_search.search.context import reopen_study
 from busi_search.search.mlflow.lookup import STUDY_ID, find_experiment, study_id_of
 from busi_search.search.prepare import prepare_study
+from busi_search.search.reopen import reopen_study
 from busi_search.search.status import study_status
 from busi_search.search.store.identity import create_study
 from busi_search.search.store.open import find_study, open_storage

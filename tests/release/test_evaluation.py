@@ -32,12 +32,13 @@ from busi_search.release.leak_gap import measure_leak_gap
 from busi_search.release.replay import replay_trial
 from busi_search.report.study_view import study_page
 from busi_search.run import StudyResult, run_study
-from busi_search.search.context import StudyContext, reopen_study
+from busi_search.search.context import StudyContext
 from busi_search.search.fold_result import FoldResult
+from busi_search.search.reopen import reopen_study
 from busi_search.search.seal_ledger import SealLedger
 from busi_search.search.seal_register import num_openings_of
+from busi_search.search.store.fold_records import stored_folds
 from busi_search.search.store.open import find_study
-from busi_search.search.store.records import stored_folds
 from busi_search.spec import Gate
 from busi_search.training.metrics import compute_metrics, softmax
 

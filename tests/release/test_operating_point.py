@@ -12,7 +12,7 @@ from busi_search.release.calibration import choose_operating_point, cross_fitted
 from busi_search.report.study_view import reopen_winner
 from busi_search.run import StudyResult, run_study
 from busi_search.search.store.open import find_study
-from busi_search.search.store.study_record import Identity
+from busi_search.search.store.study_identity import Identity
 from busi_search.spec import EARLIER_RULE, OperatingRule, StudySpec, spec_json
 from busi_search.study_files import parse_spec
 from tests.conftest import TINY

@@ -13,8 +13,8 @@ from busi_search.release.selection import (
     choose_trial,
 )
 from busi_search.run import StudyResult
+from busi_search.search.store.fold_records import fold_key
 from busi_search.search.store.open import find_study
-from busi_search.search.store.records import fold_key
 from busi_search.training.metrics import compute_metrics, softmax
 from busi_search.training.weighted_metrics import leave_part_out_weights
 

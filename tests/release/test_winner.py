@@ -16,7 +16,8 @@ from busi_search.run import StudyResult, run_study
 from busi_search.search import objective
 from busi_search.search.cross_validation import TrainingDiverged
 from busi_search.search.fold_result import FoldResult, Look
-from busi_search.search.store.records import cv_metrics, stored_folds
+from busi_search.search.store.fold_records import stored_folds
+from busi_search.search.store.records import cv_metrics
 from busi_search.training.metrics import compute_metrics, softmax
 from tests.conftest import TINY
 

@@ -7,7 +7,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from busi_search.search import progress
 from busi_search.search.context import StudyContext
 from busi_search.search.progress import ProgressMeter
-from busi_search.search.store.records import UNFINISHED_FOLD, UnfinishedFold, fold_key
+from busi_search.search.store.fold_records import fold_key
+from busi_search.search.store.records import UNFINISHED_FOLD, UnfinishedFold
 
 CONTEXT = cast(
     StudyContext,

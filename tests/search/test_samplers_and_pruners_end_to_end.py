@@ -16,8 +16,9 @@ from busi_search.search.executors import InlineExecutor
 from busi_search.search.mlflow.tracking import Tracker
 from busi_search.search.prepare import prepare_study
 from busi_search.search.progress import SearchProgress
+from busi_search.search.store.fold_records import stored_folds, unfinished_fold
 from busi_search.search.store.open import find_study
-from busi_search.search.store.records import PRUNE_REASON, stored_folds, unfinished_fold
+from busi_search.search.store.records import PRUNE_REASON
 from busi_search.study_files import load_spec
 from tests.conftest import TINY
 

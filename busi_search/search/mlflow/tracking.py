@@ -15,7 +15,8 @@ from busi_search.search.mlflow.study import MlflowStudy
 from busi_search.search.mlflow.system_metrics import SystemMetrics
 from busi_search.search.sampler_view import expected_values
 from busi_search.search.store.foreign import is_foreign
-from busi_search.search.store.study_record import StudyRecord, Tracked
+from busi_search.search.store.study_parts import Tracked
+from busi_search.search.store.study_record import StudyRecord
 
 # The driver sends a backlog in portions, so that it still watches its workers.
 PORTION_SECONDS = 5.0

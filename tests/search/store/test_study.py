@@ -19,10 +19,11 @@ from busi_search.search.mlflow.tracking import Tracker
 from busi_search.search.objective import Objective
 from busi_search.search.prepare import prepare_study
 from busi_search.search.store.failures import MAX_FAILURES_IN_A_ROW
+from busi_search.search.store.fold_records import stored_folds, stored_indices
 from busi_search.search.store.open import find_study
 from busi_search.search.store.queue import Claim
-from busi_search.search.store.records import stored_folds, stored_indices
-from busi_search.search.store.study_record import Cost, StudyRecord
+from busi_search.search.store.study_parts import Cost
+from busi_search.search.store.study_record import StudyRecord
 from tests.conftest import TINY
 
 

@@ -25,7 +25,7 @@ from busi_search.wording import count_of, duration
 if TYPE_CHECKING:
     from busi_search.release.sealed_report import TestReport
     from busi_search.release.selection import Estimate
-    from busi_search.run import StudyResult
+    from busi_search.report.study_result import StudyResult
     from busi_search.search.context import StudyContext
     from busi_search.search.progress import SearchProgress
 

@@ -16,9 +16,11 @@ from busi_search.models.predict import load_champion
 from busi_search.models.registry import list_versions
 from busi_search.release import evaluation
 from busi_search.release.evaluation import evaluate_sealed_test
-from busi_search.release.gate import gate_of, promote_after_evaluation, refused_by_tags
+from busi_search.release.gate import promote_after_evaluation, refused_by_tags
+from busi_search.release.study_gate import gate_of
+from busi_search.report.study_result import StudyResult
 from busi_search.report.study_view import study_page
-from busi_search.run import StudyResult, run_study, search_and_release
+from busi_search.run import run_study, search_and_release
 from busi_search.search.mlflow.lookup import STUDY_ID, find_experiment, study_id_of
 from busi_search.search.prepare import prepare_study
 from busi_search.search.reopen import reopen_study

@@ -12,7 +12,7 @@ from busi_search.release.selection import (
     bias_corrected_estimates,
     choose_trial,
 )
-from busi_search.run import StudyResult
+from busi_search.report.study_result import StudyResult
 from busi_search.search.store.fold_records import fold_key
 from busi_search.search.store.open import find_study
 from busi_search.training.metrics import compute_metrics, softmax

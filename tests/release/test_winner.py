@@ -12,7 +12,8 @@ from busi_search.release import winner as winner_module
 from busi_search.release.descriptions import describe_version, warn_of_objective
 from busi_search.release.selection import choice_rule
 from busi_search.release.winner import find_winner
-from busi_search.run import StudyResult, run_study
+from busi_search.report.study_result import StudyResult
+from busi_search.run import run_study
 from busi_search.search import objective
 from busi_search.search.cross_validation import TrainingDiverged
 from busi_search.search.fold_result import FoldResult, Look

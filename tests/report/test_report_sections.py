@@ -14,8 +14,8 @@ from busi_search.report.importance import (
 )
 from busi_search.report.rendering import render
 from busi_search.report.search_charts import parallel_chart
+from busi_search.report.study_result import StudyResult
 from busi_search.report.study_view import reopen_winner, study_page
-from busi_search.run import StudyResult
 
 
 def trials_of(function: object, num_trials: int) -> list[optuna.trial.FrozenTrial]:

@@ -11,7 +11,7 @@ import busi_search as bs
 from busi_search.data.phantom import simulate_phantom, write_phantom
 from busi_search.errors import InputError
 from busi_search.models.answers import predictions_csv
-from busi_search.run import StudyResult
+from busi_search.report.study_result import StudyResult
 from tests.command import call_here
 
 

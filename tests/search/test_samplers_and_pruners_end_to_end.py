@@ -10,7 +10,8 @@ from optuna.trial import TrialState
 
 from busi_search.errors import InputError
 from busi_search.home import Home
-from busi_search.run import StudyResult, run_study
+from busi_search.report.study_result import StudyResult
+from busi_search.run import run_study
 from busi_search.search.driver import run_search
 from busi_search.search.executors import InlineExecutor
 from busi_search.search.mlflow.tracking import Tracker

@@ -8,7 +8,7 @@ import pytest
 from optuna.trial import TrialState
 
 from busi_search.home import Home
-from busi_search.run import StudyResult
+from busi_search.report.study_result import StudyResult
 from busi_search.search.mlflow.lookup import OUTCOME
 from busi_search.search.mlflow.trial import trial_tags
 from busi_search.search.store.fold_records import (

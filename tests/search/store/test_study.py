@@ -10,7 +10,8 @@ from optuna.trial import TrialState
 
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.home import Home
-from busi_search.run import StudyResult, run_study, search_and_release
+from busi_search.report.study_result import StudyResult
+from busi_search.run import run_study, search_and_release
 from busi_search.search import objective
 from busi_search.search.driver import run_search
 from busi_search.search.executors import InlineExecutor

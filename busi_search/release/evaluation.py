@@ -29,7 +29,6 @@ from busi_search.release.registration import is_of_study
 from busi_search.release.sealed_report import TestReport
 from busi_search.release.subgroups import compute_subgroups, subgroup_levels
 from busi_search.search.context import StudyContext
-from busi_search.search.mlflow.lookup import carries
 from busi_search.search.mlflow.retry import tracking_errors
 from busi_search.search.reopen import reopen_study
 from busi_search.search.seal_ledger import SealLedger
@@ -39,7 +38,7 @@ from busi_search.search.store.study_record import StudyRecord
 from busi_search.wording import count_of
 
 if TYPE_CHECKING:
-    import optuna
+    pass
 
 
 def evaluate_sealed_test(
@@ -318,23 +317,3 @@ def _record(
             for path, row in zip(paths, probabilities, strict=True)
         },
     )
-
-
-def check_ledger_of(home: Home, version: RegisteredVersion) -> None:
-    """Make sure that the ledger of a version's study still holds what it held at its evaluation.
-
-    Raises:
-        BusiSearchError: entries were changed or removed.
-    """
-    study = study_of_version(home, version)
-    if study is not None:  # Else made on another home, whose ledger is not here.
-        SealLedger(home, study.study_name).check_version(version.tags)
-
-
-def study_of_version(home: Home, version: RegisteredVersion) -> "optuna.Study | None":
-    """Return the study that made a version; None if it is not on this home, or only its name is."""
-    try:
-        study = find_study(home, version.tags.get("busi.study", ""))
-    except InputError:
-        return None
-    return study if carries(version.tags, StudyRecord(study).id) else None

@@ -12,8 +12,9 @@ from busi_search.errors import BusiSearchError, InputError
 from busi_search.files import without_nan
 from busi_search.home import Home, open_home
 from busi_search.models.external_evaluations import log_external_evaluation
-from busi_search.models.predict import Classifier, load_champion, version_of_uri
-from busi_search.models.registry import RegisteredVersion, find_version
+from busi_search.models.predict import Classifier, load_champion
+from busi_search.models.registry import RegisteredVersion
+from busi_search.release.chosen_version import chosen_version
 from busi_search.release.curves import Curves, drawn_curves
 from busi_search.release.figures import TestFigures, compute_test_figures
 from busi_search.release.local_data import LocalHelp, local_data_curve
@@ -189,33 +190,6 @@ def is_own_data(home: Home, study: str, data: str) -> bool:
     except BusiSearchError:
         return False
     return identity is not None and identity.change_of_images(fingerprint) is None
-
-
-def chosen_version(
-    home: Home, study: str, *, version: str | None, model_uri: str | None
-) -> RegisteredVersion:
-    """Return the version that is meant, which the study must have made.
-
-    Raises:
-        InputError: no such study or version, or the version is of another study.
-    """
-    released = StudyRecord(find_study(home, study)).released
-    if version is not None and model_uri is not None:
-        raise InputError("--version and --model-uri name the model twice; keep one.")
-    if model_uri is not None:
-        found = version_of_uri(home, model_uri)
-    elif version is not None:
-        found = find_version(home, version, name=released.model if released else None)
-    elif released is not None:
-        found = find_version(home, released.version, name=released.model)
-    else:
-        raise InputError(f"Study '{study}' has registered no model yet; finish it first.")
-    if found.tags.get("busi.study") != study:
-        raise InputError(
-            f"Version {found.version} of '{found.name}' was made by study "
-            f"'{found.tags.get('busi.study', '?')}', not by '{study}'; name that study."
-        )
-    return found
 
 
 def _report(

@@ -35,10 +35,11 @@ from busi_search.models.registry import (
     open_registry,
 )
 from busi_search.release.comparison import AgainstChampion, rivals
-from busi_search.release.evaluation import check_ledger_of, evaluate_sealed_test, study_of_version
+from busi_search.release.evaluation import evaluate_sealed_test
 from busi_search.release.gate_rule import Judgement, judge
 from busi_search.release.registration import REBUILT, WEIGHTS_SHA256
 from busi_search.release.study_gate import gate_of
+from busi_search.release.version_study import check_ledger_of, study_of_version
 from busi_search.search.mlflow.retry import tracking_errors
 from busi_search.search.seal_register import num_openings_of_study
 from busi_search.search.store.study_record import StudyRecord

@@ -19,7 +19,9 @@ from busi_search.models.naming import task_in_words
 from busi_search.models.predict import Classifier, load_champion
 from busi_search.models.recalibrated import RecalibratedModel
 from busi_search.models.registry import RegisteredVersion, add_tags, find_version, make_candidate
-from busi_search.release.external import DEFAULT_SENSITIVITY, chosen_version
+from busi_search.release.chosen_version import chosen_version
+from busi_search.release.developed_on import PARENT, local_study
+from busi_search.release.external import DEFAULT_SENSITIVITY
 from busi_search.release.local_data import Recalibration
 from busi_search.release.local_setting import (
     Setting,
@@ -28,14 +30,7 @@ from busi_search.release.local_setting import (
     fit_setting,
     setting_json,
 )
-from busi_search.release.other_data import (
-    PARENT,
-    OtherData,
-    ask_model,
-    load_other_images,
-    local_study,
-    read_other_data,
-)
+from busi_search.release.other_data import OtherData, ask_model, load_other_images, read_other_data
 from busi_search.release.positive_figures import PositiveFigures, positive_figures
 from busi_search.release.registration import EXPORT_TOLERANCE, WEIGHTS_SHA256
 from busi_search.search.mlflow.lookup import STUDY_ID

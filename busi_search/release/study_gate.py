@@ -10,7 +10,7 @@ from busi_search.home import Home
 from busi_search.models.registry import (
     RegisteredVersion,
 )
-from busi_search.release.evaluation import study_of_version
+from busi_search.release.version_study import study_of_version
 from busi_search.search.store.open import find_study
 from busi_search.search.store.study_record import StudyRecord
 from busi_search.spec import Gate

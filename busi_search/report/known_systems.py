@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from optuna.trial import TrialState
 
+from busi_search.release.choice import choice_rule
 from busi_search.release.recipe_comparison import CorrectedDifference, corrected_differences
-from busi_search.release.selection import choice_rule
 from busi_search.release.winner import Winner
 from busi_search.search.fold_result import gather_out_of_fold
 from busi_search.search.store.fold_records import stored_folds

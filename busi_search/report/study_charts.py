@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from busi_search.release.selection import pareto_front
+from busi_search.release.choice import pareto_front
 from busi_search.release.winner import Winner
 from busi_search.report import charts, curve_charts, search_charts
 from busi_search.report.elsewhere import Place

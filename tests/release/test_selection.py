@@ -5,12 +5,12 @@ import pytest
 from optuna.trial import TrialState
 
 from busi_search.release import winner
+from busi_search.release.choice import choose_trial
 from busi_search.release.pruned_trials import fill_pruned
 from busi_search.release.selection import (
     Estimate,
     bias_corrected_estimate,
     bias_corrected_estimates,
-    choose_trial,
 )
 from busi_search.report.study_result import StudyResult
 from busi_search.search.store.fold_records import fold_key

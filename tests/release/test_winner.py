@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from busi_search.release import winner as winner_module
+from busi_search.release.choice import choice_rule
 from busi_search.release.descriptions import describe_version, warn_of_objective
-from busi_search.release.selection import choice_rule
 from busi_search.release.winner import find_winner
 from busi_search.report.study_result import StudyResult
 from busi_search.run import run_study

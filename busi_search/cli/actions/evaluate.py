@@ -2,13 +2,14 @@
 
 import click
 
-from busi_search import terminal
 from busi_search.cli import elsewhere_tables
 from busi_search.cli.actions.refresh import refresh_report
 from busi_search.cli.actions.shared import home_of, print_json
+from busi_search.cli.sealed_table import show_test_report
 from busi_search.errors import InputError
+from busi_search.release.chosen_version import chosen_version
 from busi_search.release.evaluation import evaluate_sealed_test
-from busi_search.release.external import chosen_version, evaluate_elsewhere, is_own_data
+from busi_search.release.external import evaluate_elsewhere, is_own_data
 from busi_search.release.recalibrate import recalibrate_model
 from busi_search.search.status import foreign_note
 
@@ -71,7 +72,7 @@ def evaluate(
     if as_json:
         print_json(report.to_json())
     else:
-        terminal.show_test_report(report)
+        show_test_report(report)
     refresh_report(home, name, data=data)
 
 

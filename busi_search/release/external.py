@@ -34,7 +34,6 @@ from busi_search.search.store.study_record import StudyRecord
 DEFAULT_SENSITIVITY = 0.9
 # Kinds of the ledger's entries: who looked, before the first answer, and what came of it.
 ASKED, FIGURES = "external", "external_figures"
-Scores = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,6 @@ class ExternalReport:
         subgroups: the figures by subgroup.
         wanted_sensitivity: of a threshold from local images.
         local_data: what a threshold or a calibration from local images would give.
-        ledger_index: number of the entry in the study's ledger.
         curves: what a page draws of the positive class.
     """
 
@@ -71,17 +69,12 @@ class ExternalReport:
     subgroups: Sequence[Subgroup]
     wanted_sensitivity: float
     local_data: Sequence[LocalHelp]
-    ledger_index: int
     curves: Curves | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as ``busi-search evaluate --data --json`` prints it; no NaN."""
         result: dict[str, Any] = {
-            "model": {
-                "name": self.version.name,
-                "version": self.version.version,
-                "run_id": self.version.run_id,
-            },
+            "model": self.version.place,
             "data": self.data.to_json(),
             "left_out": self.data.left_out.to_json(),
             "evaluations": self.evaluations,
@@ -151,7 +144,7 @@ def evaluate_elsewhere(
     other = read_other_data(
         place, data, classifier, chosen, class_map=class_map, keep_sealed=keep_sealed
     )
-    entry = ledger.append(ASKED, _who(chosen, other))
+    ledger.append(ASKED, _who(chosen, other))
     probabilities, unlike, opened = ask_model(place, other, classifier, how="evaluate")
     entries = ledger.entries()
     known = unlike if classifier.familiarity is not None else None
@@ -162,7 +155,6 @@ def evaluate_elsewhere(
             e["kind"] == ASKED and e["data"]["fingerprint"] == other.fingerprint for e in entries
         ),
         opened=opened,
-        ledger_index=int(entry["index"]),
     )
     printed = report.to_json()
     ledger.append(FIGURES, _who(chosen, other) | _kept(printed))
@@ -244,7 +236,6 @@ def _report(
         ),
         wanted_sensitivity=wanted,
         local_data=local_data_curve(scores, truth, groups, threshold=threshold, wanted=wanted),
-        ledger_index=-1,
         curves=drawn_curves(
             scores,
             other.labels,

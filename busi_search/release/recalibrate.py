@@ -79,12 +79,7 @@ class RecalibrationResult:
         version, parent = self.version, self.parent
         result: dict[str, Any] = without_nan(
             {
-                "model": {
-                    "name": version.name,
-                    "version": version.version,
-                    "run_id": version.run_id,
-                    "alias": "candidate",
-                },
+                "model": {**version.place, "alias": "candidate"},
                 "parent": {"name": parent.name, "version": parent.version},
                 "keep": self.keep,
                 "wanted_sensitivity": self.wanted_sensitivity,

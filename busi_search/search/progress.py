@@ -84,7 +84,6 @@ class SearchProgress:
         folds_trained: folds this study trained so far, of any trial, some not to their end.
         folds_saved: folds that pruning made unnecessary.
         best: the best finished trial, or None.
-        elapsed_seconds: since this run began.
         remaining_seconds: estimate until the command ends, the winner trained again and reported;
             None while there is nothing to estimate from.
         phase: what most workers are doing, such as "storing features" or "searching".
@@ -103,7 +102,6 @@ class SearchProgress:
     folds_trained: int
     folds_saved: int
     best: FrozenTrial | None
-    elapsed_seconds: float
     remaining_seconds: float | None
     workers: int
     trials: list[FrozenTrial] = field(repr=False, default_factory=list)
@@ -128,7 +126,6 @@ class ProgressMeter:
         """Take the study, how many finished trials it shall hold, and those it has."""
         self._context = context
         self._target = target
-        self._started = time.monotonic()
         # So many trials, from the first on, have ended.
         self._num_settled = 0
         self._settled = TrialCounts()
@@ -178,7 +175,6 @@ class ProgressMeter:
             folds_trained=trained,
             folds_saved=num_folds * of_state[TrialState.PRUNED] - counts.folds[TrialState.PRUNED],
             best=counts.best,
-            elapsed_seconds=now - self._started,
             remaining_seconds=self._steady(now, self._remaining(now, counts, workers)),
             workers=workers,
             trials=trials,

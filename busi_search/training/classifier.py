@@ -160,14 +160,9 @@ class ImageClassifier(nn.Module):
             x = x.expand(-1, self.channels, -1, -1)
         return ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
-    def features(self, x: Tensor, *, start: int = 0, stop: int | None = None) -> Tensor:
-        """Run the stages from ``start`` to before ``stop``; the last gives (N·K, num_features).
-
-        Where the head sees several stages (:attr:`readout`), :meth:`advance` starts or stops
-        between them: then one tensor is not all that the stages after need.
-        """
-        state = self.advance([x], start=start, stop=stop)
-        return state[0] if stop is not None else self.read(state)
+    def features(self, x: Tensor) -> Tensor:
+        """Map what :meth:`normalise` gives to (N·K, num_features); :meth:`advance` does a part."""
+        return self.read(self.advance([x]))
 
     def advance(
         self, state: list[Tensor], *, start: int = 0, stop: int | None = None

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from busi_search.data.file_cache import build_once
-from busi_search.data.phantom import MALIGNANT, simulate_phantom
+from busi_search.data.phantom import simulate_phantom
+from busi_search.data.phantom_scene import MALIGNANT
 from busi_search.data.progress import counted
 from busi_search.files import check_free_space
 from busi_search.training.augment import AugmentationRanges, augment_batch

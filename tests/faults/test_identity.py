@@ -14,7 +14,7 @@ from busi_search.errors import BusiSearchError, GateRefused, InputError
 from busi_search.home import Home, create_tracking_store, open_home
 from busi_search.models.predict import load_champion
 from busi_search.models.registry import list_versions
-from busi_search.release import evaluation
+from busi_search.release import kept_figures
 from busi_search.release.evaluation import evaluate_sealed_test
 from busi_search.release.gate import promote_after_evaluation, refused_by_tags
 from busi_search.release.study_gate import gate_of
@@ -335,7 +335,7 @@ def test_figures_that_mlflow_does_not_take_stand_in_the_ledger_and_are_said(
     def refuse(*_: object, **__: object) -> None:
         raise OSError("no room")
 
-    monkeypatch.setattr(evaluation, "log_evaluation", refuse)
+    monkeypatch.setattr(kept_figures, "log_evaluation", refuse)
     with pytest.raises(BusiSearchError, match=r"holds 1 opening, and of version 1: AUC 0\.\d"):
         evaluate_sealed_test(searched, name)
 

@@ -18,8 +18,8 @@ from busi_search.release import kept_figures
 from busi_search.release.evaluation import evaluate_sealed_test
 from busi_search.release.gate import promote_after_evaluation, refused_by_tags
 from busi_search.release.study_gate import gate_of
+from busi_search.report.reopened import study_page
 from busi_search.report.study_result import StudyResult
-from busi_search.report.study_view import study_page
 from busi_search.run import run_study, search_and_release
 from busi_search.search.mlflow.lookup import STUDY_ID, find_experiment, study_id_of
 from busi_search.search.prepare import prepare_study

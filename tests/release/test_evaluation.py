@@ -31,8 +31,8 @@ from busi_search.release.gate_rule import beyond_limits
 from busi_search.release.leak_gap import measure_leak_gap
 from busi_search.release.replay import replay_trial
 from busi_search.release.study_gate import study_gate
+from busi_search.report.reopened import study_page
 from busi_search.report.study_result import StudyResult
-from busi_search.report.study_view import study_page
 from busi_search.run import run_study
 from busi_search.search.context import StudyContext
 from busi_search.search.fold_result import FoldResult

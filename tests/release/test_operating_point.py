@@ -9,8 +9,8 @@ from scipy.special import log_expit
 from busi_search.errors import InputError
 from busi_search.models.predict import load_champion
 from busi_search.release.calibration import choose_operating_point, cross_fitted_calls
+from busi_search.report.reopened import reopen_winner
 from busi_search.report.study_result import StudyResult
-from busi_search.report.study_view import reopen_winner
 from busi_search.run import run_study
 from busi_search.search.store.open import find_study
 from busi_search.search.store.study_identity import Identity

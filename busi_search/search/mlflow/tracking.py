@@ -199,12 +199,7 @@ class Tracker:
         tags: Mapping[str, str],
         model_id: str | None = None,
     ) -> None:
-        """Store the study's final figures and tags on its run.
-
-        Args:
-            metrics: by name.
-            tags: likewise.
-            model_id: of the logged model, which shows the figures too.
+        """Store the study's final figures and tags; see :meth:`.MlflowStudy.log_figures`.
 
         Raises:
             TrackingAway: the store does not take them.

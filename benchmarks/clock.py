@@ -17,7 +17,8 @@ from contextlib import closing
 from pathlib import Path
 
 from busi_search.home import open_home
-from busi_search.run import StudyResult, search_and_release
+from busi_search.report.study_result import StudyResult
+from busi_search.run import search_and_release
 from busi_search.search.prepare import prepare_study
 
 SHARES = (0.25, 0.5, 0.75)

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
 
 from busi_search.data.duplicates import find_duplicates
-from busi_search.data.layouts.files import is_mask
+from busi_search.data.layouts.files import named_as_mask
 
 Grey = npt.NDArray[np.uint8]
 Alteration = Callable[[Grey, np.random.Generator], Grey]
@@ -153,7 +153,7 @@ def measure_alterations(folder: Path, num_copies: int = 100) -> None:
 
     An altered copy is found if it is joined with its source; every other join is counted as wrong.
     """
-    paths = [path for path in sorted(folder.rglob("*.png")) if not is_mask(path.name)]
+    paths = [path for path in sorted(folder.rglob("*.png")) if not named_as_mask(path)]
     images = [np.asarray(Image.open(path).convert("L")) for path in paths]
     groups = find_duplicates(images)
     single = [images[index] for index in np.unique(groups) if (groups == index).sum() == 1]

@@ -16,16 +16,13 @@ import numpy as np
 import torch
 
 from busi_search.home import open_home
-from busi_search.search.context import reopen_study
 from busi_search.search.cross_validation import cross_validate, development_set
 from busi_search.search.fold_result import fold_results
+from busi_search.search.reopen import reopen_study
+from busi_search.search.store.fold_records import folds_begun
 from busi_search.search.store.foreign import best_of_study
 from busi_search.search.store.open import find_study
-from busi_search.search.store.records import (
-    folds_begun,
-    main_value,
-    trial_hyperparameters,
-)
+from busi_search.search.store.records import main_value, trial_hyperparameters
 
 FIRST_SEED = 10_000
 

@@ -19,7 +19,7 @@ import numpy as np
 import optuna
 
 from busi_search.home import Home, open_home
-from busi_search.search.context import StudyContext, reopen_study
+from busi_search.search.context import StudyContext
 from busi_search.search.pruning.evidence import (
     Difference,
     Evidence,
@@ -29,8 +29,9 @@ from busi_search.search.pruning.evidence import (
 )
 from busi_search.search.pruning.optuna_pruners import make_pruner
 from busi_search.search.pruning.race import LEAST_INDEX, LEAST_LOOK_INDEX
+from busi_search.search.reopen import reopen_study
+from busi_search.search.store.fold_records import stored_folds
 from busi_search.search.store.open import find_study
-from busi_search.search.store.records import stored_folds
 from busi_search.spec import StudySection
 
 # What a rule spends on trials in an order, and the score of the one it finds best.

@@ -20,8 +20,8 @@ from unittest.mock import patch
 
 from busi_search import run
 from busi_search.home import open_home
-from busi_search.search.context import reopen_study
 from busi_search.search.mlflow.tracking import Tracker
+from busi_search.search.reopen import reopen_study
 from busi_search.search.store.open import find_study
 
 # Functions of a release, in their order, and what they do.

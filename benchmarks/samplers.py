@@ -30,18 +30,13 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel
 
 from busi_search.home import open_home
-from busi_search.search.context import reopen_study
 from busi_search.search.pruning.evidence import Difference, weigh
 from busi_search.search.pruning.race import LEAST_INDEX, LEAST_LOOK_INDEX
+from busi_search.search.reopen import reopen_study
 from busi_search.search.samplers import SeededSampler, make_sampler
+from busi_search.search.store.fold_records import fold_key, stored_folds
 from busi_search.search.store.open import find_study
-from busi_search.search.store.records import (
-    HYPERPARAMETERS,
-    UNFINISHED_FOLD,
-    UnfinishedFold,
-    fold_key,
-    stored_folds,
-)
+from busi_search.search.store.records import HYPERPARAMETERS, UNFINISHED_FOLD, UnfinishedFold
 from busi_search.spec import StudySpec
 
 # From searches of BUSI at 64 px. Standard deviations: of the AUC of a fold when a configuration is

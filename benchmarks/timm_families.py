@@ -18,9 +18,10 @@ import torch
 from torch.nn import functional as F
 
 from busi_search.errors import InputError
+from busi_search.training.classifier import ImageClassifier
 from busi_search.training.fit import make_optimizer
 from busi_search.training.freezing import freeze_backbone
-from busi_search.training.zoo import ImageClassifier, build_model
+from busi_search.training.zoo import build_model
 
 SIZES = (32, 64, 96, 128, 160, 192, 224, 240, 256, 299, 331)
 BEGIN, END = "<!-- begin of the table -->", "<!-- end of the table -->"

@@ -23,9 +23,8 @@ from busi_search.search.store.records import (
 from busi_search.wording import count_of, duration
 
 if TYPE_CHECKING:
-    from busi_search.release.sealed_report import TestReport
     from busi_search.release.selection import Estimate
-    from busi_search.run import StudyResult
+    from busi_search.report.study_result import StudyResult
     from busi_search.search.context import StudyContext
     from busi_search.search.progress import SearchProgress
 
@@ -294,43 +293,3 @@ def _show_next_lines(context: "StudyContext", command: str, pages: str | None) -
     err.print("Next:")
     for line, meaning in lines.items():
         err.print(f"  {line:<37} {meaning}".rstrip(), markup=False)
-
-
-def show_test_report(report: "TestReport") -> None:
-    """Print what a model scored on the sealed test, with intervals."""
-    tables = [("sealed test", report.figures)]
-    if report.figures_without_twins is not None:
-        tables.append(("without twins in development", report.figures_without_twins))
-    if report.figures_independent is not None:
-        tables.append(("independent alone", report.figures_independent))
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("")
-    for title, figures in tables:
-        table.add_column(f"{title} ({figures.num_images} images)")
-    names = ("auc", "aupr", "accuracy", "balanced_accuracy", "f1", "sensitivity", "specificity")
-    for name in (*names, "log_loss", "brier", *report.figures.calibration, "ece"):
-        table.add_row(name, *(f"{figures.figure(name):.3f}" for _, figures in tables))
-    Console(highlight=False).print(table)
-    err.print(
-        f"Calibration is of the probability of '{report.figures.positive_class}': at best "
-        "intercept 0, slope 1, observed/expected 1, error 0. ece is binned and grows with noise: a "
-        "perfectly calibrated model has "
-        f"{report.figures.ece_if_calibrated:.3f} on these images."
-    )
-    err.print(
-        f"{report.version.name} version {report.version.version}; the sealed test was opened "
-        f"{count_of(report.openings, 'time')}. Sensitivity and specificity are of "
-        f"'{report.figures.positive_class}' at the operating point fixed before."
-    )
-    if report.num_not_independent:
-        missing = "" if report.figures_independent is not None else ", and too few others are left"
-        err.print(
-            f"Not independent: {report.num_not_independent} of {report.figures.num_images} sealed "
-            "images show scans that other studies of this home developed on "
-            f"({escape(', '.join(report.developed_by))}){missing}."
-        )
-    for mended in report.ledger_mended:
-        err.print(f"The ledger of the sealed test was repaired: {mended}.", markup=False)
-    for compared in (report.against_champion, report.against_best_champion):
-        if compared is not None:
-            err.print(compared.to_text(), markup=False)

@@ -13,7 +13,7 @@ from busi_search.home import Home, create_tracking_store, open_home
 from busi_search.seeding import seed_everything
 
 if TYPE_CHECKING:
-    from busi_search.run import StudyResult
+    from busi_search.report.study_result import StudyResult
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

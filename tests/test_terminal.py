@@ -7,7 +7,7 @@ from rich.console import Console
 
 from busi_search import terminal
 from busi_search.data.progress import counted
-from busi_search.run import StudyResult
+from busi_search.report.study_result import StudyResult
 from busi_search.search.progress_line import status_line
 from busi_search.search.store.records import PRUNE_REASON
 from busi_search.wording import duration

@@ -6,7 +6,7 @@ the training images, then which model says so and what it scored on its sealed t
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -119,13 +119,3 @@ def csv_line(cells: Iterable[str]) -> str:
     line = io.StringIO()
     csv.writer(line, lineterminator="\n").writerow(cells)
     return line.getvalue()
-
-
-def predictions_csv(predictions: Sequence[Prediction]) -> str:
-    """Return predictions as one CSV table, with a line of column names, see :func:`csv_row`.
-
-    Args:
-        predictions: at least one; all of one model.
-    """
-    rows = [csv_row(item) for item in predictions]
-    return "".join([csv_line(rows[0].keys()), *(csv_line(row.values()) for row in rows)])

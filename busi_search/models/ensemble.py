@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from busi_search.training.zoo import ImageClassifier, average_views
+from busi_search.training.classifier import ImageClassifier, average_views
 
 
 class FoldEnsemble(nn.Module):

@@ -32,6 +32,11 @@ class RegisteredVersion:
         """Whether it was trained on phantoms."""
         return self.tags.get("busi.simulated") == "true"
 
+    @property
+    def place(self) -> dict[str, str]:
+        """Where it is registered, as the JSON of a report names it."""
+        return {"name": self.name, "version": self.version, "run_id": self.run_id}
+
     def to_json(self) -> dict[str, Any]:
         """Return the version as ``busi-search models --json`` prints it."""
         return asdict(self)

@@ -2,43 +2,39 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from busi_search.data.known_images import KnownImages
-from busi_search.data.ledger import mendings, num_openings
+from busi_search.data.ledger import mendings
 from busi_search.data.sealed import SealedTest, open_sealed_test
 from busi_search.errors import BusiSearchError, InputError, TrackingAway
 from busi_search.home import Home
 from busi_search.models.evaluations import (
     find_recording_run,
-    log_evaluation,
     stored_predictions,
 )
 from busi_search.models.judging import ask_module
 from busi_search.models.predict import Classifier, load_champion
 from busi_search.models.registry import RegisteredVersion, find_version
-from busi_search.release.calibration_figures import CALIBRATION_FIGURES
 from busi_search.release.comparison import AgainstChampion, paired_difference, rivals
 from busi_search.release.curves import drawn_curves
 from busi_search.release.figures import TestFigures, compute_test_figures
+from busi_search.release.kept_figures import held_by, keep_figures
 from busi_search.release.positive_figures import positive_figures
 from busi_search.release.registration import is_of_study
 from busi_search.release.sealed_report import TestReport
 from busi_search.release.subgroups import compute_subgroups, subgroup_levels
-from busi_search.search.context import StudyContext, reopen_study
-from busi_search.search.mlflow.lookup import carries
+from busi_search.search.context import StudyContext
 from busi_search.search.mlflow.retry import tracking_errors
+from busi_search.search.reopen import reopen_study
 from busi_search.search.seal_ledger import SealLedger
 from busi_search.search.seal_register import num_openings_of
 from busi_search.search.store.open import find_study
+from busi_search.search.store.study_parts import Released
 from busi_search.search.store.study_record import StudyRecord
-from busi_search.wording import count_of
-
-if TYPE_CHECKING:
-    import optuna
 
 
 def evaluate_sealed_test(
@@ -70,13 +66,7 @@ def evaluate_sealed_test(
     """
     study = find_study(home, study_name)
     released = StudyRecord(study).released
-    if version is None:
-        if released is None:
-            raise InputError(f"Study '{study_name}' has registered no model yet; finish it first.")
-        version = released.version
-    if model is None and released is not None:
-        model = released.model
-    chosen = find_version(home, version, name=model)
+    chosen = _chosen(home, study_name, released, version=version, model=model)
     context = reopen_study(study, home=home, data=data)
     if chosen.tags.get("busi.partition") != context.partition.digest():
         raise InputError(
@@ -98,20 +88,11 @@ def evaluate_sealed_test(
     try:
         run_id = find_recording_run(home, chosen, None if tracked is None else tracked.run_id)
     except BusiSearchError as error:
-        raise type(error)(f"{error} The sealed test was not opened. {_held(ledger)}") from error
+        raise type(error)(f"{error} The sealed test was not opened. {held_by(ledger)}") from error
     others = [_ready(home, context, ledger, rival) for rival in rivals(home, chosen)]
     known = KnownImages(home)
     developed = known.developed_elsewhere(context.membership)
-    reason = {"study": study_name, "model": chosen.name, "version": chosen.version}
-    test = open_sealed_test(
-        context.spec.dataset,
-        context.partition,
-        size_pixels=classifier.size_pixels,
-        geometry=classifier.geometry,
-        cache=home.cache,
-        ledger=ledger,
-        reason=reason,
-    )
+    test = _open(home, context, ledger, classifier, chosen)
     # The opening is in the ledger already.
     probabilities = ask_module(classifier.module, test.images)
 
@@ -148,25 +129,46 @@ def evaluate_sealed_test(
     )
     try:
         with tracking_errors(home):
-            _record(home, context, ledger, report, probabilities, test.paths, run_id)
+            keep_figures(home, context, ledger, report, probabilities, test.paths, run_id)
     except TrackingAway as error:
-        raise BusiSearchError(f"{error}. The sealed test was opened. {_held(ledger)}") from error
+        raise BusiSearchError(f"{error}. The sealed test was opened. {held_by(ledger)}") from error
     return report
 
 
-def _held(ledger: SealLedger) -> str:
-    """Return what a ledger holds: the number of openings, and the latest figures."""
-    entries = ledger.entries()
-    text = f"Its ledger holds {count_of(num_openings(entries), 'opening')}"
-    figures = [entry for entry in entries if entry["kind"] == "figures"]
-    if not figures:
-        return f"{text} and no figures."
-    latest = figures[-1]
-    low, high = latest["auc_ci95"]
-    return (
-        f"{text}, and of version {latest['version']}: AUC {latest['auc']:.3f} (95 % interval "
-        f"{low:.3f} to {high:.3f}), sensitivity {latest['sensitivity']:.3f}, specificity "
-        f"{latest['specificity']:.3f}, {latest['num_images']} images."
+def _chosen(
+    home: Home,
+    study_name: str,
+    released: Released | None,
+    *,
+    version: str | None,
+    model: str | None,
+) -> RegisteredVersion:
+    """Return the version that is meant: by default the one that the study registered last."""
+    if version is None:
+        if released is None:
+            raise InputError(f"Study '{study_name}' has registered no model yet; finish it first.")
+        version = released.version
+    if model is None and released is not None:
+        model = released.model
+    return find_version(home, version, name=model)
+
+
+def _open(
+    home: Home,
+    context: StudyContext,
+    ledger: SealLedger,
+    classifier: Classifier,
+    version: RegisteredVersion,
+) -> SealedTest:
+    """Open the sealed test as a model sees it; the opening stands in the ledger before that."""
+    return open_sealed_test(
+        context.spec.dataset,
+        context.partition,
+        size_pixels=classifier.size_pixels,
+        geometry=classifier.geometry,
+        cache=home.cache,
+        ledger=ledger,
+        reason={"study": context.name, "model": version.name, "version": version.version},
     )
 
 
@@ -271,69 +273,5 @@ def _answers_of(
     other, version = rival.classifier, rival.version
     if other is None:
         return None
-    test = open_sealed_test(
-        context.spec.dataset,
-        context.partition,
-        size_pixels=other.size_pixels,
-        geometry=other.geometry,
-        cache=home.cache,
-        ledger=ledger,
-        reason={"study": context.name, "model": version.name, "version": version.version},
-    )
+    test = _open(home, context, ledger, other, version)
     return ask_module(other.module, test.images)
-
-
-def _record(
-    home: Home,
-    context: StudyContext,
-    ledger: SealLedger,
-    report: TestReport,
-    probabilities: npt.NDArray[np.float32],
-    paths: tuple[str, ...],
-    run_id: str,
-) -> None:
-    """Write the figures into the ledger, the model version's tags and the study run."""
-    printed = report.figures.to_json()
-    names = ("num_images", "num_groups", "auc", "auc_ci95", "accuracy")
-    at_the_point = ("sensitivity", "sensitivity_ci95", "specificity", "specificity_ci95")
-    calibration = [key for n in CALIBRATION_FIGURES for key in (n, f"{n}_ci95")]
-    kept = (*names, *at_the_point, *calibration, "calibration_curve")
-    short = {name: printed[name] for name in kept}
-    who = {"version": report.version.version, "partition": context.partition.digest()}
-    full = report.to_json()
-    # What other hospitals and subgroups are compared by.
-    shown = ("of_positive", "subgroups", "curves")
-    own: dict[str, Any] = {name: full[name] for name in shown if name in full}
-    ledger.append("figures", {**who, **short, **own})
-    log_evaluation(
-        home,
-        report.version,
-        report=report.to_json(),
-        run_id=run_id,
-        ledger=ledger.entries(),
-        predictions={
-            # Nine digits are all that a float32 has: the order of the images is kept exactly.
-            path: [float(f"{p:.9g}") for p in row]
-            for path, row in zip(paths, probabilities, strict=True)
-        },
-    )
-
-
-def check_ledger_of(home: Home, version: RegisteredVersion) -> None:
-    """Make sure that the ledger of a version's study still holds what it held at its evaluation.
-
-    Raises:
-        BusiSearchError: entries were changed or removed.
-    """
-    study = study_of_version(home, version)
-    if study is not None:  # Else made on another home, whose ledger is not here.
-        SealLedger(home, study.study_name).check_version(version.tags)
-
-
-def study_of_version(home: Home, version: RegisteredVersion) -> "optuna.Study | None":
-    """Return the study that made a version; None if it is not on this home, or only its name is."""
-    try:
-        study = find_study(home, version.tags.get("busi.study", ""))
-    except InputError:
-        return None
-    return study if carries(version.tags, StudyRecord(study).id) else None

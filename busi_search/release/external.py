@@ -12,8 +12,9 @@ from busi_search.errors import BusiSearchError, InputError
 from busi_search.files import without_nan
 from busi_search.home import Home, open_home
 from busi_search.models.external_evaluations import log_external_evaluation
-from busi_search.models.predict import Classifier, load_champion, version_of_uri
-from busi_search.models.registry import RegisteredVersion, find_version
+from busi_search.models.predict import Classifier, load_champion
+from busi_search.models.registry import RegisteredVersion
+from busi_search.release.chosen_version import chosen_version
 from busi_search.release.curves import Curves, drawn_curves
 from busi_search.release.figures import TestFigures, compute_test_figures
 from busi_search.release.local_data import LocalHelp, local_data_curve
@@ -33,7 +34,6 @@ from busi_search.search.store.study_record import StudyRecord
 DEFAULT_SENSITIVITY = 0.9
 # Kinds of the ledger's entries: who looked, before the first answer, and what came of it.
 ASKED, FIGURES = "external", "external_figures"
-Scores = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,6 @@ class ExternalReport:
         subgroups: the figures by subgroup.
         wanted_sensitivity: target of a threshold set on local images.
         local_data: what a threshold or a calibration from local images would give.
-        ledger_index: number of the entry in the study's ledger.
         curves: what a page draws of the positive class.
     """
 
@@ -70,17 +69,12 @@ class ExternalReport:
     subgroups: Sequence[Subgroup]
     wanted_sensitivity: float
     local_data: Sequence[LocalHelp]
-    ledger_index: int
     curves: Curves | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as ``busi-search evaluate --data --json`` prints it; no NaN."""
         result: dict[str, Any] = {
-            "model": {
-                "name": self.version.name,
-                "version": self.version.version,
-                "run_id": self.version.run_id,
-            },
+            "model": self.version.place,
             "data": self.data.to_json(),
             "left_out": self.data.left_out.to_json(),
             "evaluations": self.evaluations,
@@ -150,7 +144,7 @@ def evaluate_elsewhere(
     other = read_other_data(
         place, data, classifier, chosen, class_map=class_map, keep_sealed=keep_sealed
     )
-    entry = ledger.append(ASKED, _who(chosen, other))
+    ledger.append(ASKED, _who(chosen, other))
     probabilities, unlike, opened = ask_model(place, other, classifier, how="evaluate")
     entries = ledger.entries()
     known = unlike if classifier.familiarity is not None else None
@@ -161,7 +155,6 @@ def evaluate_elsewhere(
             e["kind"] == ASKED and e["data"]["fingerprint"] == other.fingerprint for e in entries
         ),
         opened=opened,
-        ledger_index=int(entry["index"]),
     )
     printed = report.to_json()
     ledger.append(FIGURES, _who(chosen, other) | _kept(printed))
@@ -189,33 +182,6 @@ def is_own_data(home: Home, study: str, data: str) -> bool:
     except BusiSearchError:
         return False
     return identity is not None and identity.change_of_images(fingerprint) is None
-
-
-def chosen_version(
-    home: Home, study: str, *, version: str | None, model_uri: str | None
-) -> RegisteredVersion:
-    """Return the version that is meant, which the study must have made.
-
-    Raises:
-        InputError: no such study or version, or the version is of another study.
-    """
-    released = StudyRecord(find_study(home, study)).released
-    if version is not None and model_uri is not None:
-        raise InputError("--version and --model-uri name the model twice; keep one.")
-    if model_uri is not None:
-        found = version_of_uri(home, model_uri)
-    elif version is not None:
-        found = find_version(home, version, name=released.model if released else None)
-    elif released is not None:
-        found = find_version(home, released.version, name=released.model)
-    else:
-        raise InputError(f"Study '{study}' has registered no model yet; finish it first.")
-    if found.tags.get("busi.study") != study:
-        raise InputError(
-            f"Version {found.version} of '{found.name}' was made by study "
-            f"'{found.tags.get('busi.study', '?')}', not by '{study}'; name that study."
-        )
-    return found
 
 
 def _report(
@@ -270,7 +236,6 @@ def _report(
         ),
         wanted_sensitivity=wanted,
         local_data=local_data_curve(scores, truth, groups, threshold=threshold, wanted=wanted),
-        ledger_index=-1,
         curves=drawn_curves(
             scores,
             other.labels,

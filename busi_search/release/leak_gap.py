@@ -11,13 +11,14 @@ from scipy.stats import t
 from busi_search.data.folds import make_folds
 from busi_search.errors import InputError
 from busi_search.home import Home
-from busi_search.search.context import StudyContext, reopen_study
+from busi_search.search.context import StudyContext
 from busi_search.search.cross_validation import (
     DevelopmentSet,
     cross_validate,
     development_set,
 )
 from busi_search.search.fold_result import fold_results
+from busi_search.search.reopen import reopen_study
 from busi_search.search.store.foreign import best_of_study
 from busi_search.search.store.open import find_study
 from busi_search.search.store.records import (

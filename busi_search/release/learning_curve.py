@@ -10,7 +10,7 @@ from busi_search.data.folds import Fold
 from busi_search.release.winner import Winner
 from busi_search.search.cross_validation import DevelopmentSet, cross_validate, development_set
 from busi_search.search.fold_result import fold_results
-from busi_search.search.store.study_record import LearningCurve, LearningPoint
+from busi_search.search.store.study_parts import LearningCurve, LearningPoint
 from busi_search.seeding import derive_seed
 from busi_search.training.cpu_setup import train_on_one_core
 

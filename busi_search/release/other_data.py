@@ -15,7 +15,7 @@ from busi_search.data.duplicates import conflicting_groups
 from busi_search.data.groups import find_groups
 from busi_search.data.image_cache import load_images
 from busi_search.data.images import GreyImage
-from busi_search.data.known_images import KnownImages, Membership
+from busi_search.data.known_images import KnownImages
 from busi_search.data.lesions import check_lesions, find_lesions
 from busi_search.data.shortcuts import check_files
 from busi_search.data.sources import guess_source, load_dataset
@@ -25,12 +25,10 @@ from busi_search.models.judging import ask_module
 from busi_search.models.predict import Classifier
 from busi_search.models.registry import RegisteredVersion
 from busi_search.models.seal_watch import sealed_sentence
-from busi_search.search.seal_register import register_old_studies
+from busi_search.release.developed_on import known_to
 from busi_search.spec import DatasetSection
 
 Labels = npt.NDArray[np.int64]
-# Tag of a version that was recalibrated: the versions it was made of, the nearest first.
-PARENT = "busi.parent_version"
 
 
 @dataclass(frozen=True)
@@ -140,7 +138,7 @@ def read_other_data(
     grouping = find_groups(dataset, "auto", home.cache)
     known = KnownImages(home)
     known.add_images(dataset)
-    developed, own_test = _known_to(home, version, dataset, known)
+    developed, own_test = known_to(home, version, dataset, known)
     # Read once, when they were kept.
     small = known.sets[dataset.fingerprint].images
     clashing = np.isin(grouping.twins, conflicting_groups(grouping.twins, dataset.labels))
@@ -247,63 +245,6 @@ def _load(data: str, classifier: Classifier, cache: Path) -> ImageDataset:
         return load_dataset(
             section.model_copy(update={"positive": error.class_names[0]}), cache=cache
         )
-
-
-def developed_studies(home: Home, version: RegisteredVersion) -> list[Membership]:
-    """Return whose images a version was developed or recalibrated on.
-
-    Raises:
-        InputError: this home does not know them.
-    """
-    study, partition = version.tags.get("busi.study", ""), version.tags.get("busi.partition", "")
-
-    def found() -> list[Membership]:
-        members = KnownImages(home).memberships
-        mine = [m for m in members if m.study == study and m.partition == partition]
-        local = {local_study(study, number) for number in _lineage(version)}
-        return [*mine[:1], *(m for m in members if m.study in local)] if mine else []
-
-    members = found()
-    if not members:
-        register_old_studies(home)
-        members = found()
-    if not members:
-        raise InputError(
-            f"This home does not hold the images that version {version.version} (study '{study}') "
-            "was developed on, so images that are in both sets cannot be found; run the "
-            "command on the home where it was searched, or restore its images."
-        )
-    return members
-
-
-def local_study(study: str, version: str) -> str:
-    """Return the name under which the images that a version was recalibrated on are registered."""
-    return f"{study}, recalibrated as version {version}"
-
-
-def _lineage(version: RegisteredVersion) -> list[str]:
-    return [version.version, *version.tags.get(PARENT, "").split()]
-
-
-def _known_to(
-    home: Home, version: RegisteredVersion, dataset: ImageDataset, known: KnownImages
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """(N,) whether an image was developed on, and whether it is in the study's own sealed test."""
-    members = developed_studies(home, version)
-    lost = [member.study for member in members if member.fingerprint not in known.sets]
-    if lost:
-        raise InputError(
-            f"The register of known images in {home.root} lacks those of '{lost[0]}'; open the "
-            f"study once (busi-search report NAME --to FILE.html) and they are kept again."
-        )
-    scans = [known.scans.get((dataset.fingerprint, index), -1) for index in range(len(dataset))]
-    developed = [known.scans_of(member.fingerprint, member.development) for member in members]
-    sealed = known.scans_of(members[0].fingerprint, members[0].sealed)
-    everywhere = frozenset().union(*developed)
-    return (
-        np.array([scan in everywhere for scan in scans], dtype=bool),
-        np.array([scan in sealed for scan in scans], dtype=bool),
-    )
 
 
 def _check_enough(labels: Labels, classifier: Classifier, left_out: LeftOut, *, where: str) -> None:

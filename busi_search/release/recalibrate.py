@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from busi_search.data.known_images import KnownImages, Membership
-from busi_search.errors import BusiSearchError, InputError
+from busi_search.errors import BusiSearchError
 from busi_search.files import without_nan
 from busi_search.home import Home, open_home
 from busi_search.models.export import register_version
@@ -19,17 +19,19 @@ from busi_search.models.naming import task_in_words
 from busi_search.models.predict import Classifier, load_champion
 from busi_search.models.recalibrated import RecalibratedModel
 from busi_search.models.registry import RegisteredVersion, add_tags, find_version, make_candidate
-from busi_search.release.external import DEFAULT_SENSITIVITY, chosen_version
-from busi_search.release.local_data import Recalibration, fit_recalibration, local_threshold
-from busi_search.release.other_data import (
-    PARENT,
-    OtherData,
-    ask_model,
-    load_other_images,
-    local_study,
-    read_other_data,
+from busi_search.release.chosen_version import chosen_version
+from busi_search.release.developed_on import PARENT, local_study
+from busi_search.release.external import DEFAULT_SENSITIVITY
+from busi_search.release.local_data import Recalibration
+from busi_search.release.local_setting import (
+    Setting,
+    check_enough,
+    cross_validated,
+    fit_setting,
+    setting_json,
 )
-from busi_search.release.positive_figures import MIN_GROUPS, PositiveFigures, positive_figures
+from busi_search.release.other_data import OtherData, ask_model, load_other_images, read_other_data
+from busi_search.release.positive_figures import PositiveFigures, positive_figures
 from busi_search.release.registration import EXPORT_TOLERANCE, WEIGHTS_SHA256
 from busi_search.search.mlflow.lookup import STUDY_ID
 from busi_search.search.mlflow.study import NOT_INDEPENDENT
@@ -37,19 +39,10 @@ from busi_search.search.seal_ledger import SealLedger
 
 ENTRY = "recalibration"
 RECALIBRATION = "busi.recalibration"
-NUM_REPEATS, NUM_PARTS = 20, 5
 # Tags that hold for a version as for its parent: who it is of, and what its ranking is worth.
 _INHERITED = ("busi.study", "busi.trial", "busi.dataset", "busi.fingerprint", "busi.partition",
               "busi.simulated", "busi.code_version", NOT_INDEPENDENT, STUDY_ID)  # fmt: skip
 _INHERITED_PREFIXES = ("busi.cv_", "busi.corrected_")
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A calibration and an operating point."""
-
-    recalibration: Recalibration
-    threshold: float
 
 
 @dataclass(frozen=True)
@@ -86,17 +79,12 @@ class RecalibrationResult:
         version, parent = self.version, self.parent
         result: dict[str, Any] = without_nan(
             {
-                "model": {
-                    "name": version.name,
-                    "version": version.version,
-                    "run_id": version.run_id,
-                    "alias": "candidate",
-                },
+                "model": {**version.place, "alias": "candidate"},
                 "parent": {"name": parent.name, "version": parent.version},
                 "keep": self.keep,
                 "wanted_sensitivity": self.wanted_sensitivity,
-                "before": _setting_json(self.before),
-                "after": _setting_json(self.after),
+                "before": setting_json(self.before),
+                "after": setting_json(self.after),
                 "local_before": self.figures_before.to_json(),
                 "held_out": dict(self.held_out),
                 "data": self.data.to_json(),
@@ -106,10 +94,6 @@ class RecalibrationResult:
             }
         )
         return result
-
-
-def _setting_json(setting: Setting) -> dict[str, float]:
-    return {"threshold": setting.threshold, **asdict(setting.recalibration)}
 
 
 def recalibrate_model(
@@ -155,7 +139,7 @@ def recalibrate_model(
     )
     positive = classifier.class_names.index(classifier.positive_class)
     truth, groups = other.labels == positive, other.groups
-    _check_enough(truth, groups, classifier.positive_class, where=data)
+    check_enough(truth, groups, classifier.positive_class, where=data)
     promised = classifier.operating_sensitivity
     wanted = sensitivity or (DEFAULT_SENSITIVITY if promised is None else promised)
     entry = {"version": parent.version, "data": other.to_json(), "keep": keep, "wanted": wanted}
@@ -182,94 +166,6 @@ def recalibrate_model(
     )
 
 
-def _check_enough(
-    truth: npt.NDArray[np.bool_], groups: npt.NDArray[np.integer], name: str, *, where: str
-) -> None:
-    counts = [len(np.unique(groups[kind])) for kind in (truth, ~truth)]
-    if min(counts) < MIN_GROUPS:
-        raise InputError(
-            f"{where}: {counts[0]} {name} and {counts[1]} other groups of images; a "
-            f"threshold or a calibration needs at least {MIN_GROUPS} of each. Add images."
-        )
-
-
-def fit_setting(
-    scores: npt.NDArray[np.float64],
-    truth: npt.NDArray[np.bool_],
-    before: Setting,
-    *,
-    keep: str,
-    wanted: float,
-) -> Setting:
-    """Return what local images say, as far as it may change.
-
-    Args:
-        scores: (N,) probability of the positive class, of the parent.
-        truth: (N,) whether an image is of it.
-        before: the parent's.
-        keep: ``calibration``, ``threshold`` or ``nothing``.
-        wanted: sensitivity of the threshold.
-    """
-    found = before.recalibration
-    if keep != "calibration":
-        found = fit_recalibration(scores, truth)
-    if keep == "threshold":
-        return Setting(found, before.threshold)
-    own = local_threshold(found.apply(scores) if keep == "nothing" else scores, truth, wanted)
-    return Setting(found, before.threshold if own is None else own)
-
-
-def cross_validated(
-    scores: npt.NDArray[np.float64],
-    truth: npt.NDArray[np.bool_],
-    groups: npt.NDArray[np.integer],
-    before: Setting,
-    *,
-    keep: str,
-    wanted: float,
-) -> dict[str, float]:
-    """Return the figures of a change on images that it was not fitted on.
-
-    Groups are divided into five parts, 20 times; each part is evaluated with the fit of the others.
-
-    Returns:
-        ``sensitivity``, ``specificity`` and ``log_loss``, means over the repeats; ``share_missed``:
-        of single parts with positive images, whose sensitivity is below the wanted one; and
-        ``log_loss_before``.
-    """
-    member = np.unique(groups, return_inverse=True)[1]
-    rng, total = np.random.default_rng(0), int(member.max()) + 1
-    rows, missed = [], []
-    for _ in range(NUM_REPEATS):
-        part = rng.permutation(np.arange(total) % NUM_PARTS)[member]
-        called, after = np.zeros(len(scores), dtype=bool), np.zeros(len(scores))
-        for number in range(NUM_PARTS):
-            inside = part == number
-            fitted = fit_setting(scores[~inside], truth[~inside], before, keep=keep, wanted=wanted)
-            # Probabilities that stay are compared as they are: rounding would move a threshold.
-            changed = fitted.recalibration != Recalibration()
-            after[inside] = (
-                fitted.recalibration.apply(scores[inside]) if changed else scores[inside]
-            )
-            called[inside] = after[inside] >= fitted.threshold
-            if truth[inside].any():
-                missed.append(called[inside & truth].mean() < wanted)
-        rows.append((called[truth].mean(), (~called[~truth]).mean(), _log_loss(after, truth)))
-    found = np.mean(rows, axis=0)
-    return {
-        "sensitivity": float(found[0]),
-        "specificity": float(found[1]),
-        "log_loss": float(found[2]),
-        "log_loss_before": _log_loss(scores, truth),
-        "share_missed": float(np.mean(missed)),
-    }
-
-
-def _log_loss(rows: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_]) -> float:
-    clipped = np.clip(rows, 1e-6, 1 - 1e-6)
-    return float(-np.mean(np.log(np.where(truth, clipped, 1 - clipped))))
-
-
 def _register(
     home: Home,
     classifier: Classifier,
@@ -288,7 +184,7 @@ def _register(
     written = {
         "keep": keep,
         "wanted_sensitivity": wanted,
-        **_setting_json(after),
+        **setting_json(after),
         "parent_version": parent.version,
         "parent_threshold": classifier.operating_threshold,
         "data": other.to_json(),

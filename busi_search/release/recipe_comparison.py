@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from busi_search.release.choice import choose_trial
 from busi_search.release.pruned_trials import fill_pruned
-from busi_search.release.selection import choose_trial
 from busi_search.spec import MINIMISED_METRICS
 from busi_search.training.weighted_metrics import fold_mean_metric, group_weights
 

@@ -28,10 +28,12 @@ from busi_search.release.selection import Estimate
 from busi_search.release.sites import UnseenSite, unseen_sites
 from busi_search.release.winner import Winner
 from busi_search.search.context import StudyContext
+from busi_search.search.mlflow.descriptions import git_commit
 from busi_search.search.mlflow.lookup import STUDY_ID, carries
-from busi_search.search.mlflow.study import NOT_INDEPENDENT, git_commit
+from busi_search.search.mlflow.study import NOT_INDEPENDENT
 from busi_search.search.store.open import find_study
-from busi_search.search.store.study_record import Released, StudyRecord
+from busi_search.search.store.study_parts import Released
+from busi_search.search.store.study_record import StudyRecord
 from busi_search.training.inputs import place_pixels
 
 # Probabilities before and after export may differ by rounding only.

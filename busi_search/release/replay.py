@@ -8,15 +8,15 @@ import numpy as np
 
 from busi_search.errors import InputError
 from busi_search.home import Home
-from busi_search.search.context import reopen_study
 from busi_search.search.cross_validation import cross_validate, development_set
 from busi_search.search.fold_result import FoldResult, fold_results
 from busi_search.search.prepare import device_of_worker
+from busi_search.search.reopen import reopen_study
+from busi_search.search.store.fold_records import stored_folds
 from busi_search.search.store.identity import environment
 from busi_search.search.store.open import find_study
 from busi_search.search.store.records import (
     first_fold,
-    stored_folds,
     stored_hyperparameters,
     trial_hyperparameters,
 )

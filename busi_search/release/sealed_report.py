@@ -54,11 +54,7 @@ class TestReport:
     def to_json(self) -> dict[str, Any]:
         """Return the report as ``busi-search evaluate --json`` prints it."""
         result: dict[str, Any] = {
-            "model": {
-                "name": self.version.name,
-                "version": self.version.version,
-                "run_id": self.version.run_id,
-            },
+            "model": self.version.place,
             "openings": self.openings,
             "num_test_not_independent": self.num_not_independent,
             "developed_by": list(self.developed_by),

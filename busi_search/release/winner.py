@@ -18,22 +18,15 @@ from busi_search.release.calibration import (
     fit_temperature,
 )
 from busi_search.release.calibration_figures import calibration_figures
+from busi_search.release.choice import choice_rule, select_trial
 from busi_search.release.figures import shares_right
 from busi_search.release.intervals import Figure
-from busi_search.release.selection import (
-    Estimate,
-    bias_corrected_estimates,
-    choice_rule,
-    select_trial,
-)
+from busi_search.release.selection import Estimate, bias_corrected_estimates
 from busi_search.search.context import StudyContext, fold_sizes
 from busi_search.search.fold_result import FoldResult, OutOfFoldPredictions, gather_out_of_fold
+from busi_search.search.store.fold_records import stored_folds
 from busi_search.search.store.foreign import foreign_numbers
-from busi_search.search.store.records import (
-    cv_metrics,
-    stored_folds,
-    trial_hyperparameters,
-)
+from busi_search.search.store.records import cv_metrics, trial_hyperparameters
 from busi_search.spec import METRICS, Hyperparameters
 from busi_search.training.metrics import softmax
 

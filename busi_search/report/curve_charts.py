@@ -9,7 +9,7 @@ from plotly.subplots import make_subplots
 from busi_search.release.curves import NUM_BARS, Curves
 from busi_search.report.charts import COLOURS, NEUTRAL, layout, shares_of_rows, square
 from busi_search.report.elsewhere import Place, leading
-from busi_search.search.store.study_record import LearningCurve
+from busi_search.search.store.study_parts import LearningCurve
 
 # A band around a line, of the line's own colour.
 _BAND_OPACITY = 0.18

@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 from busi_search.release.winner import Winner
 from busi_search.report.gallery import images_to_look_at
-from busi_search.search.store.study_record import Explanations
+from busi_search.search.store.study_parts import Explanations
+from busi_search.training.classifier import ImageClassifier
 from busi_search.training.inputs import place_pixels
-from busi_search.training.zoo import ImageClassifier
 
 MAX_CELLS = 14
 

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 import numpy as np
 from optuna.trial import TrialState
 
+from busi_search.release.choice import choice_rule
 from busi_search.release.recipe_comparison import CorrectedDifference, corrected_differences
-from busi_search.release.selection import choice_rule
 from busi_search.release.winner import Winner
 from busi_search.search.fold_result import gather_out_of_fold
+from busi_search.search.store.fold_records import stored_folds
 from busi_search.search.store.records import (
     cv_metrics,
     is_finished,
     recipe_name,
-    stored_folds,
     trial_hyperparameters,
 )
 from busi_search.training.metrics import softmax

@@ -6,15 +6,16 @@ import numpy as np
 
 from busi_search.models.export import logged_model_of
 from busi_search.models.registry import RegisteredVersion
+from busi_search.release.choice import pareto_front
 from busi_search.release.descriptions import calibration_rows, corrected_figures, describe_study
-from busi_search.release.selection import pareto_front
 from busi_search.release.winner import Winner
 from busi_search.report.grad_cam import maps_of
 from busi_search.report.model_card import card_markdown, make_model_card
 from busi_search.report.study_page import render_report
 from busi_search.search.mlflow.tracking import Tracker
 from busi_search.search.seal_ledger import SealLedger
-from busi_search.search.store.study_record import LearningCurve, StudyRecord
+from busi_search.search.store.study_parts import LearningCurve
+from busi_search.search.store.study_record import StudyRecord
 
 
 def publish_winner(

@@ -12,7 +12,7 @@ from busi_search.release.descriptions import describe_study, describe_version
 from busi_search.release.winner import Winner
 from busi_search.report.in_words import auc_with_interval, found_and_spared
 from busi_search.report.publishing import registered_version, study_texts
-from busi_search.report.study_view import reopen_winner
+from busi_search.report.reopened import reopen_winner
 from busi_search.search.mlflow.retry import tracking_errors
 from busi_search.search.mlflow.tracking import Tracker
 from busi_search.search.seal_ledger import SealLedger

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from busi_search.release.selection import pareto_front
+from busi_search.release.choice import pareto_front
 from busi_search.release.winner import Winner
 from busi_search.report import charts, curve_charts, search_charts
 from busi_search.report.elsewhere import Place
@@ -14,8 +14,9 @@ from busi_search.report.importance import (
     slice_chart,
 )
 from busi_search.search.sampler_view import with_expected_values
-from busi_search.search.store.records import folds_begun, is_finished
-from busi_search.search.store.study_record import LearningCurve
+from busi_search.search.store.fold_records import folds_begun
+from busi_search.search.store.records import is_finished
+from busi_search.search.store.study_parts import LearningCurve
 
 # What each chart shows and in which unit, by its name; wide ones are scrolled on a phone.
 CAPTIONS = {

@@ -41,15 +41,15 @@ from busi_search.report.study_charts import (
 )
 from busi_search.report.summary import summarise
 from busi_search.search.seal_register import num_openings_of
+from busi_search.search.store.fold_records import folds_begun
 from busi_search.search.store.foreign import foreign_sentence
 from busi_search.search.store.records import (
-    folds_begun,
     is_finished,
     main_value,
     recipe_name,
     trial_hyperparameters,
 )
-from busi_search.search.store.study_record import LearningCurve
+from busi_search.search.store.study_parts import LearningCurve
 from busi_search.spec import MINIMISED_METRICS
 from busi_search.study_files import about_study
 

@@ -20,7 +20,6 @@ from busi_search.models.onnx import export_onnx
 from busi_search.models.predict import load_champion
 from busi_search.models.registry import list_versions
 from busi_search.release.selection import Estimate
-from busi_search.release.winner import Winner, find_winner
 from busi_search.report.checklists.facts import study_facts
 from busi_search.report.checklists.filled import (
     CHECKLISTS,
@@ -31,18 +30,18 @@ from busi_search.report.checklists.filled import (
 from busi_search.report.elsewhere import judged_places
 from busi_search.report.model_card import make_model_card
 from busi_search.report.notebook import study_html, trial_html
-from busi_search.report.publishing import growth_of, registered_version, study_texts
+from busi_search.report.publishing import growth_of, registered_version
+from busi_search.report.reopened import reopen_winner, study_page
 from busi_search.report.study_charts import report_charts
-from busi_search.search.context import reopen_study
 from busi_search.search.seal_ledger import SealLedger
 from busi_search.search.status import StudyStatus, clock_of, study_status
+from busi_search.search.store.fold_records import stored_folds
 from busi_search.search.store.foreign import best_of_study
 from busi_search.search.store.open import find_study
 from busi_search.search.store.records import (
     cv_metrics,
     main_value,
     recipe_name,
-    stored_folds,
     stored_hyperparameters,
 )
 from busi_search.search.store.study_record import StudyRecord
@@ -286,43 +285,6 @@ def load_study(name: str, *, home: Home | str | Path | None = None) -> Study:
     """
     place = home if isinstance(home, Home) else open_home(home)
     return Study(name=name, home=place, optuna_study=find_study(place, name))
-
-
-def reopen_winner(home: Home, name: str, *, data: str | None = None) -> Winner:
-    """Return the winner of a study that was searched; its images are opened and compared.
-
-    Args:
-        home: where the study is.
-        name: of the study.
-        data: where its images are on this machine, if not where they were last found.
-
-    Raises:
-        InputError: no such study, no complete trial yet, or its data is gone or changed.
-    """
-    study = find_study(home, name)
-    if not StudyRecord(study).has_begun:
-        raise InputError(f"Study '{name}' has not begun; run it first.")
-    context = reopen_study(study, home=home, data=data)
-    winner = find_winner(context, study.get_trials(deepcopy=False))
-    if winner is None:
-        raise InputError(
-            f"Study '{name}' has no trial that was evaluated on all folds yet; run more trials."
-        )
-    return winner
-
-
-def study_page(home: Home, name: str, *, data: str | None = None) -> str:
-    """Return the report of a study as one HTML page.
-
-    Args: as :func:`reopen_winner`.
-
-    Raises:
-        InputError: as :func:`reopen_winner`.
-        BusiSearchError: the ledger of the sealed test was changed.
-    """
-    winner = reopen_winner(home, name, data=data)
-    record = StudyRecord(find_study(home, name))
-    return study_texts(winner, record, registered_version(record))["report.html"]
 
 
 def _figures(trial: FrozenTrial, num_folds: int) -> dict[str, float]:

@@ -12,9 +12,10 @@ from busi_search.search.context import StudyContext
 from busi_search.search.mlflow.tracking import Tracker
 from busi_search.search.progress import SearchProgress
 from busi_search.search.store.errors import storage_errors
+from busi_search.search.store.fold_records import folds_begun, stored_folds, unfinished_fold
 from busi_search.search.store.open import find_study
-from busi_search.search.store.records import folds_begun, stored_folds, unfinished_fold
-from busi_search.search.store.study_record import Cost, StudyRecord
+from busi_search.search.store.study_parts import Cost
+from busi_search.search.store.study_record import StudyRecord
 
 # A call may be ended at any moment, and then loses so much at most.
 WRITE_SECONDS = 5.0

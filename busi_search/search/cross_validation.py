@@ -17,6 +17,7 @@ from busi_search.search.frozen_folds import solve_folds
 from busi_search.seeding import derive_seed, seed_everything
 from busi_search.spec import Hyperparameters
 from busi_search.training import metrics
+from busi_search.training.classifier import ImageClassifier
 from busi_search.training.fit import SmallStart, predict_log_probabilities
 from busi_search.training.from_hyperparameters import (
     fit,
@@ -28,7 +29,6 @@ from busi_search.training.from_hyperparameters import (
 )
 from busi_search.training.inputs import Inputs, place_pixels
 from busi_search.training.logistic import NotConverged
-from busi_search.training.zoo import ImageClassifier
 
 Indices = npt.NDArray[np.int64]
 Images = npt.NDArray[np.uint8]

@@ -11,17 +11,19 @@ from dataclasses import dataclass, field, replace
 
 from optuna.trial import FrozenTrial, TrialState
 
+from busi_search.search.store.fold_records import (
+    fold_seconds,
+    folds_begun,
+    stored_fold,
+    unfinished_fold,
+)
 from busi_search.search.store.records import (
     EPOCHS,
     FINISHED,
     Work,
-    fold_seconds,
-    folds_begun,
     recipe_name,
-    stored_fold,
     stored_hyperparameters,
     stored_work,
-    unfinished_fold,
 )
 
 # What decides how long a fold takes, for the most part.

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 if TYPE_CHECKING:
     from busi_search.data.folds import Fold
-    from busi_search.training.zoo import ImageClassifier
+    from busi_search.training.classifier import ImageClassifier
 
 Indices = npt.NDArray[np.int64]
 

@@ -14,10 +14,10 @@ from busi_search.search.fold_result import FoldResult
 from busi_search.seeding import derive_seed, seed_everything
 from busi_search.spec import Hyperparameters
 from busi_search.training import metrics
+from busi_search.training.classifier import ImageClassifier, average_views
 from busi_search.training.from_hyperparameters import load_frozen_features, make_model
 from busi_search.training.inputs import place_pixels
 from busi_search.training.logistic import Solution, solve_logistic
-from busi_search.training.zoo import ImageClassifier, average_views
 
 if TYPE_CHECKING:
     from busi_search.search.cross_validation import DevelopmentSet

@@ -17,6 +17,7 @@ from busi_search.search.cross_validation import (
 from busi_search.search.fold_result import FoldResult, Look
 from busi_search.search.pruning.race import Incumbents, Race
 from busi_search.search.space import suggest_hyperparameters
+from busi_search.search.store.fold_records import stored_folds, write_fold
 from busi_search.search.store.notes import write_note
 from busi_search.search.store.queue import Claim
 from busi_search.search.store.records import (
@@ -24,9 +25,7 @@ from busi_search.search.store.records import (
     first_fold,
     objective_value,
     stored_costs,
-    stored_folds,
     write_cost,
-    write_fold,
     write_hyperparameters,
     write_prune_reason,
     write_standard_error,

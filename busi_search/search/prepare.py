@@ -13,7 +13,8 @@ from busi_search.data.sources import guess_source, guess_study, title_of
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.files import user_path
 from busi_search.home import Home, open_home
-from busi_search.search.context import StudyContext, make_context
+from busi_search.search.assemble import make_context
+from busi_search.search.context import StudyContext
 from busi_search.search.seal_register import register_old_studies
 from busi_search.search.store.errors import storage_errors
 from busi_search.search.store.open import find_study

@@ -10,13 +10,8 @@ from typing import TYPE_CHECKING
 from optuna.trial import FrozenTrial, TrialState
 
 from busi_search.search.expected_cost import COST_KEYS, Costs, Kind, kind_of
-from busi_search.search.store.records import (
-    EPOCHS,
-    FINISHED,
-    best_trial,
-    folds_begun,
-    stored_hyperparameters,
-)
+from busi_search.search.store.fold_records import folds_begun
+from busi_search.search.store.records import EPOCHS, FINISHED, best_trial, stored_hyperparameters
 
 if TYPE_CHECKING:
     from busi_search.search.context import StudyContext
@@ -89,7 +84,6 @@ class SearchProgress:
         folds_trained: folds this study trained so far, of any trial, some not to their end.
         folds_saved: folds that pruning made unnecessary.
         best: the best finished trial, or None.
-        elapsed_seconds: since this run began.
         remaining_seconds: estimate until the command ends, the winner trained again and reported;
             None while there is nothing to estimate from.
         phase: what most workers are doing, such as "storing features" or "searching".
@@ -108,7 +102,6 @@ class SearchProgress:
     folds_trained: int
     folds_saved: int
     best: FrozenTrial | None
-    elapsed_seconds: float
     remaining_seconds: float | None
     workers: int
     trials: list[FrozenTrial] = field(repr=False, default_factory=list)
@@ -133,7 +126,6 @@ class ProgressMeter:
         """Take the study, the total number of trials to finish, and the trials there are."""
         self._context = context
         self._target = target
-        self._started = time.monotonic()
         # So many trials, from the first on, have ended.
         self._num_settled = 0
         self._settled = TrialCounts()
@@ -183,7 +175,6 @@ class ProgressMeter:
             folds_trained=trained,
             folds_saved=num_folds * of_state[TrialState.PRUNED] - counts.folds[TrialState.PRUNED],
             best=counts.best,
-            elapsed_seconds=now - self._started,
             remaining_seconds=self._steady(now, self._remaining(now, counts, workers)),
             workers=workers,
             trials=trials,

@@ -12,16 +12,9 @@ from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from busi_search.search.store.fold_records import best_look, fold_scores, unfinished_fold
 from busi_search.search.store.foreign import own_trials
-from busi_search.search.store.records import (
-    FINISHED,
-    best_look,
-    course,
-    fold_scores,
-    main_value,
-    num_epochs,
-    unfinished_fold,
-)
+from busi_search.search.store.records import FINISHED, course, main_value, num_epochs
 
 # What TPE takes for a proposal grows with the trials it is shown. Its good ones are so many of 250
 # or more; a part of the others says as well where trials usually are.

@@ -42,7 +42,7 @@ def register_old_studies(home: Home) -> None:
     """
     if not home.has_local_storage or not (home.root / "optuna.db").exists():
         return
-    from busi_search.search.context import reopen_study
+    from busi_search.search.reopen import reopen_study
 
     registered = {member.study for member in KnownImages(home).memberships}
     # Whoever needs the storage itself says what is wrong with it.

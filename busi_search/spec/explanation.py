@@ -9,15 +9,16 @@ from pydantic.fields import FieldInfo
 
 from busi_search.errors import InputError
 from busi_search.spec.about import About
+from busi_search.spec.dataset_section import DatasetSection
 from busi_search.spec.documentation import read_documentation, values_in_words, written
 from busi_search.spec.gate import Gate
 from busi_search.spec.hyperparameters import Hyperparameters
 from busi_search.spec.operating_point import OperatingRule
 from busi_search.spec.schema import field_schemas
-from busi_search.spec.sections import DatasetSection, StudySection
 from busi_search.spec.space import Choice, Condition, Range
 from busi_search.spec.strict import nearest
 from busi_search.spec.study import RecipeLabels, StudySpec
+from busi_search.spec.study_section import StudySection
 
 # In this order a key without its section is looked for; as with --set, hyperparameters come first.
 _MODELS: dict[str, tuple[type[BaseModel], ...]] = {

@@ -5,14 +5,15 @@ from typing import Any
 from pydantic import BaseModel
 
 from busi_search.spec.about import About
+from busi_search.spec.dataset_section import DatasetSection
 from busi_search.spec.documentation import read_documentation
 from busi_search.spec.gate import Gate
 from busi_search.spec.hyperparameters import Hyperparameters
 from busi_search.spec.operating_point import OperatingRule
-from busi_search.spec.sections import DatasetSection, StudySection
 from busi_search.spec.several_sources import SourceEntry
 from busi_search.spec.space import Choice, Range
 from busi_search.spec.study import RecipeLabels, StudySpec
+from busi_search.spec.study_section import StudySection
 
 Schema = dict[str, Any]
 

@@ -6,6 +6,12 @@ from pydantic import Field, field_validator
 
 from busi_search.spec.strict import Strict
 
+# The kinds of files that a dataset may be read from, in the order in which they are listed.
+FirstKinds = Literal["busi", "medmnist"]
+OtherKinds = Literal[
+    "table", "busbra", "breast", "bus_uclm", "udiat", "gdph_sysucc", "curated_busi", "auto"
+]
+
 
 class SourceEntry(Strict):
     """One hospital or set of a study that has several."""
@@ -18,18 +24,7 @@ class SourceEntry(Strict):
     Example: site = "BUSI"
     """
 
-    source: Literal[
-        "busi",
-        "medmnist",
-        "table",
-        "busbra",
-        "breast",
-        "bus_uclm",
-        "udiat",
-        "gdph_sysucc",
-        "curated_busi",
-        "auto",
-    ] = "auto"
+    source: Literal[FirstKinds, OtherKinds] = "auto"
     """Kind of dataset, as in `[dataset] source`.
 
     Default: recognised by how the files lie, and said.

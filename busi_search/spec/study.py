@@ -10,13 +10,15 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from busi_search.architectures import has_imagenet_weights
 from busi_search.spec.about import About
 from busi_search.spec.combinations import first_clash
+from busi_search.spec.configuration.image_geometry import FROM_DATASET
+from busi_search.spec.dataset_section import DatasetSection
 from busi_search.spec.gate import Gate
 from busi_search.spec.heads import check_heads, check_maps, refusal, settled
-from busi_search.spec.hyperparameters import FROM_DATASET, Hyperparameters
+from busi_search.spec.hyperparameters import Hyperparameters
 from busi_search.spec.operating_point import OperatingRule
-from busi_search.spec.sections import DatasetSection, StudySection
 from busi_search.spec.space import Choice, Range, SearchSpace
 from busi_search.spec.strict import Scalar, Strict, nearest
+from busi_search.spec.study_section import StudySection
 
 
 class RecipeLabels(Strict):

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from busi_search.training.classifier import ImageClassifier
 from busi_search.training.freezing import set_training_mode
-from busi_search.training.zoo import ImageClassifier
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 

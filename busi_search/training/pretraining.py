@@ -14,15 +14,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from busi_search.data.file_cache import build_once
-from busi_search.data.phantom import MALIGNANT, simulate_phantom
+from busi_search.data.phantom import simulate_phantom
+from busi_search.data.phantom_scene import MALIGNANT
 from busi_search.data.progress import counted
 from busi_search.files import check_free_space
 from busi_search.training.augment import AugmentationRanges, augment_batch
+from busi_search.training.classifier import ImageClassifier
 from busi_search.training.fit import fit_fold, make_optimizer
 from busi_search.training.inputs import PixelInputs, place_pixels
 from busi_search.training.losses import LossFunction
 from busi_search.training.schedule import Schedule
-from busi_search.training.zoo import ImageClassifier, build_model
+from busi_search.training.zoo import build_model
 
 # What a progress line calls it.
 LEARNING = "learning weights"

@@ -15,6 +15,7 @@ from busi_search.errors import BusiSearchError, InputError
 from busi_search.files import user_path
 from busi_search.spec import NAMED_WEIGHTS
 from busi_search.training.backbones import FAMILIES
+from busi_search.training.classifier import ImageClassifier
 from busi_search.training.packaged_weights import PACKAGED_WEIGHTS, load_packaged_weights
 from busi_search.training.timm_backbones import build_timm_backbone
 from busi_search.training.timm_weights import (
@@ -22,7 +23,6 @@ from busi_search.training.timm_weights import (
     fetch_timm_weights,
     weights_folder,
 )
-from busi_search.training.zoo import ImageClassifier
 
 DOWNLOAD_TIMEOUT_SECONDS = 10.0
 

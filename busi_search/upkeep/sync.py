@@ -9,8 +9,8 @@ from optuna.trial import TrialState
 
 from busi_search.errors import BusiSearchError, TrackingAway
 from busi_search.home import Home
-from busi_search.search.context import reopen_study
 from busi_search.search.mlflow.tracking import Tracker
+from busi_search.search.reopen import reopen_study
 from busi_search.search.seal_ledger import SealLedger
 from busi_search.search.store.errors import storage_errors
 from busi_search.search.store.foreign import foreign_trials, own_trials

@@ -3,6 +3,8 @@ import inspect
 import os
 import subprocess
 import sys
+import typing
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -122,13 +124,24 @@ def test_the_nearest_command_is_suggested() -> None:
     assert "'status'" in done.stderr
 
 
+def _names(action: object) -> Iterator[str]:
+    """Names that a function takes; those that come together stand in a table of types."""
+    assert callable(action)
+    for name, parameter in inspect.signature(action).parameters.items():
+        if parameter.kind is not inspect.Parameter.VAR_KEYWORD:
+            yield name
+            continue
+        (table,) = typing.get_args(parameter.annotation)
+        yield from table.__annotations__
+
+
 @pytest.mark.parametrize("name", LEAVES)
 def test_a_command_hands_its_options_to_a_function_that_takes_them(name: str) -> None:
     command = LEAVES[name]
     assert command.callback is not None
     captured = inspect.getclosurevars(command.callback).nonlocals
     if "path" in captured:
-        context, *parameters = inspect.signature(load(captured["path"])).parameters
+        context, *parameters = _names(load(captured["path"]))
         assert context == "ctx"
         assert sorted(parameters) == sorted(str(p.name) for p in command.params if p.expose_value)
 

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from busi_search.home import open_home
-from busi_search.upkeep.doctor import Finding, examine
+from busi_search.upkeep.doctor import examine
+from busi_search.upkeep.finding import Finding
 from tests.command import call_here
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from busi_search.data.sources import guess_source
 from busi_search.home import Home
-from busi_search.run import StudyResult, run_study
+from busi_search.report.study_result import StudyResult
+from busi_search.run import run_study
 from busi_search.search.places import RaySettings
 from busi_search.search.store.open import find_study
 from busi_search.search.store.records import is_finished

@@ -9,8 +9,8 @@ from mlflow import MlflowClient
 from optuna.trial import TrialState
 
 from busi_search.home import Home
+from busi_search.search.store.fold_records import stored_folds, unfinished_fold
 from busi_search.search.store.open import find_study
-from busi_search.search.store.records import stored_folds, unfinished_fold
 
 TRIAL_FILES = ["calibration.svg", "confusion.svg", "out_of_fold.npz", "roc.svg"]
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)

@@ -14,14 +14,16 @@ from busi_search.errors import BusiSearchError, GateRefused, InputError
 from busi_search.home import Home, create_tracking_store, open_home
 from busi_search.models.predict import load_champion
 from busi_search.models.registry import list_versions
-from busi_search.release import evaluation
+from busi_search.release import kept_figures
 from busi_search.release.evaluation import evaluate_sealed_test
-from busi_search.release.gate import gate_of, promote_after_evaluation, refused_by_tags
-from busi_search.report.study_view import study_page
-from busi_search.run import StudyResult, run_study, search_and_release
-from busi_search.search.context import reopen_study
+from busi_search.release.gate import promote_after_evaluation, refused_by_tags
+from busi_search.release.study_gate import gate_of
+from busi_search.report.reopened import study_page
+from busi_search.report.study_result import StudyResult
+from busi_search.run import run_study, search_and_release
 from busi_search.search.mlflow.lookup import STUDY_ID, find_experiment, study_id_of
 from busi_search.search.prepare import prepare_study
+from busi_search.search.reopen import reopen_study
 from busi_search.search.status import study_status
 from busi_search.search.store.identity import create_study
 from busi_search.search.store.open import find_study, open_storage
@@ -333,7 +335,7 @@ def test_figures_that_mlflow_does_not_take_stand_in_the_ledger_and_are_said(
     def refuse(*_: object, **__: object) -> None:
         raise OSError("no room")
 
-    monkeypatch.setattr(evaluation, "log_evaluation", refuse)
+    monkeypatch.setattr(kept_figures, "log_evaluation", refuse)
     with pytest.raises(BusiSearchError, match=r"holds 1 opening, and of version 1: AUC 0\.\d"):
         evaluate_sealed_test(searched, name)
 

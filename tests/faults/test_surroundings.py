@@ -19,7 +19,7 @@ from busi_search.cli.global_options import json_text
 from busi_search.errors import InputError
 from busi_search.files import ensure_temporary_room, utf8
 from busi_search.home import open_home, reach_loopback_directly
-from busi_search.models.answers import Prediction, predictions_csv
+from busi_search.models.answers import Prediction, csv_line, csv_row
 from busi_search.models.asked_files import find_images
 from busi_search.models.predict import _parse_uri
 from busi_search.models.registry import named
@@ -67,7 +67,7 @@ def test_output_in_another_encoding_ends_no_command(tmp_path: Path) -> None:
 
 def test_a_latin1_name_is_written_as_utf8() -> None:
     answer = Prediction(LATIN1, "benign", {"benign": 0.5, "malignant": 0.5})
-    table = utf8(predictions_csv([answer])).decode("utf-8")
+    table = utf8(csv_line(csv_row(answer).values())).decode("utf-8")
     assert "t\\xfcmor.png" in table
     assert json.loads(json_text({"path": LATIN1}).encode("utf-8"))["path"] == LATIN1
 

@@ -10,7 +10,8 @@ from mlflow import MlflowClient
 from busi_search.errors import BusiSearchError, TrackingAway
 from busi_search.home import open_home
 from busi_search.models import export, registry
-from busi_search.run import StudyResult, search_and_release
+from busi_search.report.study_result import StudyResult
+from busi_search.run import search_and_release
 from busi_search.search.context import StudyContext
 from busi_search.search.driver import run_search
 from busi_search.search.executors import InlineExecutor

@@ -23,8 +23,8 @@ from mlflow import MlflowClient
 
 from busi_search.home import Home, open_home
 from busi_search.run import run_study
+from busi_search.search.store.fold_records import stored_folds
 from busi_search.search.store.open import find_study, open_storage
-from busi_search.search.store.records import stored_folds
 from tests.command import BUSI_SEARCH
 from tests.faults.checks import check_copy, check_storage, num_repeated_folds, watch_folds
 

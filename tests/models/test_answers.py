@@ -1,14 +1,12 @@
 """The verdict leads, the table says it all, and a model says what it scored."""
 
-import csv
-import io
 import json
 
 import numpy as np
 import pytest
 
 from busi_search.models.answering_model import AnsweringModel, describe_sealed_test
-from busi_search.models.answers import Prediction, predictions_csv
+from busi_search.models.answers import Prediction, csv_row
 from busi_search.models.evaluations import TEST_FIGURES
 from busi_search.models.likeness import Likeness
 from busi_search.models.verdict import OperatingPoint, judge
@@ -71,7 +69,7 @@ def test_a_table_holds_the_whole_answer() -> None:
     like = Likeness(True, 7.25, 4.5, 0.0, "This image is unlike the training images.")
     whole = Prediction("a,b.png", "malignant", shares, (), verdict, like, (), model)
     bare = Prediction("c.png", "benign", shares)
-    rows = list(csv.DictReader(io.StringIO(predictions_csv([whole, bare]))))
+    rows = [csv_row(whole), csv_row(bare)]
     assert list(rows[0])[:2] == ["path", "label"]
     assert rows[0] | {"threshold": "0.300000", "unlike": "1", "positive": "1"} == rows[0]
     wanted = {"path": "a,b.png", "label": "malignant", "most_likely": "benign",

@@ -17,7 +17,8 @@ from busi_search.models.onnx import export_onnx
 from busi_search.models.predict import Classifier, load_champion
 from busi_search.release.evaluation import evaluate_sealed_test
 from busi_search.release.replay import replay_trial
-from busi_search.run import StudyResult, run_study
+from busi_search.report.study_result import StudyResult
+from busi_search.run import run_study
 from busi_search.serving.verdict import describe_model, judge_image
 from tests.command import call_here
 

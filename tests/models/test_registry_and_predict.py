@@ -20,8 +20,9 @@ from busi_search.models.predict import load_champion
 from busi_search.release import gate
 from busi_search.release.rebuild import rebuild_ensemble
 from busi_search.release.winner import find_winner
+from busi_search.report.study_result import StudyResult
 from busi_search.report.study_view import load_study
-from busi_search.run import StudyResult, run_study
+from busi_search.run import run_study
 from busi_search.search.store.open import find_study
 from busi_search.upkeep.ui import leaderboard_url
 from tests.conftest import TINY

@@ -26,18 +26,21 @@ from busi_search.release.comparison import paired_difference
 from busi_search.release.delong import delong_interval
 from busi_search.release.evaluation import evaluate_sealed_test
 from busi_search.release.figures import compute_test_figures
-from busi_search.release.gate import promote_after_evaluation, study_gate
+from busi_search.release.gate import promote_after_evaluation
 from busi_search.release.gate_rule import beyond_limits
 from busi_search.release.leak_gap import measure_leak_gap
 from busi_search.release.replay import replay_trial
-from busi_search.report.study_view import study_page
-from busi_search.run import StudyResult, run_study
-from busi_search.search.context import StudyContext, reopen_study
+from busi_search.release.study_gate import study_gate
+from busi_search.report.reopened import study_page
+from busi_search.report.study_result import StudyResult
+from busi_search.run import run_study
+from busi_search.search.context import StudyContext
 from busi_search.search.fold_result import FoldResult
+from busi_search.search.reopen import reopen_study
 from busi_search.search.seal_ledger import SealLedger
 from busi_search.search.seal_register import num_openings_of
+from busi_search.search.store.fold_records import stored_folds
 from busi_search.search.store.open import find_study
-from busi_search.search.store.records import stored_folds
 from busi_search.spec import Gate
 from busi_search.training.metrics import compute_metrics, softmax
 

@@ -22,9 +22,10 @@ from busi_search.models.registry import find_version
 from busi_search.release.evaluation import evaluate_sealed_test
 from busi_search.release.external import ASKED, FIGURES, evaluate_elsewhere
 from busi_search.release.recalibrate import recalibrate_model
-from busi_search.report.study_view import load_study, study_page
+from busi_search.report.reopened import study_page
+from busi_search.report.study_view import load_study
 from busi_search.run import run_study
-from busi_search.search.context import reopen_study
+from busi_search.search.reopen import reopen_study
 from busi_search.search.seal_ledger import SealLedger
 from busi_search.search.store.open import find_study
 from busi_search.search.store.study_record import StudyRecord

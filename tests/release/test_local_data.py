@@ -9,7 +9,7 @@ from busi_search.release.local_data import (
     local_data_curve,
     local_threshold,
 )
-from busi_search.release.recalibrate import Setting, cross_validated, fit_setting
+from busi_search.release.local_setting import Setting, cross_validated, fit_setting
 
 
 def test_a_threshold_finds_the_wanted_share_and_no_more_than_it_must() -> None:

@@ -9,10 +9,11 @@ from scipy.special import log_expit
 from busi_search.errors import InputError
 from busi_search.models.predict import load_champion
 from busi_search.release.calibration import choose_operating_point, cross_fitted_calls
-from busi_search.report.study_view import reopen_winner
-from busi_search.run import StudyResult, run_study
+from busi_search.report.reopened import reopen_winner
+from busi_search.report.study_result import StudyResult
+from busi_search.run import run_study
 from busi_search.search.store.open import find_study
-from busi_search.search.store.study_record import Identity
+from busi_search.search.store.study_identity import Identity
 from busi_search.spec import EARLIER_RULE, OperatingRule, StudySpec, spec_json
 from busi_search.study_files import parse_spec
 from tests.conftest import TINY

@@ -5,16 +5,16 @@ import pytest
 from optuna.trial import TrialState
 
 from busi_search.release import winner
+from busi_search.release.choice import choose_trial
 from busi_search.release.pruned_trials import fill_pruned
 from busi_search.release.selection import (
     Estimate,
     bias_corrected_estimate,
     bias_corrected_estimates,
-    choose_trial,
 )
-from busi_search.run import StudyResult
+from busi_search.report.study_result import StudyResult
+from busi_search.search.store.fold_records import fold_key
 from busi_search.search.store.open import find_study
-from busi_search.search.store.records import fold_key
 from busi_search.training.metrics import compute_metrics, softmax
 from busi_search.training.weighted_metrics import leave_part_out_weights
 

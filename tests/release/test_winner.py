@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 
 from busi_search.release import winner as winner_module
+from busi_search.release.choice import choice_rule
 from busi_search.release.descriptions import describe_version, warn_of_objective
-from busi_search.release.selection import choice_rule
 from busi_search.release.winner import find_winner
-from busi_search.run import StudyResult, run_study
+from busi_search.report.study_result import StudyResult
+from busi_search.run import run_study
 from busi_search.search import objective
 from busi_search.search.cross_validation import TrainingDiverged
 from busi_search.search.fold_result import FoldResult, Look
-from busi_search.search.store.records import cv_metrics, stored_folds
+from busi_search.search.store.fold_records import stored_folds
+from busi_search.search.store.records import cv_metrics
 from busi_search.training.metrics import compute_metrics, softmax
 from tests.conftest import TINY
 

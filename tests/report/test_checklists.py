@@ -13,8 +13,9 @@ from busi_search.report.checklists.filled import (
     fill_checklist,
 )
 from busi_search.report.model_card import make_model_card
-from busi_search.report.study_view import load_study, reopen_winner, study_page
-from busi_search.run import StudyResult
+from busi_search.report.reopened import reopen_winner, study_page
+from busi_search.report.study_result import StudyResult
+from busi_search.report.study_view import load_study
 from busi_search.search.store.open import find_study
 from busi_search.spec import About
 from busi_search.study_files import about_study, load_spec

@@ -14,10 +14,10 @@ from busi_search.report.elsewhere import judged_places, leading
 from busi_search.report.flow import make_flow
 from busi_search.report.in_words import found_and_spared
 from busi_search.report.model_card import make_model_card
+from busi_search.report.reopened import reopen_winner
 from busi_search.report.study_page import render_report
-from busi_search.report.study_view import reopen_winner
+from busi_search.report.study_result import StudyResult
 from busi_search.report.summary import Summary, summarise
-from busi_search.run import StudyResult
 from busi_search.spec import About
 
 

@@ -8,11 +8,12 @@ import torch
 from torch import nn
 
 from busi_search.report.grad_cam import grad_cam, maps_of
-from busi_search.report.study_view import study_page
-from busi_search.run import StudyResult
+from busi_search.report.reopened import study_page
+from busi_search.report.study_result import StudyResult
 from busi_search.search.store.open import find_study
 from busi_search.search.store.study_record import StudyRecord
-from busi_search.training.zoo import ImageClassifier, build_model
+from busi_search.training.classifier import ImageClassifier
+from busi_search.training.zoo import build_model
 
 
 class _Corner(nn.Module):

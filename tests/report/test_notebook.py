@@ -10,7 +10,7 @@ import pytest
 import busi_search as bs
 from busi_search.data.progress import counted
 from busi_search.report import notebook
-from busi_search.run import StudyResult
+from busi_search.report.study_result import StudyResult
 
 
 class _Handle:

@@ -13,9 +13,9 @@ from busi_search.report.importance import (
     slice_chart,
 )
 from busi_search.report.rendering import render
+from busi_search.report.reopened import reopen_winner, study_page
 from busi_search.report.search_charts import parallel_chart
-from busi_search.report.study_view import reopen_winner, study_page
-from busi_search.run import StudyResult
+from busi_search.report.study_result import StudyResult
 
 
 def trials_of(function: object, num_trials: int) -> list[optuna.trial.FrozenTrial]:

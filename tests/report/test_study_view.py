@@ -10,8 +10,8 @@ import pytest
 import busi_search as bs
 from busi_search.data.phantom import simulate_phantom, write_phantom
 from busi_search.errors import InputError
-from busi_search.models.answers import predictions_csv
-from busi_search.run import StudyResult
+from busi_search.models.answers import csv_line, csv_row
+from busi_search.report.study_result import StudyResult
 from tests.command import call_here
 
 
@@ -101,7 +101,9 @@ def test_a_model_answers_for_a_folder_and_as_a_table(
     (alone,) = classifier.predict(answers[0].path)
     assert (alone.path, alone.label) == (answers[0].path, answers[0].label)
     assert alone.probabilities == pytest.approx(answers[0].probabilities, abs=1e-5)
-    (tmp_path / "a.csv").write_text(predictions_csv(answers))
+    rows = [csv_row(item) for item in answers]
+    lines = [rows[0].keys(), *(row.values() for row in rows)]
+    (tmp_path / "a.csv").write_text("".join(map(csv_line, lines)))
     table = pd.read_csv(tmp_path / "a.csv")
     assert list(table["label"]) == [item.label for item in answers]
     shares = table[[f"probability_{name}" for name in classifier.class_names]]

@@ -14,7 +14,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from busi_search.search import progress
 from busi_search.search.context import StudyContext
 from busi_search.search.progress import ProgressMeter
-from busi_search.search.store.records import EPOCHS, HYPERPARAMETERS, WORK, fold_key
+from busi_search.search.store.fold_records import fold_key
+from busi_search.search.store.records import EPOCHS, HYPERPARAMETERS, WORK
 from busi_search.spec import Hyperparameters
 
 NUM_FOLDS, NUM_TRIALS, NUM_WORKERS = 5, 40, 2

@@ -6,7 +6,8 @@ import pytest
 from busi_search.data.folds import make_folds
 from busi_search.search.cross_validation import DevelopmentSet, TrainingDiverged, cross_validate
 from busi_search.search.fold_result import FoldResult, Look, fold_results, gather_out_of_fold
-from busi_search.search.store.records import cv_metrics, decode_fold, encode_fold
+from busi_search.search.store.fold_records import decode_fold, encode_fold
+from busi_search.search.store.records import cv_metrics
 from busi_search.spec import Hyperparameters
 from busi_search.training import from_hyperparameters as assembly
 

@@ -17,15 +17,13 @@ from busi_search.search.pruning.evidence import hoped_difference
 from busi_search.search.pruning.race import Incumbents, Race
 from busi_search.search.sampler_view import expected_values
 from busi_search.search.status import study_status
+from busi_search.search.store.fold_records import encode_fold, fold_key, stored_fold
 from busi_search.search.store.queue import Claim
 from busi_search.search.store.records import (
     HYPERPARAMETERS,
     UNFINISHED_FOLD,
     WORKER,
     UnfinishedFold,
-    encode_fold,
-    fold_key,
-    stored_fold,
 )
 from busi_search.search.store.study_record import StudyRecord
 from busi_search.spec import Hyperparameters

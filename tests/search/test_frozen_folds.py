@@ -15,12 +15,13 @@ from busi_search.models.onnx import export_onnx
 from busi_search.models.predict import load_champion
 from busi_search.release.learning_curve import measure_learning_curve
 from busi_search.release.replay import replay_trial
-from busi_search.report.study_view import reopen_winner, study_page
+from busi_search.report.reopened import reopen_winner, study_page
 from busi_search.run import run_study
 from busi_search.search.cross_validation import DevelopmentSet, cross_validate
 from busi_search.search.fold_result import FoldResult, fold_results
+from busi_search.search.store.fold_records import stored_folds
 from busi_search.search.store.open import find_study
-from busi_search.search.store.records import stored_folds, trial_hyperparameters
+from busi_search.search.store.records import trial_hyperparameters
 from busi_search.search.store.study_record import StudyRecord
 from busi_search.spec import Hyperparameters
 from busi_search.training.fit import predict_log_probabilities

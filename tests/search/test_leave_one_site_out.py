@@ -13,8 +13,9 @@ from busi_search.errors import InputError
 from busi_search.home import Home, open_home
 from busi_search.release.sites import unseen_sites
 from busi_search.release.winner import Winner, find_winner
-from busi_search.search.context import StudyContext, reopen_study
+from busi_search.search.context import StudyContext
 from busi_search.search.prepare import prepare_study
+from busi_search.search.reopen import reopen_study
 from busi_search.search.store.foreign import own_trials
 from busi_search.search.store.identity import create_study
 from busi_search.search.store.open import find_study, open_storage

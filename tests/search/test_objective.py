@@ -19,15 +19,10 @@ from busi_search.search.fold_result import FoldResult, Look
 from busi_search.search.mlflow.tracking import Tracker
 from busi_search.search.objective import Objective, TrialTaken
 from busi_search.search.prepare import prepare_study
+from busi_search.search.store.fold_records import stored_folds, unfinished_fold
 from busi_search.search.store.open import find_study
 from busi_search.search.store.queue import Claim, this_worker
-from busi_search.search.store.records import (
-    PRUNE_REASON,
-    WORKER,
-    UnfinishedFold,
-    stored_folds,
-    unfinished_fold,
-)
+from busi_search.search.store.records import PRUNE_REASON, WORKER, UnfinishedFold
 from busi_search.training.metrics import compute_metrics, softmax
 from tests.conftest import TINY
 

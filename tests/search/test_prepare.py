@@ -9,8 +9,9 @@ from busi_search.data import partition
 from busi_search.errors import InputError
 from busi_search.home import Home, open_home
 from busi_search.search import prepare
-from busi_search.search.context import StudyContext, reopen_study
+from busi_search.search.context import StudyContext
 from busi_search.search.prepare import WORKER_MEMORY_BYTES, default_workers, prepare_study
+from busi_search.search.reopen import reopen_study
 from busi_search.search.store.identity import create_study, environment
 from busi_search.search.store.open import open_storage
 from busi_search.upkeep.doctor import examine

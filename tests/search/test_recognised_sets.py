@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from busi_search.home import Home
-from busi_search.search.context import reopen_study
 from busi_search.search.prepare import prepare_study
+from busi_search.search.reopen import reopen_study
 from busi_search.search.store.open import find_study
 from tests.command import call_here
 from tests.conftest import smooth_image

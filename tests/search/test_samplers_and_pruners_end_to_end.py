@@ -10,14 +10,16 @@ from optuna.trial import TrialState
 
 from busi_search.errors import InputError
 from busi_search.home import Home
-from busi_search.run import StudyResult, run_study
+from busi_search.report.study_result import StudyResult
+from busi_search.run import run_study
 from busi_search.search.driver import run_search
 from busi_search.search.executors import InlineExecutor
 from busi_search.search.mlflow.tracking import Tracker
 from busi_search.search.prepare import prepare_study
 from busi_search.search.progress import SearchProgress
+from busi_search.search.store.fold_records import stored_folds, unfinished_fold
 from busi_search.search.store.open import find_study
-from busi_search.search.store.records import PRUNE_REASON, stored_folds, unfinished_fold
+from busi_search.search.store.records import PRUNE_REASON
 from busi_search.study_files import load_spec
 from tests.conftest import TINY
 

@@ -22,7 +22,8 @@ from busi_search.home import Home
 from busi_search.search.mlflow.ledger_anchor import LEDGER_TAG
 from busi_search.search.seal_ledger import SealLedger
 from busi_search.search.store.open import find_study, open_storage
-from busi_search.search.store.study_record import StudyRecord, Tracked
+from busi_search.search.store.study_parts import Tracked
+from busi_search.search.store.study_record import StudyRecord
 
 
 @pytest.fixture

@@ -12,12 +12,8 @@ from busi_search.search import sampler_view as expectations
 from busi_search.search.sampler_view import as_finished
 from busi_search.search.samplers import make_sampler, num_possible_trials
 from busi_search.search.space import grid_points, recipe_trials, suggest_hyperparameters
-from busi_search.search.store.records import (
-    HYPERPARAMETERS,
-    UNFINISHED_FOLD,
-    UnfinishedFold,
-    fold_key,
-)
+from busi_search.search.store.fold_records import fold_key
+from busi_search.search.store.records import HYPERPARAMETERS, UNFINISHED_FOLD, UnfinishedFold
 from busi_search.spec import StudySpec
 from busi_search.study_files import parse_spec
 

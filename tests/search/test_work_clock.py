@@ -12,14 +12,8 @@ from busi_search.data.progress import counted, listening
 from busi_search.search import work_clock
 from busi_search.search.expected_cost import Costs, kind_of, trial_cost
 from busi_search.search.fold_result import Look
-from busi_search.search.store.records import (
-    EPOCHS,
-    HYPERPARAMETERS,
-    WORK,
-    Work,
-    fold_key,
-    stored_work,
-)
+from busi_search.search.store.fold_records import fold_key
+from busi_search.search.store.records import EPOCHS, HYPERPARAMETERS, WORK, Work, stored_work
 from busi_search.search.work_clock import WorkClock
 from busi_search.spec import Hyperparameters
 

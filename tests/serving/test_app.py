@@ -25,7 +25,7 @@ from busi_search.models.out_of_distribution import (
     fit_out_of_distribution_check,
 )
 from busi_search.models.predict import Classifier, load_champion
-from busi_search.run import StudyResult
+from busi_search.report.study_result import StudyResult
 from busi_search.serving.app import make_app
 from busi_search.serving.occlusion import occlusion_map
 from tests.data.dicoms import dicom

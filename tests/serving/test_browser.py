@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from busi_search.run import StudyResult
+from busi_search.report.study_result import StudyResult
 from busi_search.search.mlflow.leaderboard import leaderboard_view
 from tests.test_cli import BUSI_SEARCH
 

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Page, sync_playwright
 
 from busi_search.models.predict import load_champion
-from busi_search.run import StudyResult
+from busi_search.report.study_result import StudyResult
 from tests.serving.test_app import CANDIDATE, png, serving
 
 # Gives the page a file as a drop or a paste does; the clipboard itself belongs to the system.

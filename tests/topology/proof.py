@@ -27,8 +27,9 @@ from busi_search.errors import InputError
 from busi_search.home import Home, open_home
 from busi_search.models.registry import open_registry
 from busi_search.search.store.connection import persistently
+from busi_search.search.store.fold_records import num_stored_folds
 from busi_search.search.store.open import find_study
-from busi_search.search.store.records import is_finished, num_finished, num_stored_folds
+from busi_search.search.store.records import is_finished, num_finished
 from busi_search.search.store.workers import workers_of
 from tests.command import BUSI_SEARCH
 from tests.faults.checks import check_copy

@@ -8,8 +8,9 @@ import torch
 
 from busi_search.spec import Hyperparameters
 from busi_search.training import feature_bank
+from busi_search.training.classifier import ImageClassifier
 from busi_search.training.from_hyperparameters import load_frozen_features
-from busi_search.training.zoo import ImageClassifier, build_model
+from busi_search.training.zoo import build_model
 
 IMAGES = torch.randint(0, 256, (9, 1, 32, 32), generator=torch.Generator().manual_seed(0)).to(
     torch.uint8

@@ -13,10 +13,11 @@ from busi_search.seeding import seed_everything
 from busi_search.spec import Hyperparameters
 from busi_search.training import feature_cache
 from busi_search.training.augment import augment_batch
+from busi_search.training.classifier import ImageClassifier
 from busi_search.training.feature_cache import load_features
 from busi_search.training.freezing import freeze_backbone
 from busi_search.training.from_hyperparameters import augmentation_ranges
-from busi_search.training.zoo import ImageClassifier, build_model
+from busi_search.training.zoo import build_model
 
 IMAGES = torch.randint(0, 256, (30, 1, 32, 32), generator=torch.Generator().manual_seed(0)).to(
     torch.uint8

@@ -18,6 +18,7 @@ from busi_search.search.fold_result import FoldResult, Look
 from busi_search.seeding import seed_everything
 from busi_search.spec import Hyperparameters
 from busi_search.training.averaging import estimate_batch_norm
+from busi_search.training.classifier import ImageClassifier
 from busi_search.training.fit import EpochResult, SmallStart, fit_fold, make_optimizer
 from busi_search.training.freezing import StageRates, freeze_backbone
 from busi_search.training.from_hyperparameters import make_model, make_small_start
@@ -25,7 +26,7 @@ from busi_search.training.inputs import PixelInputs, shrink_pixels
 from busi_search.training.losses import LossFunction
 from busi_search.training.schedule import LearningRate, Schedule
 from busi_search.training.stochastic_depth import set_stochastic_depth
-from busi_search.training.zoo import ImageClassifier, build_model
+from busi_search.training.zoo import build_model
 
 NUM_IMAGES = 48
 

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from busi_search.seeding import seed_everything
+from busi_search.training.classifier import ImageClassifier
 from busi_search.training.fit import (
     EpochResult,
     _batches,
@@ -19,7 +20,7 @@ from busi_search.training.gradients import accumulate_gradients
 from busi_search.training.inputs import PixelInputs
 from busi_search.training.losses import LossFunction
 from busi_search.training.schedule import Schedule
-from busi_search.training.zoo import ImageClassifier, build_model
+from busi_search.training.zoo import build_model
 
 
 def _problem(num_images: int = 60) -> tuple[torch.Tensor, torch.Tensor]:

@@ -12,7 +12,8 @@ from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from busi_search.data.phantom import MALIGNANT, simulate_phantom
+from busi_search.data.phantom import simulate_phantom
+from busi_search.data.phantom_scene import MALIGNANT
 from busi_search.errors import InputError
 from busi_search.home import Home
 from busi_search.run import run_study

@@ -14,12 +14,13 @@ from busi_search.report.grad_cam import grad_cam
 from busi_search.search.cross_validation import DevelopmentSet, cross_validate
 from busi_search.search.fold_result import fold_results
 from busi_search.spec import Hyperparameters
+from busi_search.training.classifier import ImageClassifier
 from busi_search.training.fit import make_optimizer
 from busi_search.training.freezing import freeze_backbone
 from busi_search.training.from_hyperparameters import make_inputs
 from busi_search.training.inputs import PixelInputs
 from busi_search.training.readout import pool_map
-from busi_search.training.zoo import ImageClassifier, build_model
+from busi_search.training.zoo import build_model
 
 # One architecture of every family that has maps.
 CONVOLUTIONAL = [

@@ -11,7 +11,7 @@ from busi_search.cli.base import on_stop
 from busi_search.errors import GateRefused
 from busi_search.home import Home
 from busi_search.models import registry
-from busi_search.release import gate
+from busi_search.release import gate, study_gate
 from busi_search.release.gate_rule import evidence_in_words
 from busi_search.search.mlflow.ledger_anchor import LEDGER_TAG
 from busi_search.search.status import foreign_note
@@ -48,8 +48,8 @@ def promote(
         "max_ece": max_ece,
     }
     given = {key: value for key, value in flags.items() if value is not None}
-    limits = gate.gate_of(home, chosen).model_copy(update=given)
-    if (unused := gate.unused_gate(home, chosen)) is not None:
+    limits = study_gate.gate_of(home, chosen).model_copy(update=given)
+    if (unused := study_gate.unused_gate(home, chosen)) is not None:
         click.echo(f"Note: {unused}.", err=True)
     if (note := foreign_note(home, chosen.tags.get("busi.study", ""))) is not None:
         click.echo(note, err=True)

@@ -10,7 +10,8 @@ from busi_search import terminal
 from busi_search.cli.actions.shared import home_of, print_json, slow_reading
 from busi_search.cli.base import on_stop_resume, typed_command
 from busi_search.release.descriptions import warn_of_objective
-from busi_search.run import StudyResult, help_study, search_and_release
+from busi_search.report.study_result import StudyResult
+from busi_search.run import help_study, search_and_release
 from busi_search.search.places import RaySettings
 from busi_search.search.prepare import (
     default_workers,

@@ -2,14 +2,12 @@
 
 import hashlib
 import json
-import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
@@ -17,6 +15,12 @@ from busi_search.files import utf8
 from busi_search.home import create_tracking_store, quiet_mlflow
 from busi_search.search.context import StudyContext
 from busi_search.search.mlflow.batch import log_batch
+from busi_search.search.mlflow.descriptions import (
+    dataset_input,
+    describe_experiment,
+    git_commit,
+    who_belongs_where,
+)
 from busi_search.search.mlflow.leaderboard import LEADERBOARD_KEY, leaderboard_view
 from busi_search.search.mlflow.lookup import (
     ALL,
@@ -180,12 +184,12 @@ class MlflowStudy:
 
     def _log_study(self, study: optuna.Study) -> None:
         context = self._context
-        self._log_dataset()
+        self._client.log_inputs(self.run_id, [dataset_input(context)])
         self.log_texts(
             {
                 "study.toml": context.spec_text,
                 "environment.json": json.dumps(StudyRecord(study).versions, indent=2),
-                "partition.json": json.dumps(self._partition(), indent=1),
+                "partition.json": json.dumps(who_belongs_where(context), indent=1),
             }
         )
         section = context.spec.study
@@ -199,43 +203,12 @@ class MlflowStudy:
         }
         log_batch(self._client, self.run_id, params=params)
 
-    def _partition(self) -> dict[str, Any]:
-        """Who belongs where, by name; the sealed test's members are named, never shown."""
-        partition = self._context.partition
-        paths = self._context.development.paths
-        return {
-            "fingerprint": partition.fingerprint,
-            "counts": self._context.counts,
-            "folds": [[paths[index] for index in fold.validation] for fold in partition.folds],
-            "test_indices": partition.test.tolist(),
-            "quarantined_indices": partition.quarantined.tolist(),
-        }
-
     def _dataset_named(self) -> dict[str, str]:
         """Return the dataset of the study as MLflow names it beside a figure."""
         return {
             "dataset_name": self._context.development.name,
             "dataset_digest": self._context.partition.fingerprint,
         }
-
-    def _log_dataset(self) -> None:
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
-        development = self._context.development
-        section = self._context.spec.dataset
-        classes = {
-            name: int(np.sum(development.labels == label))
-            for label, name in enumerate(development.class_names)
-        }
-        dataset = Dataset(
-            name=development.name,
-            digest=self._context.partition.fingerprint,
-            source_type=section.source,
-            source=json.dumps({"source": section.source, "path": section.path}),
-            profile=json.dumps({**self._context.counts, "development_classes": classes}),
-        )
-        tag = InputTag("mlflow.data.context", "cross-validation")
-        self._client.log_inputs(self.run_id, [DatasetInput(dataset, [tag])])
 
     def _find_best(self, study: optuna.Study) -> None:
         """Best of the trials that are there: what ``best_`` reached so far."""
@@ -331,27 +304,3 @@ class MlflowStudy:
             self._client.update_run(self.run_id, status="RUNNING")
         else:
             self._client.set_terminated(self.run_id, status="FINISHED")
-
-
-def describe_experiment(context: StudyContext) -> str:
-    """Return what MLflow says of a study above its runs, in Markdown."""
-    simulated = context.development.simulated
-    warning = "**Simulated phantoms: scores mean nothing for patients.**\n\n" if simulated else ""
-    return (
-        f"{warning}Search `{context.name}` on {context.development.name}: "
-        f"{len(context.development.labels)} development images in "
-        f"{len(context.partition.folds)} folds, objective `{context.spec.study.objective}`.\n\n"
-        "One run per trial, and the study's own run, which has the report and the registered "
-        "model. Trials that were stopped early have no `cv_` figures; `busi.outcome` says why."
-    )
-
-
-def git_commit() -> dict[str, str]:
-    """Return MLflow's tag of the git commit of the working folder, if it is a repository."""
-    try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True
-        ).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return {}
-    return {"mlflow.source.git.commit": commit}

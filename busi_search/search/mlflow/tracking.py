@@ -15,7 +15,8 @@ from busi_search.search.mlflow.study import MlflowStudy
 from busi_search.search.mlflow.system_metrics import SystemMetrics
 from busi_search.search.sampler_view import expected_values
 from busi_search.search.store.foreign import is_foreign
-from busi_search.search.store.study_record import StudyRecord, Tracked
+from busi_search.search.store.study_parts import Tracked
+from busi_search.search.store.study_record import StudyRecord
 
 # The driver sends a backlog in portions, so that it still watches its workers.
 PORTION_SECONDS = 5.0
@@ -198,12 +199,7 @@ class Tracker:
         tags: Mapping[str, str],
         model_id: str | None = None,
     ) -> None:
-        """Store the study's final figures and tags on its run.
-
-        Args:
-            metrics: by name.
-            tags: likewise.
-            model_id: of the logged model, which shows the figures too.
+        """Store the study's final figures and tags; see :meth:`.MlflowStudy.log_figures`.
 
         Raises:
             TrackingAway: the store does not take them.

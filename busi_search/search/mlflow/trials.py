@@ -27,12 +27,8 @@ from busi_search.search.mlflow.trial import (
     trial_tags,
     write_trial_files,
 )
-from busi_search.search.store.records import (
-    stored_folds,
-    stored_hyperparameters,
-    stored_indices,
-    trial_hyperparameters,
-)
+from busi_search.search.store.fold_records import stored_folds, stored_indices
+from busi_search.search.store.records import stored_hyperparameters, trial_hyperparameters
 from busi_search.search.store.study_record import StudyRecord
 
 if TYPE_CHECKING:

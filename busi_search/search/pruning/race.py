@@ -14,6 +14,7 @@ from busi_search.search.pruning.evidence import (
     paired_differences,
     weigh,
 )
+from busi_search.search.store.fold_records import stored_folds
 from busi_search.search.store.foreign import is_foreign
 from busi_search.search.store.queue import Claim
 from busi_search.search.store.records import (
@@ -21,7 +22,6 @@ from busi_search.search.store.records import (
     course,
     recipe_name,
     stored_costs,
-    stored_folds,
     trial_hyperparameters,
 )
 from busi_search.spec import COSTS

@@ -6,14 +6,13 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from busi_search.search.store.fold_records import stored_fold, stored_indices
 from busi_search.search.store.records import (
     FINISHED,
     HYPERPARAMETERS,
     WORKER,
     best_trial,
     main_value,
-    stored_fold,
-    stored_indices,
 )
 from busi_search.search.store.study_record import StudyRecord
 from busi_search.wording import count_of

@@ -15,13 +15,15 @@ from optuna.storages import BaseStorage
 
 from busi_search.architectures import is_timm
 from busi_search.errors import InputError
-from busi_search.search.context import StudyContext, fold_sizes, note_place
+from busi_search.search.context import StudyContext, fold_sizes
 from busi_search.search.pruning.optuna_pruners import make_pruner
+from busi_search.search.reopen import note_place
 from busi_search.search.samplers import make_sampler
 from busi_search.search.space import recipe_trials
 from busi_search.search.store.locks import claim_lock
 from busi_search.search.store.records import RECIPE, recipe_name
-from busi_search.search.store.study_record import Identity, StudyRecord
+from busi_search.search.store.study_identity import Identity
+from busi_search.search.store.study_record import StudyRecord
 from busi_search.spec import StudySpec, spec_json
 
 # Packages whose version a score may depend on; others may change within a study.

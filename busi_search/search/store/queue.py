@@ -11,6 +11,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from busi_search.search.store.failures import failing
+from busi_search.search.store.fold_records import num_stored_folds
 from busi_search.search.store.foreign import is_foreign
 from busi_search.search.store.heartbeat import (
     is_shared,
@@ -25,7 +26,6 @@ from busi_search.search.store.records import (
     last_heartbeat,
     losses,
     num_finished,
-    num_stored_folds,
     worker_of,
 )
 from busi_search.search.store.study_record import StudyRecord

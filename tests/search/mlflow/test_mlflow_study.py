@@ -13,8 +13,8 @@ from busi_search.search.executors import InlineExecutor
 from busi_search.search.mlflow.study import MlflowStudy
 from busi_search.search.mlflow.tracking import Tracker
 from busi_search.search.prepare import prepare_study
+from busi_search.search.store.fold_records import encode_fold, fold_key, stored_folds
 from busi_search.search.store.open import find_study
-from busi_search.search.store.records import encode_fold, fold_key, stored_folds
 from tests.conftest import TINY
 
 

@@ -10,8 +10,9 @@ from busi_search.search.context import StudyContext
 from busi_search.search.fold_result import FoldResult, Look
 from busi_search.search.prepare import prepare_study
 from busi_search.search.pruning.race import Incumbents, Race
+from busi_search.search.store.fold_records import encode_fold, fold_key
 from busi_search.search.store.queue import Claim
-from busi_search.search.store.records import HYPERPARAMETERS, encode_fold, fold_key
+from busi_search.search.store.records import HYPERPARAMETERS
 from busi_search.spec import Hyperparameters
 from busi_search.training.metrics import compute_metrics, softmax
 from tests.conftest import TINY

@@ -8,13 +8,10 @@ import pytest
 from optuna.trial import TrialState
 
 from busi_search.home import Home
-from busi_search.run import StudyResult
+from busi_search.report.study_result import StudyResult
 from busi_search.search.mlflow.lookup import OUTCOME
 from busi_search.search.mlflow.trial import trial_tags
-from busi_search.search.store.notes import write_note
-from busi_search.search.store.open import find_study
-from busi_search.search.store.records import (
-    HYPERPARAMETERS,
+from busi_search.search.store.fold_records import (
     encode_fold,
     fold_key,
     fold_scores,
@@ -22,6 +19,9 @@ from busi_search.search.store.records import (
     stored_folds,
     stored_indices,
 )
+from busi_search.search.store.notes import write_note
+from busi_search.search.store.open import find_study
+from busi_search.search.store.records import HYPERPARAMETERS
 
 
 def test_the_dashboard_reads_the_note() -> None:

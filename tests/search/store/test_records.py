@@ -10,7 +10,7 @@ from optuna.trial import TrialState, create_trial
 import busi_search
 from busi_search.errors import InputError
 from busi_search.home import Home
-from busi_search.search.context import reopen_study
+from busi_search.search.reopen import reopen_study
 from busi_search.search.store.records import (
     FINISHED,
     is_finished,
@@ -22,14 +22,9 @@ from busi_search.search.store.records import (
     stored_costs,
     worker_of,
 )
-from busi_search.search.store.study_record import (
-    Cost,
-    Explanations,
-    Identity,
-    Released,
-    StudyRecord,
-    Tracked,
-)
+from busi_search.search.store.study_identity import Identity
+from busi_search.search.store.study_parts import Cost, Explanations, Released, Tracked
+from busi_search.search.store.study_record import StudyRecord
 from busi_search.spec import StudySpec, spec_json
 
 PACKAGE = Path(busi_search.__file__).parent

@@ -10,7 +10,8 @@ from optuna.trial import TrialState
 
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.home import Home
-from busi_search.run import StudyResult, run_study, search_and_release
+from busi_search.report.study_result import StudyResult
+from busi_search.run import run_study, search_and_release
 from busi_search.search import objective
 from busi_search.search.driver import run_search
 from busi_search.search.executors import InlineExecutor
@@ -19,10 +20,11 @@ from busi_search.search.mlflow.tracking import Tracker
 from busi_search.search.objective import Objective
 from busi_search.search.prepare import prepare_study
 from busi_search.search.store.failures import MAX_FAILURES_IN_A_ROW
+from busi_search.search.store.fold_records import stored_folds, stored_indices
 from busi_search.search.store.open import find_study
 from busi_search.search.store.queue import Claim
-from busi_search.search.store.records import stored_folds, stored_indices
-from busi_search.search.store.study_record import Cost, StudyRecord
+from busi_search.search.store.study_parts import Cost
+from busi_search.search.store.study_record import StudyRecord
 from tests.conftest import TINY
 
 

@@ -1,0 +1,1 @@
+"""The hyperparameters of a configuration, a file for each subject."""

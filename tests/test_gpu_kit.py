@@ -96,5 +96,6 @@ def test_every_stage_runs_without_what_is_not_carried(tmp_path: Path) -> None:
     assert not [stage for stage in stages.values() if "error" in stage]
     killed, study = stages["g killed"], stages["j study"]
     assert killed["killed"] == 1
+    assert killed["folds_kept"]
     assert killed["finished"] == killed["wanted"]
     assert study["finished"] == gpu.DRY.study_trials

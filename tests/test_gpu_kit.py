@@ -61,7 +61,7 @@ def test_what_is_packed_unpacks_to_a_kit_that_finds_its_package(tmp_path: Path) 
     assert not any("__pycache__" in name for name in names)
     done = subprocess.run(
         [sys.executable, "gpu-kit/gpu.py", "--dry", "--only", "h", "--to", "found.json"],
-        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120,
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300,
         env={**os.environ, "PYTHONPATH": ""},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

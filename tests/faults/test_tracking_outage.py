@@ -50,7 +50,7 @@ def context(
     yield prepare_study(
         "quickstart", home=home, name=f"{NAME}-{tmp_path.name}", overrides=TINY, device="cpu"
     )
-    server.mode = "ok"
+    server.mode, server.hang_seconds = "ok", 6.0
     server.stop()
     server.start()
 
@@ -67,6 +67,8 @@ def search(context: StudyContext, tracker: Tracker, num_trials: int) -> Iterator
 def test_training_goes_on_and_every_trial_arrives_once(
     fault: str, server: TrackingServer, context: StudyContext
 ) -> None:
+    # Longer than a driver that waited for an answer may be allowed to take.
+    server.hang_seconds = 60
     tracker = Tracker(context, call_seconds=5)
     longest = 0.0
     before = time.monotonic()
@@ -84,7 +86,7 @@ def test_training_goes_on_and_every_trial_arrives_once(
                 server.start()
         before = time.monotonic()
     assert tracker.problem is None
-    assert longest < 20
+    assert longest < 45
     check_copy(context.home, context.name, 6)
 
 
@@ -138,7 +140,7 @@ def test_a_server_that_never_answered_is_refused_at_once(
 def test_a_resumed_search_does_not_wait_for_the_server(
     server: TrackingServer, context: StudyContext
 ) -> None:
-    for finished in search(context, Tracker(context, call_seconds=2), 2):
+    for finished in search(context, Tracker(context), 2):
         assert finished <= 2
     server.stop()
     tracker = Tracker(context, call_seconds=5)
@@ -161,7 +163,6 @@ def test_an_interrupt_does_not_wait_for_a_server_that_hangs(
     started = time.monotonic()
     steps.close()
     assert time.monotonic() - started < 45
-    server.hang_seconds = 6
 
 
 def test_a_second_study_run_made_by_a_lost_answer_is_removed(
@@ -207,7 +208,7 @@ def test_a_trial_that_raised_shows_its_traceback(
 def test_a_version_whose_answer_is_lost_is_made_once(
     server: TrackingServer, context: StudyContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export, "REGISTRY_CALL_SECONDS", 2)
+    monkeypatch.setattr(export, "REGISTRY_CALL_SECONDS", 30)
     path = "/api/2.0/mlflow/model-versions/create"
     before = server.num_calls[path]
     server.lose_once = path

@@ -40,7 +40,7 @@ class MlflowServer:
             },
             cwd=folder, stdout=self._log, stderr=self._log, start_new_session=True,
         )  # fmt: skip
-        self._wait(120)
+        self._wait(300)
 
     def _wait(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds

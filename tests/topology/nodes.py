@@ -122,10 +122,19 @@ class RayCluster:
                  "--disable-usage-stats"],
                 folder / f"node{number}.log",
             )  # fmt: skip
+        # A search places as many workers as it finds nodes when it begins.
+        for number in range(num_nodes):
+            self._wait_for_node(folder / f"node{number}.log")
+
+    def _wait_for_node(self, log: Path) -> None:
+        deadline = time.monotonic() + 300
+        while "Ray runtime started" not in log.read_text(errors="replace"):
+            assert time.monotonic() < deadline, log.read_text(errors="replace")
+            time.sleep(0.2)
 
     def _wait_for_head(self) -> None:
         host, _, port = self.address.rpartition(":")
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while True:
             try:
                 socket.create_connection((host, int(port)), timeout=1).close()

@@ -54,7 +54,7 @@ class MlflowServer:
     def status_of(self, path: str) -> int:
         """Return the HTTP status of a call without a password; 0 if nobody answers."""
         try:
-            with urllib.request.urlopen(self.uri + path, timeout=5) as answer:
+            with urllib.request.urlopen(self.uri + path, timeout=60) as answer:
                 return int(answer.status)
         except HTTPError as error:
             return error.code

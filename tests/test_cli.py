@@ -209,13 +209,16 @@ def test_a_stopped_search_says_how_to_resume_and_resumes(tmp_path: Path) -> None
         process = subprocess.Popen(
             [*BUSI_SEARCH, *words], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        deadline = time.monotonic() + 300
-        while finished() <= before:
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline, "no trial was finished"
-            time.sleep(0.5)
-        process.send_signal(signal_number)
-        _, stderr = process.communicate(timeout=300)
+        try:
+            deadline = time.monotonic() + 600
+            while finished() <= before:
+                assert process.poll() is None, process.communicate()
+                assert time.monotonic() < deadline, "no trial was finished"
+                time.sleep(0.5)
+            process.send_signal(signal_number)
+            _, stderr = process.communicate(timeout=300)
+        finally:
+            process.kill()
         assert process.returncode == 130, stderr
         last = stderr.strip().splitlines()[-1]
         assert "Resume: busi-search" in last

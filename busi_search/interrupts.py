@@ -22,7 +22,7 @@ def interrupts_wait() -> Iterator[None]:
     """Let what is inside end before an interrupt is raised; for short writes only.
 
     An interrupt in the middle of a commit leaves the transaction of an SQLite file open, and
-    whoever writes next, the same process too, waits for its lock until it gives up. Outside of the
+    the next writer, even the same process, waits for its lock until it times out. Outside of the
     main thread nothing changes: interrupts are raised there and nowhere else.
 
     Raises:

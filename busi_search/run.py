@@ -143,7 +143,7 @@ def search_and_release(
 
     Args:
         context: the study.
-        num_trials: finished trials the study shall hold.
+        num_trials: total number of trials to finish.
         num_workers: processes at once (default: as many as fit); 0 leaves the work to workers
             that join.
         timeout_seconds: stop searching after this time; the best so far is released.
@@ -318,7 +318,7 @@ def run_study(
     ray: RaySettings | None = None,
     progress: bool = True,
 ) -> StudyResult:
-    """Search until the study holds ``trials`` finished trials and register the winner.
+    """Search until ``trials`` trials in total are finished, then register the winner.
 
     The same call resumes after any interruption. Example::
 

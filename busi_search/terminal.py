@@ -51,7 +51,7 @@ def announce(
     Args:
         context: the study.
         workers: trials at once; None: as many as fit.
-        trials: finished trials the study shall hold.
+        trials: total number of trials to finish.
         learns_first: weights must be learned from phantoms before the first trial.
         ray: address of the cluster whose workers search.
         warning: what the objective is worth, or None.

@@ -34,7 +34,14 @@ RIDDLES = (
     "hangs on",
     "DecompressionBomb",
     "what is moved in",
-    "flatters itself",
+    "flatters",
+    "typed again",
+    "torn apart",
+    "the one there is",
+    "of elsewhere",
+    "fewer than they seem",
+    "no second view, and",
+    "set anew",
     "search on.",
 )
 BARE_DECIMAL = re.compile(r"(?<![\w.…/*\])])\.\d")

@@ -36,9 +36,9 @@ _SECTIONS = {
         Row("promote", _RELEASING, "Make the candidate the champion, if the gate agrees."),
         Row("rollback", _RELEASING, "Make the previous champion the champion again."),
         Row("models", _RELEASING, "List the registered versions, newest first."),
-        Row("predict", _RELEASING, "Judge images or folders of them."),
+        Row("predict", _RELEASING, "Classify images or folders of images."),
         Row("ui", _RELEASING, "Open the MLflow UI at the leaderboard."),
-        Row("serve", _RELEASING, "Open a page where one image gets an answer."),
+        Row("serve", _RELEASING, "Open a page that classifies one image."),
     ),
     "Maintenance": (
         Row("weights", _WEIGHTS, "List, fetch and check pretrained weights."),

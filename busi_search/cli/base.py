@@ -122,6 +122,6 @@ def typed_command() -> str:
 
 
 def on_stop_resume(ctx: click.Context, what: str) -> None:
-    """As :func:`on_stop`: ``what`` is saved, and the same line resumes it."""
+    """As :func:`on_stop`: ``what`` is saved, and the same command resumes it."""
     words = shlex.join(global_options_of(ctx).words)
     on_stop(lambda: f"Interrupted; {what} is saved. Resume: {typed_command()} {words}")

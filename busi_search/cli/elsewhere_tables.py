@@ -1,4 +1,4 @@
-"""How an evaluation on images of elsewhere, and a recalibration, look on a terminal."""
+"""How an external evaluation and a recalibration look on a terminal."""
 
 from collections.abc import Sequence
 
@@ -119,9 +119,9 @@ def _show_subgroups(out: Console, subgroups: Sequence[Subgroup]) -> None:
 def _show_local_data(out: Console, rows: Sequence[LocalHelp], wanted: float) -> None:
     if not rows:
         return
-    title = f"What local images would change (sensitivity wanted: {wanted:.3f})"
+    title = f"What local images would change (target sensitivity: {wanted:.3f})"
     table = Table(box=None, padding=(0, 2, 0, 0), title_justify="left", title=title)
-    for header in ("set anew", "groups", "sensitivity", "missed in", "specificity", "log loss"):
+    for header in ("refitted", "groups", "sensitivity", "missed in", "specificity", "log loss"):
         table.add_column(header)
     shown = [row for row in rows if row.what != "as it is" or row.num_groups == rows[0].num_groups]
     for row in sorted(shown, key=lambda row: (WAYS.index(row.what), row.num_groups)):
@@ -158,7 +158,7 @@ def show_recalibration(result: RecalibrationResult) -> None:
     err.print(
         f"{len(result.data.labels)} images of '{result.data.name}', {result.data.grouping}. "
         f"Figures of version {result.version.version} are of images that were left out, in "
-        "repeated five-fold cross-validation; sensitivity wanted: "
+        "repeated five-fold cross-validation; target sensitivity: "
         f"{result.wanted_sensitivity:.3f}, missed in "
         f"{100 * result.held_out['share_missed']:.0f} % of the parts left out.",
         markup=False,
@@ -167,6 +167,6 @@ def show_recalibration(result: RecalibrationResult) -> None:
         err.print(result.opened, markup=False)
     err.print(
         f"{result.version.name} version {result.version.version} is the candidate; "
-        "`busi-search promote` asks the gate, which judges it by the study's own sealed test.",
+        "`busi-search promote` decides by the study's own sealed test.",
         markup=False,
     )

@@ -90,7 +90,7 @@ class Row:
 
 
 class LazyGroup(Group):
-    """A group that shows its commands in sections and imports one when it is asked for."""
+    """A group that shows its commands in sections and imports each one when it is used."""
 
     sections: Mapping[str, Sequence[Row]] = {}
 

@@ -1,4 +1,4 @@
-"""Commands that keep a home in order: what is wrong, what MLflow has missed, what can go."""
+"""Commands that maintain a home: doctor, sync and delete."""
 
 import click
 

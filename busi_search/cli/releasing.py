@@ -26,7 +26,7 @@ DATA_OPTIONS = (
 
 
 def data_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of images of elsewhere."""
+    """Give a command the options for external images."""
     for option in reversed(DATA_OPTIONS):
         command = option(command)
     return command
@@ -119,7 +119,7 @@ def recalibrate() -> None:
 
 @click.command(cls=Command)
 @click.option("--version", help="Number or alias (default: candidate).")
-@click.option("--model", default=None, help="Registered model (default: the one there is).")
+@click.option("--model", default=None, help="Registered model (default: the one with a candidate).")
 @click.option(
     "--max-auc-drop",
     type=click.FloatRange(0, 1),
@@ -170,7 +170,9 @@ def promote() -> None:
 
 
 @click.command(cls=Command)
-@click.option("--model", default=None, help="Registered model (default: the one there is).")
+@click.option(
+    "--model", default=None, help="Registered model (default: the one with a previous champion)."
+)
 @JSON_OPTION
 @deferred("busi_search.cli.actions.gate")
 def rollback() -> None:
@@ -183,7 +185,7 @@ def rollback() -> None:
 
 
 @click.command(cls=Command)
-@click.option("--model", default=None, help="Registered model (default: the one there is).")
+@click.option("--model", default=None, help="Only this registered model (default: all).")
 @JSON_OPTION
 @deferred("busi_search.cli.actions.models")
 def models() -> None:
@@ -210,7 +212,7 @@ def models() -> None:
     "target",
     shell_complete=complete_path,
     metavar="FILE.csv",
-    help="Write a table rather than print lines.",
+    help="Write a table instead of printing lines.",
 )
 @click.option(
     "--keep-sealed",
@@ -220,7 +222,7 @@ def models() -> None:
 @JSON_OPTION
 @deferred("busi_search.cli.actions.predict")
 def predict() -> None:
-    """Judge image files, or all images in folders: verdict, probabilities, likeness.
+    """Classify image files, or all images in folders.
 
     Each line says what the operating point calls the image, then the calibrated probabilities, and
     UNLIKE if the image is unlike the training images. Files that cannot be read are passed over
@@ -266,9 +268,9 @@ def ui() -> None:
 )
 @deferred("busi_search.cli.actions.serve")
 def serve() -> None:
-    """Open a page, on this machine only, where one image gets an answer; Ctrl-C ends it.
+    """Open a page, on this machine only, that classifies one image; stop it with Ctrl-C.
 
-    POST /predict answers an image file with JSON.
+    POST /predict returns the result for an image file as JSON.
 
     \b
     Example:

@@ -272,28 +272,30 @@ def leak_gap() -> None:
     type=click.IntRange(min=1),
     default=20,
     show_default=True,
-    help="How often the search is repeated.",
+    help="Number of repeats of the search.",
 )
 @click.option(
     "--trials",
     type=click.IntRange(min=1),
     help="Finished trials of each repeat (default: as many as the study has).",
 )
-@click.option("--data", help="Where its images are on this machine, if they were moved.")
+@click.option("--data", help="Where the images are on this machine, if they were moved.")
 @click.option(
-    "--workers", type=click.IntRange(min=1), help="Repeats at once (default: one a core)."
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Repeats to run at the same time (default: one per core).",
 )
 @_DEVICE
-@click.option("--quiet", is_flag=True, help="No progress.")
+@click.option("--quiet", is_flag=True, help="Print no progress.")
 @JSON_OPTION
 @deferred("busi_search.cli.actions.audit")
 def audit() -> None:
-    """Check the corrected score: repeat the search without a part of the images, and ask that part.
+    """Check the corrected score: repeat the search without a part of the images, test on that part.
 
-    Says how often the corrected interval held what the outer part gave, and by how much the score
-    was off. The sealed test is not touched, no model is registered, and an interrupted audit goes
-    on when it is typed again. A study whose head is solved for (head = "logistic") takes minutes;
-    for others give fewer --trials.
+    Reports by how much the corrected score was off, and how often its interval contained the
+    figure of the part left out. The sealed test is not opened and no model is registered. Run the
+    command again to resume. Studies with head = "logistic" take minutes; for others use fewer
+    --trials.
 
     \b
     Example:

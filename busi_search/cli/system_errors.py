@@ -1,4 +1,4 @@
-"""Errors of the system, wherever they come from, as one sentence with the way out."""
+"""System errors, wherever they come from, as one sentence with a fix."""
 
 import errno
 import sqlite3

@@ -1,4 +1,4 @@
-"""Images that stand in two sets: at another size, under another name, cut or written on."""
+"""Images that are in two sets: at another size, under another name, cut or written on."""
 
 import json
 from collections import Counter
@@ -28,7 +28,7 @@ class SharedImages:
         first: place of a set in the list of sets.
         second: place of the other.
         pairs: for each pair of images of one scan, its names in the two sets.
-        num_first, num_second: number of images of each set that stand in the other, too.
+        num_first, num_second: number of images of each set that are also in the other.
         labels: number of pairs by the two names of their classes.
     """
 

@@ -43,7 +43,7 @@ def check_division(dataset: ImageDataset, partition: Partition) -> None:
             if len(absent):
                 raise InputError(
                     f"Fold {number} of {len(partition.folds)} has no image of class "
-                    f"'{dataset.class_names[absent[0]]}' in one of its parts, for groups are kept "
+                    f"'{dataset.class_names[absent[0]]}' in one of its parts, because groups stay "
                     "together; add images, join classes or lower dataset.num_folds."
                 )
 

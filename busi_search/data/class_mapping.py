@@ -1,4 +1,4 @@
-"""Which of a model's classes the classes of other data are."""
+"""The mapping from the classes of other data to those of a model."""
 
 from collections.abc import Mapping, Sequence
 
@@ -49,7 +49,7 @@ def map_classes(
         ours: C names of the model's classes.
         stated: as :func:`parse_class_map` gives it.
         where: what the data is, for the errors.
-        in_study_file: the mapping stands in a study file, and not in ``--map``.
+        in_study_file: the mapping is in a study file, not in ``--map``.
 
     Raises:
         InputError: a class is not mapped, or the mapping names a class that is not there; the

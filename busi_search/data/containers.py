@@ -54,7 +54,7 @@ def inspect_file(path: Path) -> Container:
 
 
 def frames_to_judge(path: Path) -> list[int | None]:
-    """Return the frames of a file that a model is asked about; None: the file is one image.
+    """Return the frames of a file to predict; None: the file is one image.
 
     Raises:
         InputError: it is DICOM and cannot be read.

@@ -87,7 +87,7 @@ def check_dataset(path: str, *, cache: Path, groups: str = "auto") -> dict[str, 
 
 
 def compare_datasets(paths: Sequence[str], *, cache: Path) -> list[SharedImages]:
-    """Find the images that stand in two of several sets.
+    """Find the images that are in two of several sets.
 
     Args:
         paths: of two or more sets, each as :func:`check_dataset` takes it.

@@ -1,4 +1,4 @@
-"""DICOM files in a list of images: their frames, their patients, and what is told of them."""
+"""DICOM files in a list of images: their frames, their patients, and notes about them."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence

@@ -107,7 +107,7 @@ def download_dataset(
         if _md5(target.read_bytes()) == source.md5:
             return target
         raise InputError(
-            f"{target}: is there and is not the published file (MD5 {source.md5}); move it away "
+            f"{target}: exists and is not the published file (MD5 {source.md5}); move it away "
             "or choose another folder with --to."
         )
     content = _fetch(source, target, connect_seconds)

@@ -1,4 +1,4 @@
-"""Which content files have, read anew only where the system says that a file may have changed."""
+"""Digests of files, read again only if the system says that a file may have changed."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""What was left out of a set's image files or done to them, read once from their headers."""
+"""Notes on what was skipped or changed in a dataset's image files, from their headers."""
 
 import json
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ class FileNotes:
     """What the image files of a set hold besides the pixels that are read.
 
     Attributes:
-        texts: sentences for whoever reads the set.
+        texts: sentences that are shown when the dataset is read.
         decoding: part of the names of caches; empty where files have 8 bits and lie upright, so
             that they are read as they always were.
     """

@@ -63,10 +63,10 @@ def make_folds(
 ) -> list[Fold]:
     """Divide images into stratified folds that keep groups together.
 
-    On BUSI's near-duplicates and BUS-BRA's patients (five folds, 20 seeds) no fold's size is over
-    0.5 % off an equal share, no class's share over 0.8 points off the whole's. So it stays with a
-    group of 10 % of the images; one of 20 % makes sizes 43 % and shares 14 points uneven, one of
-    30 % 93 % and 22 points.
+    On BUSI's near-duplicates and BUS-BRA's patients (five folds, 20 seeds) no fold is more than
+    0.5 % off an equal size, and no class more than 0.8 percentage points off its overall share. One
+    group of 10 % of the images changes nothing. One of 20 % changes sizes by 43 % and shares by 14
+    points, one of 30 % by 93 % and 22 points.
 
     Args:
         labels: (N,) class of each image.
@@ -112,8 +112,8 @@ def named_folds(
 ) -> list[Fold]:
     """Make a fold of all images that have the same name of a fold or of a site.
 
-    Images of a group that stands in several folds are scored where they are named, and are left
-    out of the training of the folds that score the rest of their group.
+    Images of a group that is in several folds are scored in their named fold, and are left out of
+    the training of the folds that score the rest of their group.
 
     Args:
         names: D names; every image needs one.

@@ -1,4 +1,4 @@
-"""Grey 8-bit pixels, and what becomes of values that have more than 8 bits.
+"""Grey 8-bit pixels, and the conversion of values with more than 8 bits.
 
 A container is not its content: a 16-bit file may hold 8, 10 or 12 significant bits. White is
 therefore the smallest usual full scale that holds all values, of a file or of a whole set.

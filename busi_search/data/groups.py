@@ -56,7 +56,7 @@ class Groups:
 
     @property
     def across(self) -> Indices:
-        """Groups of near-duplicates whose images stand in several known groups."""
+        """Groups of near-duplicates whose images are in several known groups."""
         if self.known is None:
             return np.zeros(0, dtype=np.int64)
         pairs = np.unique(np.stack([self.twins, self.known]), axis=1)
@@ -64,7 +64,7 @@ class Groups:
         return groups[counts > 1]
 
     def __str__(self) -> str:
-        """How many groups there are, and what they are made of."""
+        """How many groups there are, and where they come from."""
         groups = f"{len(np.unique(self.united))} groups"
         if self.known is None:
             found = "of near-duplicates" if self.rule == "auto" else "of identical files"

@@ -65,7 +65,7 @@ class Listing:
         name: short name of the dataset.
         root: the folder that the files lie in.
         images: at least one; each file once.
-        notes: sentences that whoever reads the dataset is told.
+        notes: sentences that are shown when the dataset is read.
     """
 
     name: str

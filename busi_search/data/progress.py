@@ -1,4 +1,4 @@
-"""How far something slow has come, for whoever wants to know; nobody need listen."""
+"""Progress of slow work, for callers that want to show it."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager

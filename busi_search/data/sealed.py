@@ -1,4 +1,4 @@
-"""The only way in which a model gets to see test images; every opening is counted."""
+"""The only way for a model to see test images; every opening is counted."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,8 +26,8 @@ class SealedTest:
         images: (N, S, S) uint8, or (N, 2, S, S) of two regions.
         labels: (N,) int64.
         groups: (N,) group of each image.
-        has_twin: (N,) whether a near-duplicate, or another image of the same known group, stands in
-            the development part, as official splits allow.
+        has_twin: (N,) whether a near-duplicate, or another image of the same known group, is in the
+            development part, as official splits allow.
         paths: N names.
         dataset: the N images with what else is known of them, such as their device.
     """
@@ -52,8 +52,8 @@ def open_sealed_test(
 ) -> SealedTest:
     """Record an opening, then read the test images.
 
-    The entry is on disk before the first pixel is read: whoever looks is counted, whatever
-    happens next.
+    The entry is on disk before the first pixel is read, so the opening counts whatever happens
+    next.
 
     Args:
         section: the study's ``[dataset]`` section.

@@ -1,4 +1,4 @@
-"""One door for every source of images."""
+"""Opens any source of images."""
 
 import hashlib
 from collections.abc import Iterator, Sequence

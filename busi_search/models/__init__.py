@@ -1,1 +1,1 @@
-"""What is registered: versions and aliases, and how a model is asked."""
+"""Registered models: versions, aliases and predictions."""

@@ -17,19 +17,19 @@ from busi_search.models.verdict import Verdict
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one image.
+    """A model's answer for one image.
 
     Attributes:
         path: the file; of a DICOM file of several frames also which, as ``clip.dcm#3``.
         label: the verdict's class: the positive one where its probability reaches the operating
             point, otherwise the most probable of the others.
         probabilities: of every class, by name, calibrated; they sum to 1.
-        sealed_by: names of the studies whose sealed test the image belongs to; asking about it
-            opened that test.
+        sealed_by: names of the studies whose sealed test the image belongs to; the prediction
+            opened these tests.
         verdict: what the operating point says.
         out_of_distribution: whether the image is unlike the training images.
-        file_notes: sentences on what of the file was not judged.
-        model: which model says so.
+        file_notes: sentences on frames or pages of the file that were not classified.
+        model: the model that predicted.
     """
 
     path: str
@@ -43,7 +43,7 @@ class Prediction:
 
     @property
     def most_likely(self) -> str:
-        """The class of the highest probability, wherever the operating point lies."""
+        """The class with the highest probability, whatever the operating point says."""
         return max(self.probabilities, key=lambda name: self.probabilities[name])
 
     @property
@@ -66,7 +66,7 @@ class Prediction:
         }
 
     def to_text(self) -> str:
-        """Return the answer as a line of ``busi-search predict``, its parts divided by tabs."""
+        """Return the answer as a line of ``busi-search predict``, separated by tabs."""
         shares = "  ".join(f"{name} {p:.3f}" for name, p in self.probabilities.items())
         parts = [self.path, self.label, shares]
         if self.unlike:

@@ -1,4 +1,4 @@
-"""Which image files a model is asked about, where files and folders are named."""
+"""The image files to predict, from the files and folders that a user names."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a version scored on images of elsewhere, in MLflow: a run of its own, and on the version."""
+"""External evaluations of a version in MLflow: in a run of their own, and on the version."""
 
 import json
 import re

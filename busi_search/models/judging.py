@@ -68,7 +68,7 @@ class _Answered:
 def answer_views(
     classifier: "Classifier", views: npt.NDArray[np.uint8], coloured: Sequence[float]
 ) -> list[Prediction]:
-    """Return answers, without a path, about images; nobody looks for sealed ones.
+    """Return answers, without a path, about images; sealed ones are not looked for.
 
     Args:
         classifier: the model.
@@ -124,7 +124,7 @@ def answer_each(
         classifier: the model.
         files: image files.
         places: where their lesions are, for a model that must be told.
-        how: the model is asked, for the ledgers.
+        how: how the model is used, for the ledgers.
 
     Raises:
         BusiSearchError: the ledger of a study concerned was tampered with.

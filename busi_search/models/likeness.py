@@ -17,7 +17,7 @@ class Likeness:
     Attributes:
         unlike: whether it is; None: the model does not say what its training images looked like.
         distance: of its statistics from theirs; None: not known.
-        limit: distance from which on it is unlike; None: not known.
+        limit: distance above which it is unlike; None: not known.
         coloured: share of its pixels that have a colour of their own.
         text: this in words.
     """
@@ -55,15 +55,15 @@ def _in_words(
     limit = None if check is None else check.limit
     if coloured > COLOURED_LIMIT:
         text = (
-            f"This is a colour picture: {coloured:.0%} of its pixels have a colour of their own. "
+            f"This is a colour picture: {coloured:.0%} of its pixels are coloured. "
             "The model knows grey ultrasound images only: do not trust the answer."
         )
         return Likeness(True, distance, limit, coloured, text)
     if check is None or distance is None:
-        text = "This model does not say what its training images looked like: nothing was compared."
+        text = "This model has no record of its training images, so the image was not compared."
         return Likeness(None, None, None, coloured, text)
     if distance > check.limit:
-        often = f"beyond which lie {100 * check.share_beyond:g} of 100 images like them"
+        often = f"which {100 * check.share_beyond:g} of 100 images like them exceed"
         text = (
             "This image is unlike the training images in brightness, contrast or texture: do not "
             f"trust the answer. (Distance {distance:.1f}; the limit is {check.limit:.1f}, {often}.)"

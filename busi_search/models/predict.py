@@ -36,7 +36,7 @@ _ADDED_WHEN_LOADED = frozenset({"name", "version", "run_id", "tags", "weights_sh
 
 
 class Classifier:
-    """A registered model, ready to look at images.
+    """A registered model, ready to predict.
 
     Attributes:
         name, version, run_id: which model it is.
@@ -93,7 +93,7 @@ class Classifier:
 
     @property
     def operating_point(self) -> OperatingPoint:
-        """From which probability on an image is called positive."""
+        """The probability from which an image is called positive."""
         recalibration = self.metadata.get("recalibration")
         return OperatingPoint(
             class_names=self.class_names,
@@ -122,8 +122,7 @@ class Classifier:
     def module(self) -> torch.nn.Module:
         """The exported program: (N, K, S, S) float32 in [0, 255] to (N, C) probabilities.
 
-        For checks and exports: it knows nothing of sealed tests, and nobody counts what it is
-        asked.
+        For checks and exports: it does not recognise sealed images, so no opening is counted.
         """
         return self._module
 
@@ -150,7 +149,7 @@ class Classifier:
         return ask_module(self._module, pixels)
 
     def view(self, image: GreyImage, lesion: Box | None = None) -> npt.NDArray[np.uint8]:
-        """Return what the model sees of an (H, W) uint8 image: (S, S), or (2, S, S) of two regions.
+        """Return an (H, W) uint8 image as the model sees it: (S, S), or (2, S, S) of two regions.
 
         Args:
             image: a decoded image file.
@@ -166,9 +165,9 @@ class Classifier:
         keep_sealed: bool = False,
         how: str = "python",
     ) -> list[Prediction]:
-        """Return the answers about image files, decoded as in training.
+        """Predict image files, decoded as in training.
 
-        Of a DICOM file with several frames, five evenly spaced ones are answered for.
+        Of a DICOM file with several frames, five evenly spaced ones are predicted.
 
         An image that a study of the home has sealed, whatever its name, size or format, opens that
         study's test: the opening is written into its ledger, and a
@@ -180,7 +179,7 @@ class Classifier:
                 file, x, y, width and height, or (x, y, width, height) by file, in pixels of the
                 file. An image without one needs a mask beside it, such as ``NAME_mask.png``.
             keep_sealed: refuse sealed images rather than count the opening.
-            how: the model is asked; ``predict`` is the command, which says itself what was opened.
+            how: how the model is used; ``predict`` is the command, which reports openings itself.
 
         Raises:
             InputError: a file is not a readable image, it is not known where its lesion is, or
@@ -202,17 +201,17 @@ class Classifier:
         keep_sealed: bool = False,
         how: str = "python",
     ) -> Iterator[Prediction | NotJudged]:
-        """Yield the answers about image files one after the other, and go on past bad files.
+        """Predict image files one after the other, and continue after bad files.
 
-        However many files there are, about a thousand images are in memory. An opening of a sealed
-        test is counted before the answers that it concerns are given, and once for all of them.
+        However many files there are, only about a thousand images are in memory. An opening of a
+        sealed test is counted once, before the first prediction that it concerns.
 
         Args:
             files: image files, as :func:`.find_images` gives them.
             boxes: as of :meth:`predict`.
             keep_sealed: refuse sealed images rather than count the opening; all files are read for
                 it before the first is answered.
-            how: the model is asked, for the ledgers.
+            how: how the model is used, for the ledgers.
 
         Raises:
             InputError: it is not known where the lesion of an image is, or ``keep_sealed`` and an

@@ -1,4 +1,4 @@
-"""A registered model whose probability of the positive class was set to a hospital."""
+"""A registered model whose probability of the positive class was adapted to a hospital."""
 
 import torch
 from torch import Tensor, nn

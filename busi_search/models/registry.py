@@ -170,8 +170,8 @@ def choice_note(
     if not others:
         return None
     return (
-        f"{chosen.name} version {chosen.version} is meant; {', '.join(others)} "
-        f"{'has' if len(others) == 1 else 'have'} a {version_or_alias}, too (--model NAME)."
+        f"Using {chosen.name} version {chosen.version}; {', '.join(others)} also "
+        f"{'has' if len(others) == 1 else 'have'} a {version_or_alias} (choose with --model NAME)."
     )
 
 

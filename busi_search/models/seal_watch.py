@@ -1,4 +1,4 @@
-"""Whoever asks a model about an image that a study has sealed opens that study's test."""
+"""Predicting an image that a study has sealed opens that study's test; here it is noticed."""
 
 import uuid
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from busi_search.wording import count_of, verb
 
 
 class SealedImageWarning(UserWarning):
-    """A model was asked about sealed test images; the opening is counted."""
+    """A model predicted sealed test images; the opening is counted."""
 
 
 class SealWatch:
     """Recognises, by their content, the images that any study of a home has sealed."""
 
     def __init__(self, home: Home, model: str, version: str) -> None:
-        """Watch over what ``model`` in its ``version`` is asked on ``home``."""
+        """Watch over the predictions of ``model`` in its ``version`` on ``home``."""
         self._home, self._model, self._version = home, model, version
         self._state: tuple[str, ...] | None = None
 
@@ -61,8 +61,8 @@ class SealWatch:
         Args:
             found: as :meth:`find` gives it, of all images of one question.
             names: what these images are called.
-            keep_sealed: refuse rather than count.
-            how: the model was asked: ``predict``, ``serve`` or ``python``.
+            keep_sealed: refuse instead of counting.
+            how: how the model was used: ``predict``, ``serve`` or ``python``.
             opening: the same for all parts of one question, which count once; None: this is all.
 
         Returns:
@@ -82,8 +82,8 @@ class SealWatch:
         if keep_sealed:
             first = next(i for i, studies in enumerate(sealed_by) if studies)
             raise InputError(
-                f"{names[first]}: {sealed_sentence(sealed_by)}; nothing was answered; leave "
-                "them out, or ask without keep-sealed and the opening is counted."
+                f"{names[first]}: {sealed_sentence(sealed_by)}; nothing was predicted. Leave "
+                "them out, or predict without keep-sealed, which counts the opening."
             )
         from busi_search.search.seal_register import note_opening
 

@@ -14,7 +14,7 @@ class OperatingPoint:
     Attributes:
         class_names: C names.
         positive_class: the one that an image is called, or not.
-        threshold: probability of that class from which on it is.
+        threshold: probability of that class from which an image is called so.
         rule: what the threshold was chosen to reach, in words; None: not known.
         sensitivity, specificity: of the rule in cross-validation; None: not known.
         recalibrated_on: name of the images that it was set on later; None: it was not.
@@ -33,7 +33,7 @@ class OperatingPoint:
         """How often the rule was right, in words."""
         name, sensitivity, specificity = self.positive_class, self.sensitivity, self.specificity
         if sensitivity is None or specificity is None:
-            return "How often this rule is right was not stored with this model."
+            return "This model does not record how often this rule is right."
         text = (
             f"In cross-validation this rule found {sensitivity:.0%} of the {name} images and "
             f"called {1 - specificity:.0%} of the others {name} too. "
@@ -59,7 +59,7 @@ class Verdict:
         positive_class: the class that the operating point is about.
         positive: whether the image is called so.
         probability: of that class, from 0 to 1.
-        threshold: probability from which on an image is called so.
+        threshold: probability from which an image is called so.
         label: the class: the positive one, or else the most probable of the others.
         sensitivity, specificity: of the rule in cross-validation; None: not known.
         limits: these in words.

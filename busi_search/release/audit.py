@@ -1,4 +1,4 @@
-"""A study's whole search, repeated where its promise can be checked: on parts it never sees.
+"""A study's whole search, repeated, with each winner checked on images that it never saw.
 
 Every repeat is searched, corrected and chosen as the study itself, on part of its development
 images; what the winner gives on the others is what the corrected score had promised. Records of

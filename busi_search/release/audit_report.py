@@ -1,4 +1,4 @@
-"""What repeated searches say of the corrected score: its bias, and whether its interval held."""
+"""The bias of the corrected score in repeated searches, and the coverage of its interval."""
 
 import math
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ class Repeat:
         num_outer_groups: groups of the outer part, patients where they are known.
         trials: finished ones of the repeated search.
         winner: number of the chosen trial.
-        corrected: the objective as the search promised it, with what was found (``naive``).
+        corrected: the objective, corrected by the repeated search, and as found (``naive``).
         outer: mean over the winner's fold models on the outer part, which is what a cross-validated
             figure is of, with the outer part's own sampling error.
         ensemble: the same of the fold models' average, which is what a study registers.
@@ -174,7 +174,7 @@ class AuditReport:
 
     @property
     def found_bias(self) -> Bias:
-        """Of the score as found, which flatters itself."""
+        """Of the score as found, which is optimistic."""
         return self._bias([r.corrected.naive - r.outer.value for r in self.repeats])
 
     @property

@@ -25,7 +25,7 @@ class OuterSplit:
         number: of the repeat, from 0.
         seed: of the repeated search.
         inner: sorted positions of the images that the search may see.
-        outer: sorted positions of those that it may not; no group stands in both.
+        outer: sorted positions of those that it may not; no group is in both.
         folds: cross-validation folds of ``inner``, as positions among all D images.
     """
 

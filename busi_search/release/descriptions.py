@@ -1,4 +1,4 @@
-"""What people and MLflow are told of a winner: sentences, and figures under the names they have."""
+"""Sentences and figures about a winner, for people and for MLflow."""
 
 import math
 from collections.abc import Mapping

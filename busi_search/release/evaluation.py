@@ -49,7 +49,7 @@ def evaluate_sealed_test(
     model: str | None = None,
     data: str | None = None,
 ) -> TestReport:
-    """Open the sealed test for a study's model and say what it scores.
+    """Open the sealed test for a study's model and report its figures.
 
     The temperature and the operating point were fixed on out-of-fold predictions and travel inside
     the model; nothing is chosen here. If the champion was made on the same division of the same

@@ -1,4 +1,4 @@
-"""A frozen model on images of elsewhere: another hospital, another machine, another time."""
+"""A frozen model on external images: another hospital, another machine, another time."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -38,21 +38,21 @@ Scores = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ExternalReport:
-    """What one model scores on images of elsewhere.
+    """What one model scores on images from another hospital.
 
     Attributes:
         version: the model.
         data: the images.
-        evaluations: how often models of this study were asked about this data, this time included.
+        evaluations: how often models of this study were evaluated on this data, including now.
         opened: whose sealed images were among them, as a sentence, or None.
         test: every figure of a test report, of the positive class against all others.
-        all_classes: the same over all classes of the model, where it has more than two and the
-            data has all of them; else None.
+        all_classes: the same over all classes of the model, if it has more than two and the data
+            has all of them; otherwise None.
         figures: of the positive class at the frozen operating point.
         prevalences: predictive values at stated prevalences.
         net_benefit: of the model against treating all and treating none, over thresholds.
         subgroups: the figures by subgroup.
-        wanted_sensitivity: of a threshold from local images.
+        wanted_sensitivity: target of a threshold set on local images.
         local_data: what a threshold or a calibration from local images would give.
         ledger_index: number of the entry in the study's ledger.
         curves: what a page draws of the positive class.
@@ -113,11 +113,11 @@ def evaluate_elsewhere(
     sensitivity: float | None = None,
     keep_sealed: bool = False,
 ) -> ExternalReport:
-    """Ask a study's frozen model about images of elsewhere, and say what it scores.
+    """Evaluate a study's frozen model on images from another hospital.
 
-    Model, temperature and operating point stay as they are. Images that the study developed on, or
-    sealed, are left out, near-duplicates included; the act stands in the study's ledger before the
-    model is asked. Example::
+    Model, temperature and operating point stay as they are. Images that the study developed on or
+    sealed are left out, near-duplicates included. The evaluation is written into the study's ledger
+    before the model predicts. Example::
 
         import busi_search as bs
         bs.evaluate_elsewhere("busbra", "Dataset_BUSI_with_GT", class_map=["normal=benign"])
@@ -130,13 +130,13 @@ def evaluate_elsewhere(
         model_uri: the same as an address, such as ``models:/busi-classifier@champion``.
         class_map: pieces such as ``normal or benign=benign``; see :func:`.parse_class_map`.
         prevalences: shares of patients with the disease at which predictive values are wanted.
-        sensitivity: wanted of a threshold from local images (default: what the operating point
-            promised); the operating point itself stays.
-        keep_sealed: leave out images that other studies have sealed, rather than count the
+        sensitivity: target of a threshold set on local images (default: that of the operating
+            point); the operating point itself stays.
+        keep_sealed: leave out images that other studies have sealed, instead of counting an
             opening.
 
     Raises:
-        InputError: the model, the data or the mapping is not usable, or too few images are left.
+        InputError: the model, the data or the mapping cannot be used, or too few images are left.
         BusiSearchError: a ledger was changed.
     """
     place = home if isinstance(home, Home) else open_home(home)

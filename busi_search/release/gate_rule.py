@@ -219,8 +219,7 @@ def _notes(evidence: Mapping[str, Any], gate: Gate) -> tuple[str, ...]:
     if needed is None:
         low, high = evidence["auc_ci95"]
         notes.append(
-            f"{test} say of the AUC of {evidence['auc']:.3f} that it lies "
-            f"between {low:.3f} and {high:.3f} (95 % interval)."
+            f"{test} give an AUC of {evidence['auc']:.3f} (95 % interval {low:.3f} to {high:.3f})."
         )
     elif evidence["bound"] > 0:
         notes.append(
@@ -242,15 +241,14 @@ def _notes(evidence: Mapping[str, Any], gate: Gate) -> tuple[str, ...]:
         notes.append(
             f"The sealed test was opened {openings} times, more than max_openings "
             f"({gate.max_openings}): it is spent, and only a model that is shown to be better than "
-            "the champions is promoted. New test images end this."
+            "the champions is promoted. New test images would allow more."
         )
     else:
         notes.append(f"The sealed test was opened {openings} of {gate.max_openings} times.")
     if evidence["reads_too_high_by"]:
         notes.append(
-            "Of the models that this test has judged the best one is partly the luckiest: a test "
-            f"AUC of {evidence['auc']:.3f} may read up to {evidence['reads_too_high_by']:.3f} too "
-            "high."
+            "The best of several models on one test is partly the luckiest one: the test AUC of "
+            f"{evidence['auc']:.3f} may be up to {evidence['reads_too_high_by']:.3f} too high."
         )
     return tuple(notes)
 

@@ -1,10 +1,12 @@
-"""What a score would gain if near-duplicates were torn apart."""
+"""How much scores inflate when near-duplicates fall into different folds."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+from scipy.stats import t
 
 from busi_search.data.folds import make_folds
 from busi_search.errors import InputError
@@ -36,7 +38,7 @@ class LeakGap:
         trial: whose configuration.
         random: ``cv_`` figures on random folds, means over the seeds.
         grouped: on the study's grouped folds; same images, seeds and everything else.
-        num_split_groups: groups that the random folds tear apart.
+        num_split_groups: groups that the random folds may split.
         num_seeds: trainings of either kind.
         gap: random minus grouped.
         gap_std: standard deviation of the gap from seed to seed; over the root of ``num_seeds`` it
@@ -51,6 +53,18 @@ class LeakGap:
     gap: dict[str, float]
     gap_std: dict[str, float]
 
+    def ci95(self, name: str) -> tuple[float, float]:
+        """Return the 95 % interval of a gap: Student's, over the seeds.
+
+        It covers the seeds and the random division of these images, not another set of images.
+
+        Args:
+            name: of the figure, such as ``cv_auc``.
+        """
+        error = self.gap_std[name] / math.sqrt(self.num_seeds)
+        half = float(t.ppf(0.975, self.num_seeds - 1)) * error
+        return self.gap[name] - half, self.gap[name] + half
+
     def to_json(self) -> dict[str, Any]:
         """Return the gap as ``busi-search leak-gap --json`` prints it."""
         return asdict(self)
@@ -64,10 +78,11 @@ def measure_leak_gap(
     num_seeds: int = 3,
     device: str = "cpu",
 ) -> LeakGap:
-    """Measure what leaking near-duplicates would add to a study's figures.
+    """Measure how much a study's scores inflate when near-duplicates fall into different folds.
 
-    Both kinds of folds are trained with seeds that chose nothing: the score that a trial was chosen
-    for is partly luck, which would make the gap smaller. Each seed draws other random folds.
+    Both kinds of folds are trained with fresh seeds, by which nothing was chosen: the score for
+    which a trial was chosen is partly luck, and would make the gap look smaller. Each seed draws
+    its own random folds.
 
     Args:
         home: where the stores are.

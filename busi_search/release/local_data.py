@@ -138,7 +138,7 @@ def local_data_curve(
         truth: (N,) whether an image is of it.
         groups: (N,) groups of images, such as patients; they are drawn whole.
         threshold: the frozen operating point.
-        wanted: sensitivity that the threshold shall have.
+        wanted: target sensitivity of the threshold.
         num_local: numbers k of groups.
         num_draws: for each k.
         seed: of the draws.

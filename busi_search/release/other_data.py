@@ -1,4 +1,4 @@
-"""Images of elsewhere, for a model that never saw them: read, mapped, and freed of known ones."""
+"""External images for a model that never saw them: read, mapped, and without known ones."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -64,7 +64,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class OtherData:
-    """Images of elsewhere that a model may be judged by.
+    """External images on which a model may be evaluated.
 
     Attributes:
         name: of the data.
@@ -116,7 +116,7 @@ def read_other_data(
     class_map: Sequence[str] = (),
     keep_sealed: bool = False,
 ) -> OtherData:
-    """Read images of elsewhere and leave out what the model, or its study, knows of.
+    """Read external images and leave out those that the model or its study knows.
 
     Near-duplicates count as known, whatever their size, crop or format. Sealed images of the
     model's own study are left out too: they are no other data, and have their own evaluation.
@@ -192,7 +192,7 @@ def read_other_data(
 def ask_model(
     home: Home, other: OtherData, classifier: Classifier, *, how: str
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], str | None]:
-    """Ask a model about images of elsewhere; sealed images of other studies are counted first.
+    """Predict external images; openings of sealed images of other studies are counted first.
 
     Args:
         home: where the cache of decoded images is.
@@ -220,7 +220,7 @@ def ask_model(
 def load_other_images(
     dataset: ImageDataset, classifier: Classifier, home: Home
 ) -> npt.NDArray[np.uint8]:
-    """Return images of elsewhere as a model sees them, (N, S, S) or (N, 2, S, S) uint8.
+    """Return external images as a model sees them, (N, S, S) or (N, 2, S, S) uint8.
 
     Raises:
         InputError: the model must be told where the lesions are, and the data does not say it, or
@@ -270,8 +270,8 @@ def developed_studies(home: Home, version: RegisteredVersion) -> list[Membership
     if not members:
         raise InputError(
             f"This home does not hold the images that version {version.version} (study '{study}') "
-            "was developed on, so images that stand in both sets cannot be found; type the line "
-            "on the home where it was searched, or restore its images."
+            "was developed on, so images that are in both sets cannot be found; run the "
+            "command on the home where it was searched, or restore its images."
         )
     return members
 

@@ -34,7 +34,7 @@ class PositiveFigures:
         figures: ``auc``, ``sensitivity``, ``specificity``, ``ppv``, ``npv``,
             ``calibration_intercept``, ``calibration_slope`` and ``observed_expected``; NaN where
             there are too few groups to say it.
-        remark: what cannot be said, and why; empty if all is said.
+        remark: which figures are missing, and why; empty if none are.
     """
 
     num_images: int
@@ -111,10 +111,10 @@ def _remark(num_positive: int, num_other: int, needed: int) -> str:
     if num_positive >= needed and num_other >= needed:
         return ""
     if num_positive < needed and num_other < needed:
-        return f"Too few images: nothing can be said ({num_positive} positive, {num_other} other)."
+        return f"Too few images for any figure ({num_positive} positive, {num_other} other)."
     kind, number = ("positive", num_positive) if num_positive < needed else ("other", num_other)
     figure = "specificity" if kind == "positive" else "sensitivity"
-    return f"Only {number} {kind}: nothing but the {figure} can be said."
+    return f"Only {number} {kind}, so only the {figure} is given."
 
 
 def at_prevalences(

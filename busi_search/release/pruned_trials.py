@@ -1,8 +1,8 @@
 """What pruned trials might have predicted: they took part in the choice and in its luck.
 
-A race keeps the trials that were lucky in the early folds. Whoever corrects the winner's score for
-the choice among the survivors only does not see that luck: after a race that gives most trials up
-after one fold, such a correction is up to 0.009 too high (docs/explanation/honest-numbers.md).
+A race keeps the trials that were lucky in their first folds. A correction among the survivors alone
+does not see that luck: after a race that stops most trials after one fold, it is up to 0.009 too
+high (docs/explanation/honest-numbers.md).
 """
 
 import numpy as np

@@ -54,11 +54,11 @@ class Setting:
 
 @dataclass(frozen=True)
 class RecalibrationResult:
-    """A version that was set to a hospital.
+    """A version that was adapted to a hospital.
 
     Attributes:
         version: the new version, the candidate.
-        parent: the version it was made of.
+        parent: the version that it was made from.
         keep: what stayed: ``calibration``, ``threshold`` or ``nothing``.
         wanted_sensitivity: what the threshold was set to.
         before: threshold, intercept and slope of the parent.
@@ -126,8 +126,8 @@ def recalibrate_model(
 ) -> RecalibrationResult:
     """Register a version of a study's model with a threshold or calibration from local images.
 
-    The network and its ranking stay. The images count as known to the new version from then on:
-    an evaluation of it leaves them out.
+    The network and its ranking stay. From then on the new version knows these images, and its
+    evaluations leave them out.
 
     Args:
         study: whose model.
@@ -135,14 +135,14 @@ def recalibrate_model(
         home: where the stores are (default ``./mlruns``).
         keep: ``calibration`` (set the threshold), ``threshold`` (set intercept and slope of the
             probability) or ``nothing`` (set both).
-        sensitivity: wanted of the threshold (default: what the operating point promised).
+        sensitivity: target of the threshold (default: that of the operating point).
         version: of the model (default: what the study registered last).
         model_uri: the same as an address.
         class_map: see :func:`.evaluate_elsewhere`.
         keep_sealed: likewise.
 
     Raises:
-        InputError: anything of this is not usable, or the images are too few.
+        InputError: an argument cannot be used, or there are too few images.
         BusiSearchError: a ledger was changed, or the registry refuses.
     """
     place = home if isinstance(home, Home) else open_home(home)
@@ -188,8 +188,8 @@ def _check_enough(
     counts = [len(np.unique(groups[kind])) for kind in (truth, ~truth)]
     if min(counts) < MIN_GROUPS:
         raise InputError(
-            f"{where}: {counts[0]} {name} and {counts[1]} other groups of images; fewer than "
-            f"{MIN_GROUPS} of a kind set neither a threshold nor a calibration. Add images."
+            f"{where}: {counts[0]} {name} and {counts[1]} other groups of images; a "
+            f"threshold or a calibration needs at least {MIN_GROUPS} of each. Add images."
         )
 
 
@@ -228,9 +228,9 @@ def cross_validated(
     keep: str,
     wanted: float,
 ) -> dict[str, float]:
-    """Return what a change gives on images that it was not fitted on.
+    """Return the figures of a change on images that it was not fitted on.
 
-    Groups are dealt into five parts, 20 times anew; each part is judged by what the others say.
+    Groups are divided into five parts, 20 times; each part is evaluated with the fit of the others.
 
     Returns:
         ``sensitivity``, ``specificity`` and ``log_loss``, means over the repeats; ``share_missed``:

@@ -1,4 +1,4 @@
-"""The winner beside the known systems of its study, corrected for its having been chosen."""
+"""The winner against the known systems of its study, corrected for the choice."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class CorrectedDifference:
     Attributes:
         value: what to expect on new images from the same source; positive = the winner is better.
         low, high: 95 % interval.
-        naive: the difference as found, which flatters the winner.
+        naive: the difference as found, which favours the winner.
         p_value: probability of a corrected difference this high if the winner were no better
             (one-sided).
     """
@@ -54,7 +54,7 @@ def corrected_differences(
     num_bootstraps: int = 1000,
     seed: int = 0,
 ) -> dict[int, CorrectedDifference]:
-    """Compare "take the best trial" with known systems that nobody chose for their scores.
+    """Compare the best trial with known systems, which were not chosen for their scores.
 
     A winner of thirty equal trials beats each of them on the images it was chosen on. So the choice
     is repeated, as in :func:`~busi_search.release.selection.bias_corrected_estimates`: each

@@ -60,7 +60,7 @@ class Registered:
 
 @dataclass(frozen=True)
 class Release:
-    """What became of a search.
+    """The registered winner of a search.
 
     Attributes:
         trial: number of the winner.
@@ -212,7 +212,7 @@ def _chosen_name(context: StudyContext) -> str | None:
 
 
 def _metadata(winner: Winner) -> dict[str, Any]:
-    """What whoever asks the model must know; stored inside it."""
+    """What a user of the model must know; stored inside it."""
     context, size_pixels = winner.context, winner.hyperparameters.image_size_pixels
     development, point = context.development, winner.calibration.operating_point
     sensitivity, specificity = winner.cross_fitted_point

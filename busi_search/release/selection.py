@@ -1,4 +1,4 @@
-"""Which trial wins, and what its score is worth after so many were tried."""
+"""Which trial wins, and its score without the optimism of having been chosen."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -38,13 +38,13 @@ SMALLEST_LOSS = 1e-6
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure of the best of many trials, corrected for having been chosen.
+    """A figure of the best of many trials, without the optimism of having been chosen.
 
     Attributes:
         value: what to expect on new images from the same source, and on new patients where the
             groups are patients.
         low, high: 95 % interval.
-        naive: the best trial's own figure, which flatters itself.
+        naive: the best trial's own figure, which is optimistic.
     """
 
     value: float
@@ -78,9 +78,9 @@ def bias_corrected_estimate(
     num_bootstraps: int = 1000,
     seed: int = 0,
 ) -> Estimate:
-    """Estimate the score of "take the best trial" without the luck of the choice.
+    """Estimate the score of the best trial without the optimism of having been chosen.
 
-    One figure of :func:`bias_corrected_estimates`, for which the trials are also chosen.
+    The same figure chooses the trials; see :func:`bias_corrected_estimates` for several figures.
 
     Args:
         labels: (N,) integers.

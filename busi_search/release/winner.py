@@ -50,7 +50,7 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Winner:
-    """The chosen trial of a study; made once, and handed on to whoever registers or shows it.
+    """The chosen trial of a study; made once, then registered and shown.
 
     What takes time (the corrected estimates, the calibration) is computed when it is first asked
     for, and then kept.

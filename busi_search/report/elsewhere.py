@@ -29,7 +29,7 @@ class Place:
 
     Attributes:
         kind: the development images out of fold, the own sealed test (of this model, or of another
-            version that the study made), or images of elsewhere.
+            version that the study made), or external images.
         title: what people call it.
         figures: of the positive class at the operating point, as JSON has them.
         subgroups: the same by subgroup, with ``by`` and ``level``.
@@ -37,7 +37,7 @@ class Place:
         local_data: what local images would change; see :class:`.LocalHelp`.
         wanted: sensitivity wanted of the threshold; None: not said.
         curves: what is drawn; None of an evaluation by an earlier version.
-        data: what the images of elsewhere are, as JSON has it; empty for the study's own.
+        data: the external images, as in the JSON; empty for the study's own.
     """
 
     kind: Kind
@@ -76,7 +76,7 @@ def cell(figures: Row, name: str) -> str:
 
 
 def judged_places(winner: Winner, ledger: Sequence[Row], version: str | None) -> list[Place]:
-    """Return how the model does out of fold, on its own test and on images of elsewhere.
+    """Return how the model does out of fold, on its own test and on external images.
 
     Args:
         winner: the study's winner.
@@ -101,7 +101,7 @@ def judged_places(winner: Winner, ledger: Sequence[Row], version: str | None) ->
 
 
 def latest_external(ledger: Sequence[Row]) -> list[Row]:
-    """Return the last entry of each set of images of elsewhere and version that was asked."""
+    """Return the last entry of each external dataset and version."""
     latest = {
         (entry["data"]["fingerprint"], entry["version"]): entry
         for entry in ledger

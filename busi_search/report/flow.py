@@ -109,7 +109,7 @@ def _test(winner: Winner, places: Sequence[Place]) -> list[str]:
     return [
         *lines,
         f"{figures['num_positive']:,} {name}, {others:,} other",
-        f"judged by {opened[0].title.removeprefix('own sealed test, ')} of the model",
+        f"evaluated with {opened[0].title.removeprefix('own sealed test, ')} of the model",
     ]
 
 

@@ -114,7 +114,7 @@ def choose_images(
         labels: (N,) truth.
         called: (N,) whether an image was called positive.
         positive: the class that is looked for.
-        threshold: from which probability on an image is called positive.
+        threshold: probability from which an image is called positive.
         groups: (N,) patients and near-duplicates, of which one image is shown.
     """
     scores, truth = probabilities[:, positive], labels == positive

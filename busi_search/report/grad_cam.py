@@ -27,7 +27,7 @@ def grad_cam(model: ImageClassifier, pixels: Tensor, classes: Tensor) -> _Map | 
     Args:
         model: in evaluation mode.
         pixels: (N, K, S, S) float grey levels in [0, 255].
-        classes: (N,) the class that is asked about.
+        classes: (N,) the class to explain.
 
     Returns:
         (N, H, W) in [0, 1], each image's largest value being 1 (or 0 where nothing spoke for the

@@ -48,7 +48,7 @@ def found_and_spared(figures: Row, name: str) -> str:
         name: of the positive class.
     """
     if figures.get("sensitivity") is None or figures.get("specificity") is None:
-        return f"too few images say how many of the {ill_images(name)} it finds"
+        return f"too few images show how many of the {ill_images(name)} it finds"
     return (
         f"it found {percent_interval(figures, 'sensitivity')} of the {ill_images(name)} at a "
         f"specificity of {percent_interval(figures, 'specificity')}"
@@ -99,12 +99,12 @@ def precision_sentence(winner: Winner) -> str:
     shown = ""
     if groups:
         margin = auc_margin(expected, groups, share)
-        shown = f"The sealed test holds {groups} independent groups and shows an AUC of "
-        shown += f"{expected:.2f} within about ± {margin:.2f}. "
+        shown = f"The sealed test holds {groups} independent groups and measures an AUC of "
+        shown += f"{expected:.2f} to about ± {margin:.2f}. "
     return (
-        f"{shown}To show it within ± {WANTED_MARGIN:.2f} takes {needed} patients, "
-        f"{round(needed * share)} of them {name} (Riley and others 2021); to show a sensitivity of "
-        f"{sensitivity:.2f} within ± {WANTED_SHARE_MARGIN:.2f} takes "
+        f"{shown}Measuring it to ± {WANTED_MARGIN:.2f} takes {needed} patients, "
+        f"{round(needed * share)} of them {name} (Riley et al. 2021); measuring a sensitivity of "
+        f"{sensitivity:.2f} to ± {WANTED_SHARE_MARGIN:.2f} takes "
         f"{num_for_share(sensitivity, WANTED_SHARE_MARGIN)} who are {name}. ± is half of the 95 % "
         "interval."
     )

@@ -72,8 +72,8 @@ def _intended_use(context: StudyContext) -> str:
     return (
         f"{warning}Research on the classification of single breast-ultrasound images into "
         f"{', '.join(context.development.class_names)}. Not a medical device; not for decisions "
-        "about patients. It looks at one still image, knows no history and no second view, and "
-        "answers for any image, also one that is no ultrasound."
+        "about patients. It sees one still image, without the patient's history or a second view. "
+        "It gives an answer for any image, even one that is not ultrasound."
     )
 
 
@@ -111,8 +111,8 @@ def _model(winner: Winner) -> str:
     seen = "" if geometry == WHOLE else f" What is done with an image: {geometry.describe()}."
     if geometry.needs_lesion:
         seen += (
-            " It needs to be told where the lesion is, as in training; its figures hold for places "
-            "as good as those of the masks or boxes it was trained with."
+            " It must be told where the lesion is, as in training; its figures hold for boxes as "
+            "accurate as the masks or boxes that it was trained with."
         )
     return (
         f"Average of the {len(winner.folds)} fold models of trial {winner.number}, "
@@ -125,7 +125,7 @@ def _tuning(winner: Winner) -> str:
     section = winner.context.spec.study
     return (
         f"{count[TrialState.COMPLETE]} configurations evaluated on all folds, "
-        f"{count[TrialState.PRUNED]} given up early, {count[TrialState.FAIL]} failed. Sampler "
+        f"{count[TrialState.PRUNED]} stopped early, {count[TrialState.FAIL]} failed. Sampler "
         f"{section.sampler}, pruner {section.pruner}, objective {section.objective}, seed "
         f"{section.seed}. Searched: {', '.join(winner.context.spec.space)}. The epoch is not "
         "chosen on the scored fold."
@@ -155,7 +155,7 @@ def _sealed_test(
     figures = [entry for entry in ledger if entry["kind"] == "figures"]
     if not figures:
         if not openings:
-            return f"Sealed: no model was asked about these images yet.{remarks}"
+            return f"Sealed: no model was evaluated on these images yet.{remarks}"
         return f"{_opened(openings)}; its figures are not kept here.{remarks}"
     own = [entry for entry in figures if entry["version"] == version]
     last = (own or figures)[-1]
@@ -175,7 +175,8 @@ def _other_hospitals(ledger: Sequence[Mapping[str, Any]]) -> str:
     latest = latest_external(ledger)
     if not latest:
         return (
-            "Not known: no images of elsewhere were evaluated yet (`busi-search evaluate --data`)."
+            "Not known: no images from another hospital were evaluated yet "
+            "(`busi-search evaluate --data`)."
         )
     names = ("auc", "sensitivity", "specificity", "calibration_slope")
     return " ".join(
@@ -232,7 +233,7 @@ def _operating_point(winner: Winner) -> str:
         for kind, found in point_figures
     )
     return (
-        f"An image is called {name} from a probability of {point.threshold:.3f} on. The rule: "
+        f"An image is called {name} if its probability is {point.threshold:.3f} or more. The rule: "
         f"{winner.context.spec.operating_point.in_words(name)}, chosen on out-of-fold predictions. "
         f"Cross-fitted, each fold by the threshold of the others: {listed}."
     )
@@ -245,7 +246,7 @@ def _failures(winner: Winner) -> str:
         f"`{development.paths[i]}` ({scores[i, development.positive]:.2f})"
         for i in chosen.missed[:10].tolist()
     )
-    listed = f"; the least suspected, with the probability of {name}: {worst}" if worst else ""
+    listed = f"; those with the lowest probability of {name}: {worst}" if worst else ""
     mixed = f" {chosen.num_mixed} were taken for another wrong class." if chosen.num_mixed else ""
     truth = development.labels == development.positive
     return (

@@ -1,4 +1,4 @@
-"""What MLflow's copy of a study is told of its winner: figures, description, page, model card."""
+"""Writes a winner to MLflow: figures, description, page, model card."""
 
 import json
 

@@ -23,7 +23,7 @@ from busi_search.search.store.study_record import StudyRecord
 def refresh_pages(home: Home, name: str, *, data: str | None = None) -> None:
     """Render the report, the model card and the descriptions of a study again in MLflow.
 
-    After the sealed test was opened, or the model was asked about images of elsewhere, they say so.
+    After the sealed test was opened, or an external evaluation was made, they show its figures.
     A study that has registered no winner has no pages yet, and is left as it is.
 
     Args:

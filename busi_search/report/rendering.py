@@ -42,7 +42,7 @@ def _verbatim(name: str) -> Markup:
 
 
 def _code(text: str) -> Markup:
-    """Escape a sentence; what stands in backticks becomes code."""
+    """Escape a sentence; text in backticks becomes code."""
     return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704
 
 

@@ -24,7 +24,7 @@ def history_chart(trials: Sequence[FrozenTrial], objective: str, direction: str)
     pruned = [t for t in trials if t.state == TrialState.PRUNED and t.values]
     for name, chosen, symbol, colour in (
         ("complete", complete, "circle", COLOURS[0]),
-        ("pruned (to be expected)", pruned, "x-thin-open", "#999999"),
+        ("pruned (predicted)", pruned, "x-thin-open", "#999999"),
     ):
         chart.add_scatter(
             x=[t.number for t in chosen],
@@ -80,7 +80,7 @@ def savings_chart(num_trained: Mapping[int, int], num_folds: int) -> go.Figure:
         chart.add_bar(x=numbers, y=counts, name=name, marker_color=colour)
     chart.update_layout(barmode="stack", bargap=0.1)
     chart.update_yaxes(dtick=1)
-    return layout(chart, "What giving up early saved", "trial", "folds")
+    return layout(chart, "Folds saved by pruning", "trial", "folds")
 
 
 def parallel_chart(

@@ -21,7 +21,7 @@ from busi_search.search.store.study_record import LearningCurve
 CAPTIONS = {
     "history": "The score (no unit) of every finished trial, in the order of the trials. Crosses "
     "mark trials that were stopped early, at their predicted final score.",
-    "savings": "Folds trained (blue) and spared (grey) of each finished trial. A fold is one "
+    "savings": "Folds trained (blue) and saved (grey) of each finished trial. A fold is one "
     "training of a model.",
     "pareto": "Complete trials by two objectives; no trial is better in both than one on the "
     "front.",
@@ -38,8 +38,8 @@ CAPTIONS = {
     "epochs. No epoch is chosen by it; where predictions are averaged over several "
     "views of an image, only its last point is.",
     "roc": "Sensitivity over the share of false alarms as the threshold falls. The diamonds are "
-    "the operating point. Out of fold, every image is judged by a model that saw neither it nor a "
-    "near-duplicate.",
+    "the operating point. Out of fold, every image is predicted by a model that saw neither it nor "
+    "a near-duplicate.",
     "precision_recall": "Of the images called positive, which share is (precision), over the share "
     "of positives found (recall). A dotted line is what chance gives: the share of positives in "
     "that set.",
@@ -51,7 +51,7 @@ CAPTIONS = {
     "are subtracted, each counting t / (1 − t) at the threshold t. The model is worth using where "
     "its line is above both acting on everyone and acting on nobody. The band is the 95 % "
     "interval of the first set, of groups of images drawn whole.",
-    "operating": "How many positives are found (sensitivity) and how many others are spared "
+    "operating": "How many positives are found (sensitivity) and how many others are cleared "
     "(specificity), over the threshold, out of fold. The operating point was chosen on these "
     "images, so expect a little less.",
     "confusion": "Number of images by true class (rows) and call at the operating point (columns); "
@@ -61,7 +61,7 @@ CAPTIONS = {
     "class_confusion": "Number of images by true class (rows) and most probable class (columns), "
     "all folds pooled; percentages are of the row.",
     "growth": "The winner's configuration, trained on a random share of the groups of each fold's "
-    "training part and judged on the whole held-out part. Bars are the worst and the best of "
+    "training part and evaluated on the whole held-out part. Bars are the worst and the best of "
     "several draws; the last point has all images. Not corrected for the choice of the "
     "configuration. A line that still rises at its end says that more images would help.",
 }

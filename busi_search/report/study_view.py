@@ -212,7 +212,9 @@ class Study:
         return filled
 
     def external_evaluations(self) -> pd.DataFrame:
-        """Return one row per model version and set of images of elsewhere: the latest figures.
+        """Return the latest figures of each model version on each other hospital's images.
+
+        One row per version and dataset.
 
         Columns: ``version``, ``data``, ``fingerprint``, ``num_images``, ``num_groups``,
         ``num_positive``, ``num_unlike``, and each figure with ``_ci95``.
@@ -230,7 +232,7 @@ class Study:
 
         Args:
             to: a name that ends in ``.csv`` or ``.parquet`` for :meth:`trials_dataframe`, in
-                ``.onnx`` for the registered model, checked to answer as it does.
+                ``.onnx`` for the registered model; its predictions are compared with the model's.
 
         Raises:
             InputError: another suffix, no registered model, or the file cannot be written.

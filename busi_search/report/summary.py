@@ -63,8 +63,8 @@ def _purpose(winner: Winner, about: About) -> list[str]:
     others = [found for found in winner.context.development.class_names if found != name]
     does = (
         f"It looks at one grey ultrasound image of the breast, gives the probability of '{name}' "
-        f"(against {' and '.join(others)}), and calls the image {name} from "
-        f"{winner.calibration.operating_point.threshold:.3f} on. The rule for this threshold: "
+        f"(against {' and '.join(others)}), and calls the image {name} if it is "
+        f"{winner.calibration.operating_point.threshold:.3f} or more. The rule for this threshold: "
         f"{winner.context.spec.operating_point.in_words(name)}."
     )
     if about.intended_use.strip():
@@ -79,8 +79,9 @@ def _how_good(
     name = _positive(winner)
     validated = (
         f"In cross-validation on {images_of_patients(context, context.partition.development)} "
-        f"{found_and_spared(places[0].figures, name)}; each image was judged by a model that had "
-        f"seen neither it nor a near-duplicate. {section.objective} {winner.estimate.value:.3f} "
+        f"{found_and_spared(places[0].figures, name)}; each image was predicted by a model that "
+        "had seen neither it nor a near-duplicate. "
+        f"{section.objective} {winner.estimate.value:.3f} "
         f"(95 % interval {winner.estimate.low:.3f} to {winner.estimate.high:.3f}), corrected for "
         "the choice among many configurations."
     )
@@ -130,7 +131,7 @@ def _how_sure(winner: Winner, places: Sequence[Place], openings: int) -> list[st
     place = leading(places)
     if place.kind == "test":
         times = "once" if openings < 2 else f"{openings} times"
-        again = "" if openings < 2 else "; every look after the first makes the figures too good"
+        again = "" if openings < 2 else "; every opening after the first makes the figures too good"
         found.append(f"The sealed test was opened {times}{again}.")
     if context.developed_by:
         found.append(
@@ -141,7 +142,7 @@ def _how_sure(winner: Winner, places: Sequence[Place], openings: int) -> list[st
     known = ""
     if None not in (figures.get("auc_ci95") or (None,)):
         low, high = figures["auc_ci95"]
-        known = f"; they show the AUC to about ± {(high - low) / 2:.2f}, half of its 95 % interval"
+        known = f"; the AUC is known to about ± {(high - low) / 2:.2f}, half of its 95 % interval"
     found.append(
         f"The figures come from {figures['num_positive']:,} {_positive(winner)} and "
         f"{figures['num_images'] - figures['num_positive']:,} other images{known}."
@@ -151,7 +152,7 @@ def _how_sure(winner: Winner, places: Sequence[Place], openings: int) -> list[st
 
 
 def _probabilities(figures: Row, name: str) -> str:
-    """Say whether the probabilities can be taken as they are."""
+    """Say whether the probabilities are right."""
     slope, ratio = figures.get("calibration_slope"), figures.get("observed_expected")
     if slope is None or ratio is None:
         return ""
@@ -177,8 +178,8 @@ def _other_hospitals(winner: Winner, places: Sequence[Place]) -> list[str]:
     elsewhere = [place for place in places if place.kind == "elsewhere"]
     if not elsewhere:
         return [
-            "It was not tried on images of another hospital; models usually do worse there than "
-            "on their own test."
+            "It was not evaluated on images from another hospital; models usually do worse there "
+            "than on their own test."
         ]
     name = _positive(winner)
     return [
@@ -197,16 +198,14 @@ def _not_for(winner: Winner, places: Sequence[Place]) -> list[str]:
         found.insert(0, "It was trained on simulated images: its answers mean nothing for patients")
         found[0] += "."
     if any(place.kind == "elsewhere" for place in places):
-        found.append("Not at a hospital whose own images have not been tried first.")
+        found.append("Not at a hospital before it was evaluated on images from there.")
     else:
         found.append("Not for images of other hospitals or machines: it was tested on none.")
     geometry = winner.context.geometry(winner.hyperparameters)
     if geometry != WHOLE and geometry.needs_lesion:
-        found.append(
-            "Not for images whose lesion nobody has marked: it must be told where the lesion is."
-        )
+        found.append("Not for images without a marked lesion: it must be told where the lesion is.")
     found.append(
-        "Not for anything but such images: it answers for every picture, also for one that is no "
-        "ultrasound, and knows no history and no second view."
+        "Only for such images: it gives an answer for any picture, even one that is not "
+        "ultrasound, and it knows neither the patient's history nor a second view."
     )
     return found

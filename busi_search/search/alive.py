@@ -1,4 +1,4 @@
-"""A file that says that a search goes on, for whoever watches this process from outside."""
+"""A file that shows that a search is running, for a health check from outside."""
 
 import os
 import time

@@ -280,7 +280,7 @@ class _Begun:
 def _record_of(home: Home, name: str) -> _Begun | None:
     """Return what a study began with; None if it has not begun.
 
-    A storage that is away or damaged is none of this question: whoever searches says so.
+    An unreachable or damaged storage is not reported here; the search itself reports it.
     """
     if home.has_local_storage and not (home.root / "optuna.db").exists():
         return None

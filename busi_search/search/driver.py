@@ -58,7 +58,7 @@ def run_search(
         context: the study.
         executor: where the workers run.
         tracker: writes to MLflow; closed in the end, open again by its ``start``.
-        num_trials: finished trials (COMPLETE + PRUNED) the study shall hold in the end.
+        num_trials: total number of trials to finish (COMPLETE or PRUNED).
         num_workers: workers at once; 0 leaves the work to those that join.
         timeout_seconds: stop after this time even if trials are missing.
         worker_context: the study as workers see it, where they have another device or no files.
@@ -174,7 +174,7 @@ def join_search(
         num_workers: workers at once.
 
     Raises:
-        InputError: nobody has ever searched the study, or with other versions than those here.
+        InputError: the study was never searched, or with other versions than those here.
         BusiSearchError: all workers of this machine died, or trials fail one after the other.
     """
     with ExitStack() as stack:

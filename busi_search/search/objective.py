@@ -54,7 +54,7 @@ class Objective:
         fold, under the same number and seeds, with the same result.
 
         Raises:
-            optuna.TrialPruned: the trial is given up; the reason is stored.
+            optuna.TrialPruned: the trial is stopped early; the reason is stored.
             TrialTaken: the trial is another worker's now.
         """
         section, trial = self._context.spec.study, claim.trial
@@ -147,7 +147,7 @@ def _check_owner(claim: Claim) -> None:
 
 
 def _pruned(claim: Claim, reason: str, within: UnfinishedFold | None = None) -> optuna.TrialPruned:
-    """Store why a trial is given up, and the fold within which, if it is in the middle of one."""
+    """Store why a trial is stopped early, and within which fold, if in the middle of one."""
     if within is not None:
         _check_owner(claim)
     write_prune_reason(claim.trial, reason, within)

@@ -1,4 +1,4 @@
-"""A study before its search: its file, its data and the machine's means, checked."""
+"""Checks a study before its search: its file, its data and the machine."""
 
 import json
 from contextlib import suppress
@@ -62,7 +62,7 @@ def prepare_study(
 
     Raises:
         InputError: anything of this is not usable.
-        BusiSearchError: ImageNet weights are asked for and cannot be had.
+        BusiSearchError: ImageNet weights are needed and cannot be loaded.
     """
     if study is None:
         study, data = guess_study(data)

@@ -64,7 +64,7 @@ class TrialCounts:
 
         Args:
             target: finished trials asked for.
-            num_folds: of a trial that is not given up.
+            num_folds: of a trial that is not stopped early.
             pace: seconds that pass while all workers together do one second's work of one worker.
             kinds: see :meth:`~.Costs.left`.
         """
@@ -130,7 +130,7 @@ class ProgressMeter:
     """
 
     def __init__(self, context: "StudyContext", target: int, trials: list[FrozenTrial]) -> None:
-        """Take the study, how many finished trials it shall hold, and those it has."""
+        """Take the study, the total number of trials to finish, and the trials there are."""
         self._context = context
         self._target = target
         self._started = time.monotonic()

@@ -9,8 +9,8 @@ def _best(progress: SearchProgress, *, briefly: bool = False) -> str:
     if progress.best is None:
         return "best –"
     error = None if briefly else standard_error(progress.best)
-    # Twice the standard error over the folds, until the corrected interval at the end.
-    spread = f" ± {2 * error:.3f}" if error is not None else ""
+    # Two standard errors over the folds, until the corrected interval at the end.
+    spread = f" ± {2 * error:.3f} (2 SE)" if error is not None else ""
     return f"best {progress.best.value:.3f}{spread}"
 
 

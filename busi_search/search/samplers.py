@@ -1,4 +1,4 @@
-"""Who proposes the next configuration: Optuna's samplers, seeded per trial."""
+"""Optuna's samplers, seeded per trial, propose the next configuration."""
 
 from collections.abc import Callable, Sequence
 from functools import partial

@@ -32,7 +32,7 @@ OPENINGS_TAG = "busi.test_openings"
 class SealLedger:
     """Every opening of one study's sealed test, and every figure that came of it.
 
-    The entries stand in a file of the home and in the Optuna storage, and MLflow holds their number
+    The entries are in a file of the home and in the Optuna storage, and MLflow holds their number
     and the hash of the last. Entries that one of the first two lacks are written again, and an
     entry of kind ``mended`` says so; only in a shared storage it is normal that this machine's file
     lacks what other machines added. Entries that contradict each other are refused.

@@ -52,16 +52,15 @@ class StudyStatus:
         best_params: its full configuration.
         objective: name of the optimised metric.
         simulated: whether its images are phantoms.
-        workers: who works on which trial right now, machine/process to number; a worker of this
-            machine that is gone does not.
-        interrupted: numbers of the trials whose worker is gone; the next run goes on with them.
-        target: finished trials asked for, or None.
-        remaining_seconds: estimate of the time until then; None where nobody works on it or
-            nothing is to be estimated from.
+        workers: workers that are alive, as machine/process, and the number of their trial.
+        interrupted: numbers of the trials that lost their worker; the next run resumes them.
+        target: total number of trials to finish, or None.
+        remaining_seconds: estimated time until then; None if no worker is alive or nothing is
+            known to estimate it from.
         last_failure: number and error of the latest failed trial, or None.
-        num_test: images of the sealed test; None where the study does not say.
-        num_test_not_independent: of these, how many other studies of the home developed on; None
-            where this is not known.
+        num_test: images of the sealed test; None if the study does not record it.
+        num_test_not_independent: how many of these other studies of the home developed on; None
+            if unknown.
         foreign: numbers of trials that another program or study made, which are ignored.
     """
 

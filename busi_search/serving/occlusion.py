@@ -1,4 +1,4 @@
-"""Which part of an image an answer hangs on, by covering one part after another.
+"""Which areas of an image influenced the answer, by covering one part after another.
 
 A registered model is a ``torch.export`` program (pt2): it has no gradients, so that methods such as
 Grad-CAM cannot be applied to it. Covering needs nothing but answers.
@@ -33,7 +33,7 @@ def occlusion_map(
         image: (H, W) uint8.
         predict: maps (N, H, W) uint8 to (N, C) probabilities.
         class_index: of the class whose probability is looked at.
-        seconds_allowed: the work is given up before it begins if it would take longer.
+        seconds_allowed: the work does not begin if it would take longer.
 
     Returns:
         (8, 8): fall of the probability, in [-1, 1], averaged over the patches (two by two cells,

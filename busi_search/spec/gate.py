@@ -6,16 +6,17 @@ from busi_search.spec.strict import Strict
 
 
 class Gate(Strict):
-    """What a candidate must hold on the sealed test to become champion."""
+    """What a candidate must reach on the sealed test to become champion."""
 
     max_auc_drop: float = Field(default=0.02, ge=0, le=1)
-    """How much worse than the best champion so far, and than the present one, a candidate may be.
+    """Largest drop in AUC below the best champion so far, and below the present one.
 
-    It must be shown: the lower bound of the difference of their AUCs on the same test images lies
-    above -max_auc_drop. With 0 only a candidate that is shown to be better is promoted.
+    A candidate must show that it drops no further: the lower bound of the difference of the AUCs
+    on the same test images must lie above -max_auc_drop. With 0 only a candidate that is shown to
+    be better is promoted.
 
     Unit: AUC.
-    Default: the smallest difference that matters, by plain choice; `promote` says how many test
+    Default: a plain choice of the smallest difference that matters; `promote` says how many test
     images it takes to show it.
     Example: max_auc_drop = 0.01
     """
@@ -32,9 +33,9 @@ class Gate(Strict):
     """
 
     max_openings: int = Field(default=10, ge=1)
-    """How often the sealed test is opened before it is spent.
+    """Number of openings after which the sealed test is spent.
 
-    After that only a candidate that is shown to be better than the champions is promoted.
+    After that, only a candidate that is shown to be better than the champions is promoted.
 
     Unit: openings.
     Default: as many as were simulated in a row (`benchmarks/gate.py`).
@@ -42,7 +43,7 @@ class Gate(Strict):
     """
 
     min_auc: float = Field(default=0.5, ge=0, le=1)
-    """What the lower bound of the candidate's AUC must be above; asked of the first champion too.
+    """Value that the lower bound of the candidate's AUC must exceed; also for the first champion.
 
     Unit: AUC.
     Default: better than chance; the right one depends on the clinic.
@@ -55,7 +56,7 @@ class Gate(Strict):
     The sensitivity as found on the test images decides, not a bound. With 0 there is no limit.
 
     Unit: a share of the malignant images.
-    Default: a model that misses most malignant images helps nobody; the right one depends on the
+    Default: a model that misses most malignant images is useless; the right limit depends on the
     clinic.
     Example: min_sensitivity = 0.9
     """
@@ -63,9 +64,9 @@ class Gate(Strict):
     max_ece: float | None = Field(default=None, ge=0, le=1)
     """Largest calibration error with which a candidate may become champion.
 
-    It is compared with `calibration_error`, the root mean square distance of the malignant
-    probability and frequency without the part of noise, not with the binned `ece`. With 120 test
-    images this figure has a standard deviation of about 0.06.
+    It limits `calibration_error`, the root mean square distance between the probability and the
+    frequency of malignant images, without the contribution of noise; not the binned `ece`. With 120
+    test images this figure has a standard deviation of about 0.06.
 
     Unit: a probability.
     Default: no limit; the right one depends on how the probabilities are used.

@@ -13,12 +13,12 @@ class OperatingRule(Strict):
     rule: Literal["sensitivity", "specificity", "net_benefit"] = "sensitivity"
     """What the threshold has to reach on the out-of-fold predictions.
 
-    `sensitivity`: as few false alarms as possible while `at_least` so many cancers are found.
-    `specificity`: as many cancers as possible while `at_least` so many of the others are cleared.
-    `net_benefit`: the highest net benefit at `threshold_probability`.
+    `sensitivity`: as few false alarms as possible while the share `at_least` of the cancers is
+    found. `specificity`: as many cancers as possible while the share `at_least` of the others is
+    cleared. `net_benefit`: the highest net benefit at `threshold_probability`.
 
-    What is reported of the rule is cross-fitted: each fold is called by the threshold of the other
-    folds.
+    The reported figures of the rule are cross-fitted: each fold is classified by the threshold of
+    the other folds.
 
     Default: a missed cancer costs a patient more than a false alarm does.
     Example: rule = "specificity"
@@ -33,10 +33,10 @@ class OperatingRule(Strict):
     """
 
     threshold_probability: float | None = Field(default=None, gt=0, lt=1)
-    """From which probability of cancer on one would rather act, such as take a biopsy.
+    """Probability of cancer, t, from which one would act, for example take a biopsy.
 
-    One false alarm then weighs as much as (1 - t) / t of a cancer that is missed, which is what
-    `rule = "net_benefit"` needs; the other rules do not use it.
+    One missed cancer then weighs as much as (1 - t) / t false alarms. `rule = "net_benefit"` needs
+    it; the other rules do not use it.
 
     Unit: a probability.
     Default: none; there is no right one for every clinic.
@@ -50,7 +50,7 @@ class OperatingRule(Strict):
         if needs and self.threshold_probability is None:
             raise ValueError(
                 'rule = "net_benefit" needs threshold_probability, such as 0.02: the probability '
-                "from which on one would rather act"
+                "from which one would act"
             )
         if not needs and self.threshold_probability is not None:
             raise ValueError(

@@ -14,7 +14,7 @@ ERASE_SIDE = 0.30
 class AugmentationRanges:
     """What strength 1 means, operation by operation; 0 leaves an operation out.
 
-    A study's own values, and the reasons for the defaults, stand in its hyperparameters.
+    A study's own values, and the reasons for the defaults, are in its hyperparameters.
 
     Attributes:
         flip_horizontal, flip_vertical: probabilities; reached at strength one half.

@@ -65,7 +65,7 @@ class EpochAverage:
     def put_in(self) -> bool:
         """Give the network the mean for good; return whether there is one.
 
-        Batch norm's statistics are those of the last epoch: they are to be taken anew.
+        Batch norm's statistics are those of the last epoch and must be computed again.
         """
         if self._average is None:
             return False

@@ -65,7 +65,7 @@ def list_weights(patterns: Sequence[str] = ()) -> list[KnownWeights]:
         patterns: without any, this package's architectures and those of timm's that are at hand.
 
     Raises:
-        InputError: a pattern matches nothing, or timm is asked for and not installed.
+        InputError: a pattern matches nothing, or timm is needed and not installed.
     """
     own = [_own(name) for name, entry in ARCHITECTURES.items() if entry.imagenet]
     if not patterns:

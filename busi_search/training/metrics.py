@@ -87,7 +87,7 @@ def brier_score(probabilities: Probabilities, labels: Labels) -> float:
 def compute_metrics(
     probabilities: Probabilities, labels: Labels, *, positive: int = 1
 ) -> dict[str, float]:
-    """Return every figure a fold or a test set is judged by.
+    """Return all figures of a fold or a test set.
 
     Args:
         probabilities: (N, C), rows summing to 1.

@@ -76,7 +76,7 @@ def phantom_weights(
         architecture: a key of ``ARCHITECTURES``.
         size_pixels: height and width of the images, 28 to 512.
         device: PyTorch's name of the device.
-        folder: where they are kept; None: nowhere, they are learned anew.
+        folder: where they are kept; None: nowhere, so they are learned again.
         recipe: how (default: ``DEFAULT_RECIPE``).
 
     Returns:

@@ -88,7 +88,7 @@ def load_weights(
 
 
 def _timm_state(architecture: str, weights: str) -> dict[str, Tensor] | None:
-    """Return pretrained tensors of a network of timm's by timm's names; None: it starts anew."""
+    """Return pretrained tensors of a timm network by timm's names; None: random weights."""
     if weights == "imagenet":
         return _file_state(fetch_timm_weights(architecture))
     return None if weights in NAMED_WEIGHTS else _file_state(user_path(weights))

@@ -1,4 +1,4 @@
-"""What works on this machine and home, what was left behind, and the line that mends it."""
+"""What works on this machine and home, and a fix for each problem."""
 
 import json
 import shlex
@@ -67,7 +67,7 @@ class Finding:
         about: what, such as ``device`` or ``study busi``.
         state: ``ok``; ``note`` (worth knowing, nothing is wrong); ``problem``; ``mended``.
         text: what was found.
-        mend: the line or step that mends it, or None.
+        mend: the command or step that fixes it, or None.
     """
 
     about: str
@@ -202,7 +202,7 @@ def _running_trials(home: Home, study: optuna.Study, about: str, *, fix: bool) -
     if fix:
         numbers = put_back_orphans(home, study)
         if numbers:
-            text = f"trials {numbers} go on where they stood, when it is run"
+            text = f"trials {numbers} resume when the study is run"
             yield Finding(about, "mended", text)
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     if running and not home.has_local_storage:
@@ -216,7 +216,7 @@ def _running_trials(home: Home, study: optuna.Study, about: str, *, fix: bool) -
 
 
 def _ledger(home: Home, study: optuna.Study, about: str, *, tracked: bool) -> Iterator[Finding]:
-    """Say whether the ledger of the sealed test was changed, or had to be mended."""
+    """Report whether the ledger of the sealed test was changed, or was repaired."""
     try:
         entries = SealLedger(home, study.study_name, ask_mlflow=tracked).entries()
     except BusiSearchError as error:
@@ -230,7 +230,7 @@ def _inputs(home: Home, study: optuna.Study, about: str) -> Iterator[Finding]:
     """Say which images, weights and versions are not what the study began with."""
     identity = StudyRecord(study).identity
     if identity is None:
-        yield Finding(about, "note", "was named but never begun", "busi-search run")
+        yield Finding(about, "note", "was created but never started", "busi-search run")
         return
     try:
         spec = at_place(identity.load_spec(), StudyRecord(study), home)
@@ -263,7 +263,7 @@ def _weights(spec: StudySpec, about: str) -> Iterator[Finding]:
 
 
 def _copy(home: Home, study: optuna.Study, about: str, *, fix: bool) -> Iterator[Finding]:
-    """What MLflow has of a study that nobody searches."""
+    """Compare MLflow with a study that is not being searched."""
     with brief_calls(), tracking_errors(home):
         client = _client(home)
         record = StudyRecord(study)
@@ -289,7 +289,7 @@ def _copy(home: Home, study: optuna.Study, about: str, *, fix: bool) -> Iterator
         text = "its run is not in MLflow, or was deleted there"
     elif lacking and not unsent and not running:
         text = "its run in MLflow is without the winner's figures and report"
-        yield Finding(about, "problem", text, "the `busi-search run` line that began it")
+        yield Finding(about, "problem", text, "run the `busi-search run` command that began it")
         return
     else:
         text = (
@@ -349,14 +349,14 @@ def _places(home: Home, *, fix: bool) -> Iterator[Finding]:
     points = verb(number, "points", "point")
     text = f"{addresses} of artifacts in MLflow {points} to {', '.join(sorted(elsewhere))}"
     if all(map(is_there, elsewhere)):
-        yield Finding("places", "note", f"{text}, which is there: another home's, as a rule")
+        yield Finding("places", "note", f"{text}, which exists (usually another home)")
         return
     if not fix:
         yield Finding("places", "problem", text, "busi-search doctor --fix")
         return
     bring_home(database, artifacts)
     if left := addresses_elsewhere(database, artifacts):
-        text += f"; {sum(left.values())} still do, for their files are not in this home"
+        text += f"; {sum(left.values())} still do, because their files are not in this home"
         yield Finding("places", "problem", text, f"copy these files into {artifacts}")
     else:
         yield Finding("places", "mended", f"{text}: they point into this home now")
@@ -373,7 +373,7 @@ def _models(home: Home) -> Iterator[Finding]:
                     "problem",
                     f"it is {' and '.join(version.aliases)}, and its files are gone",
                     f"put them back, or run study {shlex.quote(name)} again, which registers its "
-                    "winner anew",
+                    "winner again",
                 )
 
 
@@ -404,7 +404,7 @@ def _caches(home: Home) -> Iterator[Finding]:
         f"{size / 1e6:.1f} MB in {count_of(len(files), 'file')}, all of which can be computed again"
     )
     if broken:
-        text += f"; {len(broken)} damaged, which are made anew when needed"
+        text += f"; {len(broken)} damaged, which are computed again when needed"
     line = shlex.join(["rm", "-r", *map(str, folders)])
     yield Finding("caches", "note", text, f"{line} frees the space")
 

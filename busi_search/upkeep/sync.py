@@ -95,7 +95,7 @@ def _bring_up_to_date(home: Home, study: optuna.Study) -> tuple[int, int]:
 
 
 def put_back_orphans(home: Home, study: optuna.Study) -> list[int]:
-    """Put RUNNING trials that nobody works on back into the queue."""
+    """Put RUNNING trials without a worker back into the queue."""
     if home.has_local_storage:
         wait_for_old_workers(home, study.study_name)
     lock = claim_lock(home, study.study_name)
@@ -103,7 +103,7 @@ def put_back_orphans(home: Home, study: optuna.Study) -> list[int]:
 
 
 def state_of(study: optuna.Study) -> str:
-    """Return how far a study that nobody searches is: complete, searched or interrupted."""
+    """Return the state of a study: complete, searched or interrupted."""
     trials = own_trials(study)
     finished = num_finished(trials)
     released = StudyRecord(study).released

@@ -75,7 +75,7 @@ def test_bad_files_are_passed_over_and_named_at_the_end(home: Home, folder: Path
     assert lines[-1].endswith("\tUNLIKE the training images")
     assert lines[-1].split("\t")[1] == "bright"
     last = answer.stderr.splitlines()[-1]
-    assert last.startswith("Error: 2 of 9 files could not be judged: ")
+    assert last.startswith("Error: 2 of 9 files could not be classified: ")
     assert "bad.png" in last
     assert "empty.png" in last
     assert "of 7 images are unlike the training images" in answer.stderr

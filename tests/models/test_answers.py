@@ -34,7 +34,7 @@ def test_the_label_is_the_verdict_and_not_the_highest_probability(
     assert verdict.label == label
     assert verdict.positive is (label == "malignant")
     assert verdict.text.startswith(begins)
-    assert verdict.limits == "How often this rule is right was not stored with this model."
+    assert verdict.limits == "This model does not record how often this rule is right."
 
 
 def test_a_rule_says_how_often_it_was_right() -> None:

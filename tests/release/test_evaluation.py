@@ -285,6 +285,10 @@ def test_the_leak_gap_compares_like_with_like(tiny_result: StudyResult) -> None:
         assert found == pytest.approx(gap.random[name] - gap.grouped[name])
     # Two seeds are two trainings, on other random folds.
     assert gap.gap_std["cv_log_loss"] > 0
+    # Student's t of one degree of freedom, by the formula of a textbook.
+    low, high = gap.ci95("cv_log_loss")
+    assert (low + high) / 2 == pytest.approx(gap.gap["cv_log_loss"])
+    assert high - low == pytest.approx(2 * 12.706 * gap.gap_std["cv_log_loss"] / 2**0.5, rel=1e-3)
 
 
 def test_delong_agrees_with_a_bootstrap() -> None:

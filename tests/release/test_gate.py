@@ -103,7 +103,7 @@ def test_a_spent_test_promotes_only_what_is_shown_to_be_better() -> None:
 def test_the_first_champion_needs_a_floor_too() -> None:
     good = judge(FIGURES, [], Gate(), openings=1)
     assert good.refusals == ()
-    assert "between 0.800 and 0.930" in good.notes[0]
+    assert "95 % interval 0.800 to 0.930" in good.notes[0]
     chance = {**FIGURES, "auc": 0.5, "auc_low": 0.4, "auc_high": 0.6, "sensitivity": 0.0}
     auc, sensitivity = judge(chance, [], Gate(), openings=1).refusals
     assert "as low as 0.416" in auc

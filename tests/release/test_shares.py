@@ -87,7 +87,7 @@ def test_small_parts_say_what_they_cannot_say() -> None:
     found = positive_figures(p[few], ill[few], patient[few], threshold=0.3)
     assert np.isfinite(found.figures["specificity"].value)
     assert np.isnan(found.figures["sensitivity"].value)
-    assert found.remark == "Only 4 positive: nothing but the specificity can be said."
+    assert found.remark == "Only 4 positive, so only the specificity is given."
     assert found.to_json()["sensitivity"] is None
     assert found.to_json()["auc_ci95"] == [None, None]
     stated = at_prevalences(found.figures, [0.1])

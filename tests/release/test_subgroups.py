@@ -54,7 +54,7 @@ def test_every_level_has_its_figures_and_small_ones_a_remark() -> None:
     called = scores[:150] >= 0.4
     assert large.figures.figures["sensitivity"].value == np.mean(called[truth[:150]])
     assert large.figures.remark == ""
-    assert "nothing can be said" in small.figures.remark
+    assert "Too few images for any figure" in small.figures.remark
     assert small.to_json()["auc"] is None
     assert small.to_json()["net_benefit"] == []
     rows = large.to_json()["net_benefit"]

@@ -82,7 +82,7 @@ def test_before_the_test_it_says_so_and_leads_with_cross_validation(winner: Winn
     value = winner.cross_fitted_point[0].value
     assert f"it found {100 * value:.0f} %" in found.how_good[1]
     assert f"{winner.estimate.value:.3f}" in found.how_good[1]
-    assert any("not tried on images of another hospital" in text for text in found.how_sure)
+    assert any("not evaluated on images from another hospital" in text for text in found.how_sure)
     # Somebody asked about a sealed image, and no figures came of it.
     assert "were opened 1 time," in _summary(winner, openings=1).how_good[0]
     assert "simulated" in found.not_for[0]

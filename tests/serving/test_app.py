@@ -242,7 +242,7 @@ def test_a_model_without_stored_statistics_says_so(
     with serving(classifier) as port:
         answer = json.loads(ask(port, "POST", "/predict", image)[2])
     assert answer["familiarity"]["unlike"] is None
-    assert "nothing was compared" in answer["familiarity"]["text"]
+    assert "so the image was not compared" in answer["familiarity"]["text"]
 
 
 def test_dicom_and_other_containers_are_judged_or_refused(

@@ -1,4 +1,4 @@
-"""Check a study's promise on parts of its own development images."""
+"""Check a study's corrected score on parts of its own development images."""
 
 import math
 from collections.abc import Generator
@@ -36,7 +36,7 @@ def audit(
         click.echo(
             f"Study '{name}': its search of {plan.num_trials} trials is repeated {repeats} times, "
             f"each time without a part of the {len(plan.context.development)} development images. "
-            "The sealed test has no part in this.",
+            "The sealed test is not opened.",
             err=True,
         )
     number = default_workers(chosen) if workers is None else workers
@@ -52,7 +52,7 @@ def audit(
 def _follow(
     steps: Generator[tuple[Repeat, ...], None, AuditReport], objective: str, *, quiet: bool
 ) -> AuditReport:
-    """Say every repeat as it is done, and return the report."""
+    """Print each repeat when it is done, and return the report."""
     shown: set[int] = set()
     while True:
         try:
@@ -83,17 +83,17 @@ def _report_lines(report: AuditReport) -> list[str]:
     better = "lower" if metric in MINIMISED_METRICS else "higher"
     return [
         f"{number} repeats of {report.num_trials} trials; all figures are {report.objective}, and "
-        f"{better} is better. A difference is the score minus what the outer part gave.",
+        f"{better} is better. A difference is the score minus the figure of the outer part.",
         f"corrected score: {_bias(report.corrected_bias)}",
         f"score as found:  {_bias(report.found_bias)}",
         f"average of the fold models, against the corrected score: {_bias(report.ensemble_bias)}",
-        f"The corrected 95 % interval held the outer figure in {report.num_held} of {number} "
-        f"repeats. Outer parts are small and have an error of their own, so {expected:.0%} would "
-        "be expected if the promise is right.",
-        f"With that error counted in, {report.num_agree} of {number} repeats agree with the "
+        f"The corrected 95 % interval contained the outer figure in {report.num_held} of {number} "
+        "repeats. Outer parts are small and have a sampling error of their own, so expect "
+        f"{expected:.0%} if the corrected score is right.",
+        f"With that error included, {report.num_agree} of {number} repeats agree with the "
         "corrected score (95 % should).",
-        "Repeats share images, so they are fewer than they seem; the figures say how the score "
-        f"does on these images. {report.scope}",
+        "Repeats share images, so they count for less than independent checks; the figures are "
+        f"about these images. {report.scope}",
     ]
 
 
@@ -101,4 +101,4 @@ def _bias(bias: Bias) -> str:
     low, high = bias.ci95
     known = math.isfinite(low)
     interval = f" (95 % CI {low:+.4f} to {high:+.4f})" if known else " (no interval)"
-    return f"{bias.mean:+.4f}{interval}, standard deviation {bias.spread:.4f} a repeat"
+    return f"{bias.mean:+.4f}{interval}, standard deviation of one repeat {bias.spread:.4f}"

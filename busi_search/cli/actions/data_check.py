@@ -23,8 +23,8 @@ def data_check(
     """What ``busi-search data check`` does."""
     if len(paths) > 1 and (groups is not None or write_table is not None):
         raise InputError(
-            "--groups and --write-table are about one set; name one PATH with them, or several "
-            "without."
+            "--groups and --write-table work on one set of images; name one PATH with them, or "
+            "several without."
         )
     if write_table is not None:
         table = user_path(write_table)

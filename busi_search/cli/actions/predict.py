@@ -39,7 +39,7 @@ class _Tally:
     failed: list[NotJudged] = field(default_factory=list)
 
     def count(self, answers: Iterable[Prediction | NotJudged]) -> Iterator[Prediction]:
-        """Yield the answers, and keep of them what is said in the end."""
+        """Yield the answers, and count what is printed at the end."""
         for item in answers:
             if isinstance(item, NotJudged):
                 self.failed.append(item)
@@ -122,7 +122,7 @@ def _print_json(classifier: Classifier, tally: _Tally, lines: IO[bytes]) -> None
 
 
 def _say(classifier: Classifier, tally: _Tally) -> None:
-    """Say to people what the answers mean: verdicts, doubts, and whose model it is."""
+    """Print the verdicts, warnings, and which model predicted."""
     said = [*tally.verdicts] if tally.num_judged <= NUM_NAMED else []
     said += _some(tally.notes)
     said += _some(tally.unlike)
@@ -140,7 +140,7 @@ def _say(classifier: Classifier, tally: _Tally) -> None:
     about, point = classifier.about, classifier.operating_point
     said.append(
         f"{classifier.uri}, research use only: {about.text}. It calls an image "
-        f"{point.positive_class} from a probability of {point.threshold:.1%} on."
+        f"{point.positive_class} if the probability is {point.threshold:.1%} or more."
     )
     said.append(about.sealed_test.text)
     for sentence in said:
@@ -154,4 +154,4 @@ def _some(sentences: list[str]) -> list[str]:
 def _failures(failed: list[NotJudged], num_files: int) -> str:
     named = " ".join(item.reason for item in failed[:NUM_NAMED])
     more = f" … and {len(failed) - NUM_NAMED} more." if len(failed) > NUM_NAMED else ""
-    return f"{len(failed)} of {num_files} files could not be judged: {named}{more}"
+    return f"{len(failed)} of {num_files} files could not be classified: {named}{more}"

@@ -38,12 +38,14 @@ def leak_gap(
         print_json(gap.to_json())
         return
     click.echo(
-        f"trial {gap.trial}, trained with {gap.num_seeds} fresh seeds; random folds split "
-        f"{gap.num_split_groups} groups; ± is the standard deviation between seeds",
+        f"Trial {gap.trial} was trained with {gap.num_seeds} fresh seeds on random and on grouped "
+        f"folds; {gap.num_split_groups} groups may be split by random folds. The gap is random "
+        "minus grouped, with a 95 % interval over the seeds (Student's t).",
         err=True,
     )
     for key in ("cv_auc", "cv_accuracy", "cv_f1"):
+        low, high = gap.ci95(key)
         click.echo(
             f"{key}: random {gap.random[key]:.4f}, grouped {gap.grouped[key]:.4f}, "
-            f"gap {gap.gap[key]:+.4f} ± {gap.gap_std[key]:.4f}"
+            f"gap {gap.gap[key]:+.4f} (95 % CI {low:+.4f} to {high:+.4f})"
         )

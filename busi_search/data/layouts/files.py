@@ -96,7 +96,7 @@ def all_files(folder: Path) -> list[Path]:
 
 
 def may_be_image(path: Path) -> bool:
-    """Return whether a file is an image, be it in a format that is not read here."""
+    """Return whether a file is an image, even in a format that is not read here."""
     suffix = path.suffix.lower()
     if suffix in IMAGE_SUFFIXES or suffix in _OTHER_IMAGES:
         return True

@@ -1,4 +1,4 @@
-"""Published sets whose labels stand in a table or in the names of the files."""
+"""Published sets whose labels are in a table or in the names of the files."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence

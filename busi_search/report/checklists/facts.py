@@ -75,7 +75,7 @@ def study_facts(
         "failures": items["Failures"],
         "explanations": "Grad-CAM maps of held-out images are in the report; they were not "
         "validated as explanations.",
-        "unlike": "Every image gets an answer; `predict` and the page say when it looks unlike "
+        "unlike": "Every image gets a prediction; `predict` and the page say when it looks unlike "
         "the training images.",
         "blind": "The model sees pixels alone; test labels were sealed until it was fixed.",
         "no_contact": "No patient was examined for this study; stored images were read.",
@@ -85,7 +85,7 @@ def study_facts(
         "code": items["Reproducibility"],
         "protocol": "The study file, fixed before the search, is printed in the report and kept "
         "with the study's run.",
-        "audit": "Every opening of the sealed test stands in a chained ledger; "
+        "audit": "Every opening of the sealed test is recorded in a chained ledger; "
         f"{items['Reproducibility']}",
     }
 

@@ -96,7 +96,7 @@ def fill_checklist(name: str, facts: Mapping[str, str | None], about: About) -> 
 MISSING: Mapping[str, str] = {
     "sealed_test": "Open the sealed test with `busi-search evaluate`.",
     "confusion": "Open the sealed test with `busi-search evaluate`.",
-    "version": "Register the winner: type the `busi-search run` line again.",
+    "version": "Register the winner: run the same `busi-search run` command again.",
     "elsewhere": "Test the model on images from another hospital.",
     "subgroups": "Give `site`, `device`, `age` or `birads` in a table of the images.",
     "devices": "Give `device` in a table of the images, or name the devices.",

@@ -19,7 +19,7 @@ OUTCOME = "busi.outcome"
 # Tags with this prefix are not shown on MLflow's pages: what only programs read. Runs of earlier
 # versions have the same names without it.
 HIDDEN = "mlflow."
-# Of a run that holds all it shall hold.
+# Of a complete run.
 LOGGED = f"{HIDDEN}busi.logged"
 PARENT = "mlflow.parentRunId"
 # The same id on the run of a trial.
@@ -60,7 +60,7 @@ def hidden(tags: Mapping[str, str], name: str) -> str | None:
 
 
 def is_logged(tags: Mapping[str, str]) -> bool:
-    """Return whether a run holds all it shall hold."""
+    """Return whether a run is complete."""
     return hidden(tags, LOGGED) == "yes"
 
 

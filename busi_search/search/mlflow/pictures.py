@@ -48,7 +48,7 @@ def trial_pictures(
         labels: (N,) integers in [0, C).
         class_names: C names.
         positive: the class that calibration is shown of; for C = 2 also the ROC curve.
-        whose: what stands in the title, such as ``trial 7``.
+        whose: for the title, such as ``trial 7``.
     """
     where = f"{len(labels)} development images, each predicted by a model that did not see it"
     return {

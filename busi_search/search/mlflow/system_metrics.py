@@ -12,7 +12,7 @@ EVERY_SECONDS = 15.0
 class SystemMetrics:
     """Asks MLflow's own monitors for processor, memory, disk, network and, if any, graphics cards.
 
-    Only the driver's machine is asked; workers elsewhere are not seen.
+    Only the driver's machine is measured, not those of workers elsewhere.
     """
 
     def __init__(self) -> None:

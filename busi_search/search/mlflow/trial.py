@@ -1,4 +1,4 @@
-"""What MLflow is told of one trial: tags, a description, figures and files."""
+"""What is written to MLflow for one trial: tags, a description, figures and files."""
 
 import getpass
 from pathlib import Path

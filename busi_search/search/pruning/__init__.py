@@ -1,1 +1,1 @@
-"""When a trial is given up."""
+"""When a trial is stopped early."""

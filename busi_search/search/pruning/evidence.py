@@ -1,4 +1,4 @@
-"""What some folds say of a trial against the best one, from paired images."""
+"""Compare a trial with the best one on some folds, image by image."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -134,9 +134,9 @@ def hoped_difference(
 ) -> Difference | None:
     """Return by how much a fold that is not finished may become better, in AUC, than the best's.
 
-    The highest AUC it has shown is compared with the lowest of the best trial from that point on:
-    single looks vary by .03, and comparing look with look gave up good trials. The variance is that
-    of the best trial's AUC, for want of paired predictions.
+    The highest AUC that it has shown is compared with the lowest of the best trial from that point
+    on. Single looks vary by 0.03, and comparing look with look stopped good trials. The variance is
+    that of the best trial's AUC, because there are no paired predictions.
 
     Args:
         val_auc: of the trial in question at every look so far.

@@ -106,8 +106,8 @@ class _Standing:
 class Race:
     """One trial's race against the best finished one, where the study prunes by evidence.
 
-    It is told of the trial's looks and folds in their order, and answers with the reason to give
-    the trial up, or with None.
+    It gets the trial's looks and folds in their order, and returns the reason to stop the trial,
+    or None.
     """
 
     def __init__(self, context: StudyContext, incumbents: Incumbents, claim: Claim) -> None:
@@ -121,7 +121,7 @@ class Race:
         self._standing: _Standing | None = None
 
     def look(self, look: Look) -> str | None:
-        """Give up within a fold what would not be good enough if the fold ended at its best.
+        """Stop a trial within a fold if even the best end of the fold would not be good enough.
 
         The rival is the best trial of the same course: a head on frozen features, done in seconds,
         is early where a whole network will be late, and says nothing of where that will end.
@@ -160,7 +160,7 @@ class Race:
         )
 
     def fold(self, result: FoldResult) -> str | None:
-        """Give up between folds what will hardly end above the best trial."""
+        """Stop a trial between folds if it is unlikely to end above the best one."""
         self._folds.append(result)
         self._standing = None
         num_folds = len(self._context.partition.folds)

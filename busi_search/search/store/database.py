@@ -72,7 +72,7 @@ class RetryingStorage(BaseStorage):
         self._server.remove_session()
 
     def forget_session(self) -> None:
-        """Begin anew with the next call; what is left of this one died with its connection."""
+        """Start again with the next call; this one died with its connection."""
         try:
             self._server.remove_session()
         except SQLAlchemyError:

@@ -1,4 +1,4 @@
-"""What a storage fails with, in one sentence with the way out."""
+"""Failures of a storage, as one sentence with a fix."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,5 +41,5 @@ def check_storage(home: Home) -> None:
     if home.has_local_storage and (damage := damage_of(home.root / "optuna.db")) is not None:
         raise BusiSearchError(
             f"The Optuna storage {home.root / 'optuna.db'} is damaged ({damage}); restore it from "
-            "a backup, or move it away with its -wal and -shm files to begin anew."
+            "a backup, or move it away with its -wal and -shm files to start again."
         )

@@ -1,4 +1,4 @@
-"""When failing trials end a search, and how they are forgiven."""
+"""When failing trials end a search, and when their count is reset."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ MAX_MIXED_FAILURES_IN_A_ROW = 10
 def failing(study: optuna.Study, trials: Sequence[FrozenTrial] | None = None) -> str | None:
     """Return the last error line if the latest trials all failed in the same way, else None.
 
-    Trials that had failed when the driver began are not counted: the same line tries again.
+    Trials that had failed when the driver began are not counted: running it again retries.
 
     Args:
         study: the study.
@@ -47,7 +47,7 @@ def _kind_of_failure(trial: FrozenTrial) -> str | None:
 
 
 def forgive_failures(study: optuna.Study) -> None:
-    """Begin to count failures anew; for a driver that begins."""
+    """Reset the count of failures; for a driver that begins."""
     failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
     if numbers := [trial.number for trial in failed]:
         StudyRecord(study).forgive(numbers)

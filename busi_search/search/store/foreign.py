@@ -1,4 +1,4 @@
-"""Trials that another program or another study put into a study: ignored, and said."""
+"""Trials that another program or study added to a study: ignored, with a message."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -68,7 +68,7 @@ def foreign_numbers(trials: Iterable[FrozenTrial], sizes: Sequence[int] | None =
 
 
 def foreign_sentence(numbers: Sequence[int]) -> str:
-    """Return what is said of trials that were made elsewhere; at least one."""
+    """Return the message about trials that were made elsewhere; at least one."""
     shown = ", ".join(map(str, numbers[:10])) + (", …" if len(numbers) > 10 else "")
     return (
         f"Ignored {count_of(len(numbers), 'trial')} not made by this search ({shown}), without its "

@@ -63,7 +63,7 @@ def create_study(context: StudyContext, storage: BaseStorage) -> optuna.Study:
         elif (difference := known.difference(_as_begun(identity, known, record))) is not None:
             raise InputError(
                 f"Study '{context.name}' exists and {difference}; restore what it began with, "
-                "or begin another with --name NEW (openings of its sealed images go on counting)."
+                "or begin another with --name NEW (openings of its sealed images keep counting)."
             )
         else:
             take_over(record, context)

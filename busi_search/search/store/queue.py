@@ -1,4 +1,4 @@
-"""Which trial is next, whose it is, and what becomes of trials that lost their worker."""
+"""Which trial is next, which worker has it, and how lost trials are requeued."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
@@ -78,7 +78,7 @@ def claim_trial(
         study: the study.
         storage: its storage.
         lock: the claim lock, held while counting and claiming, so that workers do not overshoot.
-        target: number of finished trials the study shall hold.
+        target: total number of trials to finish.
         worker: who takes it; written before anybody can see the trial as taken.
     """
     study_id = storage.get_study_id_from_name(study.study_name)
@@ -126,7 +126,7 @@ def put_back_lost(
     own: bool = False,
     trials: Sequence[FrozenTrial] | None = None,
 ) -> list[int]:
-    """Put trials that nobody works on any more back into the queue, under their own numbers.
+    """Put trials that lost their worker back into the queue, under their own numbers.
 
     A worker of this machine is asked for by its process; one of another machine counts as lost
     when its heartbeat stopped. Finished folds are kept.
@@ -190,7 +190,7 @@ def _listen_for_all(
 
 
 def _is_lost(trial: FrozenTrial, now: float | None, *, own: bool) -> bool:
-    """Return whether nobody works on a trial; ``now`` is None where there are no heartbeats."""
+    """Return whether a trial has no worker; ``now`` is None where there are no heartbeats."""
     name = worker_of(trial)
     if not name:
         # Claims are named under the lock: this one was never finished.

@@ -38,12 +38,12 @@ _SYSTEM = "busi:"
 # Of the networks that are not in our table.
 _MOST_STAGES = 5
 
-# States of the trials that a study is asked for: evaluated on all folds, or given up early.
+# States that count towards a study's number of trials: evaluated on all folds, or stopped early.
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 def is_finished(trial: FrozenTrial) -> bool:
-    """Return whether a trial counts towards the trials that a study is asked for."""
+    """Return whether a trial counts towards a study's total number of trials."""
     return trial.state in FINISHED
 
 
@@ -62,7 +62,7 @@ def stored_fold(trial: FrozenTrial, fold: int) -> Mapping[str, Any] | None:
 
 
 def num_finished(trials: Iterable[FrozenTrial]) -> int:
-    """Return how many trials count towards the trials that a study is asked for."""
+    """Return how many trials count towards a study's total number of trials."""
     return sum(map(is_finished, trials))
 
 
@@ -146,7 +146,7 @@ def fold_scores(trial: FrozenTrial, metric: str) -> dict[int, float]:
 
 @dataclass(frozen=True)
 class UnfinishedFold:
-    """The fold within which a trial was given up.
+    """The fold within which a trial was stopped.
 
     Attributes:
         fold: its index.
@@ -169,7 +169,7 @@ class UnfinishedFold:
 
 
 def unfinished_fold(trial: FrozenTrial) -> UnfinishedFold | None:
-    """Return the fold within which a trial was given up; None if it ended after a whole one."""
+    """Return the fold within which a trial was stopped; None if it ended after a whole one."""
     return UnfinishedFold(**trial.user_attrs[UNFINISHED_FOLD]) if _broke_off(trial) else None
 
 
@@ -243,7 +243,7 @@ def write_standard_error(trial: optuna.Trial, value: float) -> None:
 def write_prune_reason(
     trial: optuna.Trial, reason: str, within: UnfinishedFold | None = None
 ) -> None:
-    """Keep why a trial is given up, and the fold within which, if it is in the middle of one."""
+    """Store why a trial is stopped, and within which fold, if in the middle of one."""
     if within is not None:
         trial.set_user_attr(UNFINISHED_FOLD, within.encode())
     trial.set_user_attr(PRUNE_REASON, reason)
@@ -301,10 +301,10 @@ def num_epochs(trial: FrozenTrial) -> int:
 
 
 def course(trial: FrozenTrial) -> tuple[object, ...]:
-    """Return what decides how fast a network comes near its final score.
+    """Return what decides how fast a network approaches its final score.
 
-    A head on frozen features is there after some epochs, a whole network is not. Scores in the
-    middle of training are compared only between trials that are alike in this.
+    A head on frozen features gets there within a few epochs; a whole network does not. Scores
+    within a fold are compared only between trials that agree in this.
     """
     values = stored_hyperparameters(trial)
     entry = ARCHITECTURES.get(values.get("architecture", ""))
@@ -318,7 +318,7 @@ def course(trial: FrozenTrial) -> tuple[object, ...]:
 
 
 def recipe_attributes(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a trial carries that is asked for by name instead of sampled."""
+    """Return the attributes of a trial that is a known configuration instead of sampled."""
     return {RECIPE: name, RECIPE_SETTINGS: dict(settings)}
 
 
@@ -334,7 +334,7 @@ def recipe_settings(trial: FrozenTrial | optuna.Trial) -> dict[str, Any]:
 
 
 def prune_reason(trial: FrozenTrial) -> str | None:
-    """Return why a trial was given up, or None."""
+    """Return why a trial was stopped, or None."""
     found = trial.user_attrs.get(PRUNE_REASON)
     return None if found is None else str(found)
 

@@ -414,12 +414,12 @@ class StudyRecord:
 
     @property
     def target(self) -> int | None:
-        """How many finished trials the study shall hold by its latest driver, or None."""
+        """Total number of trials to finish, by the latest driver, or None."""
         found = self._get(_TARGET)
         return None if found is None else int(found)
 
     def set_target(self, num_trials: int) -> None:
-        """Say how many finished trials the study shall hold."""
+        """Store the total number of trials to finish."""
         self._study.set_user_attr(_TARGET, num_trials)
 
     @property

@@ -16,10 +16,49 @@ if TYPE_CHECKING:
     from busi_search.report.study_result import StudyResult
 
 
+# A file is worked on by one process. Those that take a minute or more, the longest first; those
+# that mostly wait beside those that compute.
+LONGEST_FIRST = (
+    "compatibility/test_nothing_changed.py",
+    "topology/test_proof.py",
+    "test_docs_commands.py",
+    "test_cli.py",
+    "faults/test_workers.py",
+    "contracts/test_sources.py",
+    "models/test_pretrained_networks.py",
+    "release/test_external.py",
+    "training/test_zoo.py",
+    "test_docs.py",
+    "serving/test_app.py",
+    "faults/test_tracking_outage.py",
+    "models/test_region_models.py",
+)
+# What a process of the tests takes with all its libraries and the processes that it starts.
+GIB_PER_PROCESS = 3
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take long: else one of them keeps a core waiting in the end."""
-    long = {item.path for item in items if item.get_closest_marker("slow") is not None}
-    items.sort(key=lambda item: item.path not in long)
+    here = Path(__file__).parent
+    rank = {here / name: place for place, name in enumerate(LONGEST_FIRST)}
+    slow = {item.path for item in items if item.get_closest_marker("slow") is not None}
+
+    def place(item: pytest.Item) -> int:
+        return rank.get(item.path, len(rank) + (item.path not in slow))
+
+    items.sort(key=place)
+
+
+def pytest_xdist_auto_num_workers() -> int | None:
+    """Run one process more than there are cores: a third of the time, tests wait for others."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    except (AttributeError, ValueError, OSError):
+        return None
+    return max(1, min((cores or 1) + 1, int(memory / GIB_PER_PROCESS)))
 
 
 @pytest.fixture(autouse=True)

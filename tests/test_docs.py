@@ -103,7 +103,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", folder]
     words += ["--config-file", ROOT / "mkdocs.yml"]
     done = subprocess.run(
-        words, check=False, cwd=ROOT, capture_output=True, text=True, timeout=120,
+        words, check=False, cwd=ROOT, capture_output=True, text=True, timeout=300,
         env=os.environ | {"NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -197,6 +197,6 @@ def test_an_installed_wheel_brings_the_studies(tmp_path: Path) -> None:
     )
     done = subprocess.run(
         ["uv", "run", "--project", ROOT, "python", "-c", code],
-        check=False, cwd=tmp_path, capture_output=True, text=True, timeout=120,
+        check=False, cwd=tmp_path, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.stdout.split() == list_bundled(), done.stderr

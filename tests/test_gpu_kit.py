@@ -61,7 +61,7 @@ def test_what_is_packed_unpacks_to_a_kit_that_finds_its_package(tmp_path: Path) 
     assert not any("__pycache__" in name for name in names)
     done = subprocess.run(
         [sys.executable, "gpu-kit/gpu.py", "--dry", "--only", "h", "--to", "found.json"],
-        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120,
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300,
         env={**os.environ, "PYTHONPATH": ""},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -80,7 +80,7 @@ def test_every_stage_runs_without_what_is_not_carried(tmp_path: Path) -> None:
         "        if name.split('.')[0] in ('mlflow', 'pandas', 'pyarrow', 'plotly', 'starlette'):\n"
         "            raise ImportError(name)\n"
         "sys.meta_path.insert(0, Absent())\n"
-        "sys.argv = ['gpu.py', '--dry', '--to', 'found.json', '--seconds', '900']\n"
+        "sys.argv = ['gpu.py', '--dry', '--to', 'found.json']\n"
         f"runpy.run_path({str(ROOT / 'benchmarks/gpu.py')!r}, run_name='__main__')\n"
     )
     (tmp_path / "blocked.py").write_text("if __name__ == '__main__':\n" + "".join(
@@ -88,7 +88,7 @@ def test_every_stage_runs_without_what_is_not_carried(tmp_path: Path) -> None:
     ))  # fmt: skip
     done = subprocess.run(
         [sys.executable, "blocked.py"], cwd=tmp_path, capture_output=True, text=True,
-        check=False, timeout=1000,
+        check=False, timeout=3700,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     stages = json.loads((tmp_path / "found.json").read_text())["stages"]
@@ -96,5 +96,6 @@ def test_every_stage_runs_without_what_is_not_carried(tmp_path: Path) -> None:
     assert not [stage for stage in stages.values() if "error" in stage]
     killed, study = stages["g killed"], stages["j study"]
     assert killed["killed"] == 1
+    assert killed["folds_kept"]
     assert killed["finished"] == killed["wanted"]
     assert study["finished"] == gpu.DRY.study_trials

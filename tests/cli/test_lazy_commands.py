@@ -27,7 +27,7 @@ def _imported(code: str, **environment: str) -> list[str]:
         check=True,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         env=os.environ | environment,
     )
     return done.stdout.splitlines()[-1].split()

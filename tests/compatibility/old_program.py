@@ -99,7 +99,7 @@ class Typing:
 
     def wait(self) -> dict[str, Answer]:
         """Return the answers to all lines."""
-        self.process.wait(timeout=600)
+        self.process.wait(timeout=1200)
         assert self.process.returncode == 0, self.errors()
         return self.answers()
 
@@ -139,7 +139,7 @@ def end(typing: Typing) -> None:
     """End a program that is still at work, workers included; for tests that fail meanwhile."""
     if typing.process.poll() is None:
         os.killpg(typing.process.pid, signal.SIGKILL)
-        typing.process.wait(timeout=60)
+        typing.process.wait(timeout=300)
 
 
 def type_lines(program: Path, lines: Mapping[str, Sequence[str]], place: Path) -> dict[str, Answer]:
@@ -164,7 +164,7 @@ def kill_within_a_trial(typing: Typing, database: Path, study: str, *, earliest:
     def seen() -> bool:
         return any(number >= earliest for number in half_trials(database, study))
 
-    group, deadline = typing.process.pid, time.monotonic() + 600
+    group, deadline = typing.process.pid, time.monotonic() + 1200
     while True:
         assert typing.process.poll() is None, f"ended before it was killed: {typing.errors()}"
         assert time.monotonic() < deadline, f"no trial of {study} was seen under way"

@@ -11,7 +11,12 @@ from busi_search.data.sources import guess_source
 from busi_search.home import Home
 from busi_search.report.study_result import StudyResult
 from busi_search.run import run_study
+from busi_search.search.context import StudyContext
+from busi_search.search.driver import run_search
+from busi_search.search.executors import InlineExecutor
+from busi_search.search.mlflow.tracking import Tracker
 from busi_search.search.places import RaySettings
+from busi_search.search.prepare import prepare_study
 from busi_search.search.store.open import find_study
 from busi_search.search.store.records import is_finished
 from busi_search.search.store.study_record import StudyRecord
@@ -82,11 +87,28 @@ def _written(title: str, root: Path) -> Path:
 
 
 def _run(data: Path, home: Home, trials: int, ray: RaySettings | None = None) -> StudyResult:
+    """Search and release."""
     return run_study(
         "busi", trials=trials, data=str(data), home=home.root, name="source", weights="none",
-        overrides=(*SMALL, f"dataset.source={guess_source(str(data))!r}"),
-        device="cpu", inline=ray is None, ray=ray, workers=1,
+        overrides=_overrides(data), device="cpu", inline=ray is None, ray=ray, workers=1,
     )  # fmt: skip
+
+
+def _search_one(data: Path, home: Home) -> StudyContext:
+    """Search one trial, and release nothing: that takes longer than the search."""
+    context = prepare_study(
+        "busi", data=str(data), home=home, name="source", weights="none",
+        overrides=_overrides(data), device="cpu",
+    )  # fmt: skip
+    *_, progress = run_search(
+        context, InlineExecutor(), Tracker(context), num_trials=1, num_workers=1
+    )
+    assert progress.complete == 1
+    return context
+
+
+def _overrides(data: Path) -> tuple[str, ...]:
+    return (*SMALL, f"dataset.source={guess_source(str(data))!r}")
 
 
 def _json(*words: object) -> dict[str, object]:
@@ -106,12 +128,11 @@ def _json(*words: object) -> dict[str, object]:
 )
 def test_every_source_goes_all_the_way(title: str, home: Home, tmp_path: Path) -> None:
     data = _written(title, tmp_path / "set")
-    first = _run(data, home, 1)
-    assert first.progress.complete == 1
+    first = _search_one(data, home)
     again = _run(data, home, 2)
     assert again.progress.complete == 2
     assert again.release is not None
-    assert again.context.partition.digest() == first.context.partition.digest()
+    assert again.context.partition.digest() == first.partition.digest()
 
     evaluated = _json("--home", home.root, "evaluate", "source")
     test = evaluated["test"]
@@ -145,7 +166,7 @@ def test_every_source_goes_all_the_way(title: str, home: Home, tmp_path: Path) -
 @pytest.mark.slow
 def test_a_worker_that_joins_reads_the_source_too(home: Home, tmp_path: Path) -> None:
     data = _written("DICOM table", tmp_path / "set")
-    _run(data, home, 1)
+    _search_one(data, home)
     study = find_study(home, "source")
     StudyRecord(study).set_target(2)
     answer = call_here("--home", home.root, "worker", "source", "--workers", "1")

@@ -33,9 +33,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(CONTENT[:999] if self.path == "/cut" else CONTENT)
 
     def _drip(self) -> None:
-        """A byte now and then, for ten seconds or until nobody listens."""
+        """A byte now and then, until nobody listens."""
         with suppress(OSError):
-            for index in range(100):
+            for index in range(1000):
                 self.wfile.write(CONTENT[index : index + 1])
                 time.sleep(0.1)
 

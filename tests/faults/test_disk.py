@@ -89,7 +89,7 @@ def fill(disk: Path) -> Path:
 def test_no_disk_space_at_the_start_is_one_sentence(tmp_path: Path) -> None:
     done = subprocess.run(
         [*BUSI_SEARCH, *words(tmp_path / "home", 2)], check=False, capture_output=True, text=True,
-        timeout=120, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, -1)),
+        timeout=300, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, -1)),
     )  # fmt: skip
     assert done.returncode == 1
     lines = done.stderr.strip().splitlines()

@@ -60,7 +60,7 @@ def test_output_in_another_encoding_ends_no_command(tmp_path: Path) -> None:
     line = [sys.executable, "-c", "from busi_search.cli import command; command()"]
     line += ["--home", str(tmp_path / "home"), "explain", "learning_rate"]
     environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
-    ended = subprocess.run(line, env=environment, capture_output=True, timeout=120, check=False)
+    ended = subprocess.run(line, env=environment, capture_output=True, timeout=300, check=False)
     assert ended.returncode == 0, ended.stderr
     assert b"learning_rate" in ended.stdout
 

@@ -25,7 +25,7 @@ from busi_search.home import Home, open_home
 from busi_search.run import run_study
 from busi_search.search.store.fold_records import stored_folds
 from busi_search.search.store.open import find_study, open_storage
-from tests.command import BUSI_SEARCH
+from tests.command import BUSI_SEARCH, call_here
 from tests.faults.checks import check_copy, check_storage, num_repeated_folds, watch_folds
 
 STUDY = "quickstart-phantom"
@@ -48,26 +48,58 @@ class Figures:
     seconds: float = 0.0
 
 
-def launch(home: Home, num_trials: int, workers: int) -> subprocess.Popen[str]:
-    """Type the line."""
+def line(home: Home, num_trials: int, workers: int) -> list[str]:
+    """The words after ``busi-search``."""
     words = ["--home", str(home.root), "run", "--trials", str(num_trials), "--json", "--quiet"]
     words += ["--workers", str(workers), "--device", "cpu"]
-    words += [word for override in TINY for word in ("--set", override)]
+    return [*words, *(word for override in TINY for word in ("--set", override))]
+
+
+def launch(home: Home, num_trials: int, workers: int) -> subprocess.Popen[str]:
+    """Type the line."""
     return subprocess.Popen(
-        [*BUSI_SEARCH, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+        [*BUSI_SEARCH, *line(home, num_trials, workers)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
 
 
-def children(process: int) -> list[int]:
-    """Return the workers that ``process`` started and that are still alive."""
-    workers = []
+def workers_of(driver: int) -> list[int]:
+    """Return the workers of a driver that are alive: forked from the process that it started."""
+    found = []
     try:
-        for child in Path(f"/proc/{process}/task/{process}/children").read_text().split():
-            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
-                workers.append(int(child))
+        for server in _children(driver):
+            if b"multiprocessing.forkserver" in Path(f"/proc/{server}/cmdline").read_bytes():
+                found += _children(server)
     except OSError:
         return []
-    return workers
+    return found
+
+
+def _children(process: int) -> list[int]:
+    """Return the children of all threads of a process."""
+    lists = [file.read_text() for file in Path(f"/proc/{process}/task").glob("*/children")]
+    return [int(child) for text in lists for child in text.split()]
+
+
+def strike(
+    process: subprocess.Popen[str], whom: str, rng: random.Random, longest_gap: float
+) -> bool:
+    """Kill the driver or one of its workers at a random moment; False if it ended before that."""
+    if whom == "driver":
+        try:
+            process.wait(timeout=rng.uniform(0.2, longest_gap))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return True
+        return False
+    while process.poll() is None:
+        if workers_of(process.pid):
+            time.sleep(rng.uniform(0, min(1.0, longest_gap)))
+            if victims := workers_of(process.pid):
+                os.kill(rng.choice(victims), signal.SIGKILL)
+                return True
+        time.sleep(0.05)
+    return False
 
 
 def torture(
@@ -84,34 +116,30 @@ def torture(
         if process is None:
             process = launch(home, num_trials, workers)
             figures.launches += 1
-        try:
-            _, stderr = process.communicate(timeout=rng.uniform(0.2, longest_gap))
-        except subprocess.TimeoutExpired:
-            victims = children(process.pid)
-            if victims and rng.random() < 0.7:
-                os.kill(rng.choice(victims), signal.SIGKILL)
-                figures.kills["worker"] += 1
-            else:
-                process.kill()
-                process.communicate()
-                process = None
-                figures.kills["driver"] += 1
+        whom = rng.choice(("driver", "worker"))
+        if strike(process, whom, rng, longest_gap):
+            figures.kills[whom] += 1
+            if whom == "worker":
+                continue
+            process.communicate()
         else:
+            _, stderr = process.communicate()
             assert process.returncode == 0 or "same command" in stderr, stderr
             if process.returncode == 0:
                 num_trials += 10
-            process = None
+        process = None
     if process is not None:
         process.kill()
         process.communicate()
-    for _ in range(2):
-        process = launch(home, num_trials, workers)
-        stdout, stderr = process.communicate(timeout=600)
-        assert process.returncode == 0, stderr
-    result = json.loads(stdout)
+    process = launch(home, num_trials, workers)
+    _, stderr = process.communicate(timeout=600)
+    assert process.returncode == 0, stderr
+    # The same command again, on a study that has its trials.
+    again = call_here(*line(home, num_trials, workers))
+    assert again.returncode == 0, again.stderr
     figures.trials = num_trials
     figures.seconds = round(time.monotonic() - started, 1)
-    check(home, result, figures)
+    check(home, json.loads(again.stdout), figures)
     return figures
 
 

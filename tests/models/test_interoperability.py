@@ -29,7 +29,7 @@ def ask(address: str, body: Any = None) -> Any:
     request = urllib.request.Request(
         address, data=content, headers={"Content-Type": "application/json"}
     )
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         return json.loads(answer.read().strip() or b"null")
 
 
@@ -42,7 +42,7 @@ def started(words: list[str], wait_for: str, log: Path, **environment: str) -> I
             env={**os.environ, "PATH": path, **environment},
         )  # fmt: skip
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while True:
             try:
                 ask(wait_for)

@@ -23,7 +23,7 @@ def test_importing_the_package_is_instant() -> None:
         "print([m for m in heavy if m in sys.modules])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=300
     )
     assert done.stdout.strip() == "[]", done.stderr
 

@@ -28,8 +28,9 @@ from busi_search.models.predict import Classifier, load_champion
 from busi_search.report.study_result import StudyResult
 from busi_search.serving.app import make_app
 from busi_search.serving.occlusion import occlusion_map
+from tests.command import BUSI_SEARCH, call_here
 from tests.data.dicoms import dicom
-from tests.test_cli import BUSI_SEARCH, call
+from tests.ports import free_port
 
 CANDIDATE = "models:/busi-classifier@candidate"
 
@@ -50,7 +51,7 @@ def serving(classifier: Classifier, **limits: float) -> Iterator[int]:
         yield listening.getsockname()[1]
     finally:
         server.should_exit = True
-        thread.join(timeout=10)
+        thread.join(timeout=120)
         listening.close()
         assert not thread.is_alive()
 
@@ -64,7 +65,7 @@ def port(classifier: Classifier) -> Iterator[int]:
 def ask(
     port: int, method: str, path: str, body: bytes | None = None, **headers: str
 ) -> tuple[int, dict[str, str], bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
     connection.request(method, path, body, headers)
     response = connection.getresponse()
     content = response.read()
@@ -221,7 +222,7 @@ def test_what_is_no_image_gets_one_sentence(
 
 
 def test_large_and_slow_uploads_are_cut_off(classifier: Classifier, image: bytes) -> None:
-    with serving(classifier, max_body_bytes=len(image), body_seconds=0.5) as port:
+    with serving(classifier, max_body_bytes=len(image), body_seconds=2) as port:
         assert ask(port, "POST", "/predict", image)[0] == 200
         assert ask(port, "POST", "/predict", image + b"x")[0] == 413
         chunked = b"Transfer-Encoding: chunked\r\n\r\n" + b"%x\r\n" % (len(image) + 1)
@@ -229,7 +230,7 @@ def test_large_and_slow_uploads_are_cut_off(classifier: Classifier, image: bytes
             (b"Content-Length: 10\r\n\r\nfour", b"408"),
             (chunked + image + b"x\r\n0\r\n\r\n", b"413"),
         ):
-            with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+            with socket.create_connection(("127.0.0.1", port), timeout=120) as connection:
                 connection.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\n" + rest)
                 assert connection.recv(100).split()[1] == wanted
 
@@ -313,21 +314,22 @@ def test_the_map_finds_the_part_an_answer_hangs_on() -> None:
 
 @pytest.mark.slow
 def test_serve_answers_and_ends(tiny_result: StudyResult, image: bytes) -> None:
-    home = str(tiny_result.context.home.root)
-    words = ["--home", home, "serve", "--port", "5962", "--no-browser", "--model-uri", CANDIDATE]
+    home, port = str(tiny_result.context.home.root), free_port()
+    words = ["--home", home, "serve", "--port", str(port), "--no-browser"]
+    words += ["--model-uri", CANDIDATE]
     process = subprocess.Popen(
         [*BUSI_SEARCH, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     try:
         assert process.stdout is not None
-        assert process.stdout.readline().strip() == "http://127.0.0.1:5962/"
-        assert ask(5962, "POST", "/predict", image)[0] == 200
-        taken = call(*words)
+        assert process.stdout.readline().strip() == f"http://127.0.0.1:{port}/"
+        assert ask(port, "POST", "/predict", image)[0] == 200
+        taken = call_here(*words)
         assert taken.returncode == 2
         assert "--port" in taken.stderr
     finally:
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=120)
+        _, stderr = process.communicate(timeout=300)
     assert process.returncode == 130, stderr
     assert "Traceback" not in stderr
 
@@ -339,12 +341,12 @@ def test_a_browser_shows_the_answer(port: int, tmp_path: Path) -> None:
         pytest.skip("no chromium on this machine")
     words = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}"]
     words += ["--virtual-time-budget=15000", "--dump-dom"]
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     page = ""
     while "Research use only" not in page and time.monotonic() < deadline:
         page = subprocess.run(
             [chromium, *words, f"http://127.0.0.1:{port}/#example=1"],
-            check=False, capture_output=True, text=True, timeout=60,
+            check=False, capture_output=True, text=True, timeout=300,
         ).stdout  # fmt: skip
     assert 'id="answer" hidden' not in page
     assert "alled malignant: the probability" in page

@@ -11,9 +11,10 @@ from playwright.sync_api import Browser, sync_playwright
 
 from busi_search.report.study_result import StudyResult
 from busi_search.search.mlflow.leaderboard import leaderboard_view
-from tests.test_cli import BUSI_SEARCH
+from tests.command import BUSI_SEARCH
+from tests.ports import free_port
 
-PORT = 5963
+PORT = free_port()
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def leaderboard(tiny_result: StudyResult) -> Iterator[str]:
         yield process.stdout.readline().strip()
     finally:
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=120)
+        process.communicate(timeout=300)
 
 
 def test_the_leaderboard_shows_what_was_searched() -> None:

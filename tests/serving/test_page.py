@@ -32,7 +32,7 @@ def page(tiny_result: StudyResult) -> Iterator[Page]:
     with serving(classifier) as port, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=flags)
         opened = browser.new_page()
-        opened.set_default_timeout(60_000)
+        opened.set_default_timeout(120_000)
         opened.goto(f"http://127.0.0.1:{port}/")
         opened.wait_for_selector("#examples button")
         yield opened

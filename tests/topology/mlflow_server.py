@@ -40,7 +40,7 @@ class MlflowServer:
             },
             cwd=folder, stdout=self._log, stderr=self._log, start_new_session=True,
         )  # fmt: skip
-        self._wait(120)
+        self._wait(300)
 
     def _wait(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -54,7 +54,7 @@ class MlflowServer:
     def status_of(self, path: str) -> int:
         """Return the HTTP status of a call without a password; 0 if nobody answers."""
         try:
-            with urllib.request.urlopen(self.uri + path, timeout=5) as answer:
+            with urllib.request.urlopen(self.uri + path, timeout=60) as answer:
                 return int(answer.status)
         except HTTPError as error:
             return error.code

@@ -4,11 +4,12 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ ENVIRONMENT = {
     **TOKEN,
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "PYTHONUNBUFFERED": "1",
 }
 SUBNET = "10.209.77"
 
@@ -80,14 +82,15 @@ class Node:
         """Pull the cable: nobody is told, nothing answers any more."""
         _ip("link", "set", self._cable, "down")
 
+    def kill_all(self) -> None:
+        """Kill what runs in it."""
+        for pid in _ip("netns", "pids", self._name).stdout.split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+
     def remove(self) -> None:
         """Kill what runs in it, and take it down."""
-        pids = _ip("netns", "pids", self._name).stdout.split()
-        for pid in pids:
-            try:
-                os.kill(int(pid), signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        self.kill_all()
         _ip("netns", "del", self._name)
         _ip("link", "del", self._cable)
 
@@ -105,46 +108,68 @@ class RayCluster:
         if num_nodes:
             _ip("addr", "add", f"{self.head_address}/32", "dev", "lo")
         self.address = f"{self.head_address}:{free_port()}"
+        self.subnet = f"{SUBNET}.0/24"
+        self._head: subprocess.Popen[bytes] | None = None
+        try:
+            self._start_everything(folder, cpus)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start_everything(self, folder: Path, cpus: int) -> None:
+        log = folder / "head.log"
+        self._head = _start(partial(self._launch_head, log, cpus), log, self._kill_all)
+        # A search places as many workers as it finds nodes when it begins.
+        for number, node in enumerate(self.nodes):
+            log = folder / f"node{number}.log"
+            words = [*RAY, "start", "--block", f"--address={self.address}",
+                     f"--node-ip-address={node.address}", f"--num-cpus={cpus}",
+                     "--disable-usage-stats"]  # fmt: skip
+            _start(partial(node.run, words, log), log, node.kill_all)
+
+    def _launch_head(self, log: Path, cpus: int) -> "subprocess.Popen[bytes]":
         port = self.address.rpartition(":")[2]
-        with (folder / "head.log").open("wb") as stream:
-            self._head = subprocess.Popen(
+        with log.open("wb") as stream:
+            return subprocess.Popen(
                 [*RAY, "start", "--head", "--block", f"--node-ip-address={self.head_address}",
                  f"--port={port}", f"--num-cpus={cpus}", "--include-dashboard=false",
                  "--disable-usage-stats", f"--temp-dir={self._folder}"],
                 stdout=stream, stderr=stream, env=ENVIRONMENT, start_new_session=True,
             )  # fmt: skip
-        self.subnet = f"{SUBNET}.0/24"
-        self._wait_for_head()
-        for number, node in enumerate(self.nodes):
-            node.run(
-                [*RAY, "start", "--block", f"--address={self.address}",
-                 f"--node-ip-address={node.address}", f"--num-cpus={cpus}",
-                 "--disable-usage-stats"],
-                folder / f"node{number}.log",
-            )  # fmt: skip
 
-    def _wait_for_head(self) -> None:
-        host, _, port = self.address.rpartition(":")
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                socket.create_connection((host, int(port)), timeout=1).close()
-            except OSError:
-                assert time.monotonic() < deadline, "Ray's head did not start"
-                time.sleep(0.5)
-            else:
-                return
+    def _kill_all(self) -> None:
+        """Kill the head's processes; Ray's own `stop` kills by name, other clusters' too."""
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                # These carry this cluster's folder.
+                if self._folder.encode() in (entry / "cmdline").read_bytes():
+                    os.kill(int(entry.name), signal.SIGKILL)
 
     def stop(self) -> None:
         for node in self.nodes:
             node.remove()
-        # Ray's own `stop` kills by name, other clusters too; these carry this one's folder.
-        self._head.kill()
-        self._head.wait()
-        for entry in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                if self._folder.encode() in (entry / "cmdline").read_bytes():
-                    os.kill(int(entry.name), signal.SIGKILL)
+        self._kill_all()
+        if self._head is not None:
+            self._head.kill()
+            self._head.wait()
         if self.nodes:
             _ip("addr", "del", f"{self.head_address}/32", "dev", "lo")
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _start(
+    launch: Callable[[], "subprocess.Popen[bytes]"], log: Path, kill_leftovers: Callable[[], None]
+) -> "subprocess.Popen[bytes]":
+    """Start a part of a cluster and wait until it runs.
+
+    Ray gives itself 30 s for that, which a busy machine may exceed: then it is started again.
+    """
+    deadline = time.monotonic() + 300
+    process = launch()
+    while "Ray runtime started" not in log.read_text(errors="replace"):
+        assert time.monotonic() < deadline, log.read_text(errors="replace")
+        if process.poll() is not None:
+            kill_leftovers()
+            process = launch()
+        time.sleep(0.2)
+    return process

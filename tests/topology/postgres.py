@@ -57,11 +57,11 @@ class Postgres:
             f"-p {self._port} -c listen_addresses='{self._addresses}' -c unix_socket_directories=''"
         )
         safety = "" if self._durable else " -c fsync=off"
-        self._run([self._control, "-D", str(self._data), "-w", "-l", str(self._log),
+        self._run([self._control, "-D", str(self._data), "-w", "-t", "300", "-l", str(self._log),
                    "-o", f"{sockets}{safety}", "start"])  # fmt: skip
 
     def stop(self, mode: str = "immediate") -> None:
-        self._run([self._control, "-D", str(self._data), "-w", "-m", mode, "stop"])
+        self._run([self._control, "-D", str(self._data), "-w", "-t", "300", "-m", mode, "stop"])
 
     def restart(self) -> None:
         self.stop("fast")

@@ -134,7 +134,7 @@ def prove(topology: Topology, *, num_trials: int, num_joined: int) -> Figures:
                 if finished() >= number and all(host in everybody for host in hosts):
                     return
             except InputError:
-                assert time.monotonic() - started < 300, "the study was never begun"
+                assert time.monotonic() - started < 600, "the study was never begun"
             assert driver.poll() is None, driver.communicate()
             time.sleep(0.5)
 
@@ -160,7 +160,7 @@ def prove(topology: Topology, *, num_trials: int, num_joined: int) -> Figures:
     stdout, stderr = driver.communicate(timeout=1200)
     assert driver.returncode == 0, stderr
     for process in joined[1:]:
-        _, stderr = process.communicate(timeout=300)
+        _, stderr = process.communicate(timeout=600)
         assert process.returncode == 0, stderr
     joined[0].communicate()
     figures.seconds = elapsed()

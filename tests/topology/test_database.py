@@ -98,6 +98,7 @@ def test_a_search_outlives_a_restart_of_its_database(shared: Home, postgres: Pos
     study = optuna.create_study(storage=storage, study_name="s")
     lock = claim_lock(shared, "s")
     ended = threading.Event()
+    told: list[int] = []
 
     def work() -> None:
         while not ended.is_set():
@@ -107,14 +108,23 @@ def test_a_search_outlives_a_restart_of_its_database(shared: Home, postgres: Pos
             trial.suggest_float("x", 0, 1)
             trial.report(0.5, 0)
             study.tell(trial, 0.0)
+            told.append(trial.number)
 
     with ThreadPoolExecutor(1) as pool:
         working = pool.submit(work)
+
+        def wait_for_more() -> None:
+            wanted, deadline = len(told) + 4, time.monotonic() + 120
+            while len(told) < wanted:
+                assert not working.done(), working.exception()
+                assert time.monotonic() < deadline, "the search did not go on"
+                time.sleep(0.05)
+
         try:
             for _ in range(3):
-                time.sleep(0.7)
+                wait_for_more()
                 postgres.restart()
-            time.sleep(2)
+            wait_for_more()
         finally:
             ended.set()
         working.result()
@@ -138,7 +148,7 @@ def test_a_trial_of_another_machine_goes_back_when_its_heart_stops(shared: Home)
     assert beating is not None
     with heartbeat(storage, beating.trial_id):
         assert put_back_lost(study, storage, lock) == []
-        deadline = time.monotonic() + 40
+        deadline = time.monotonic() + 120
         while not (back := put_back_lost(study, storage, lock)):
             assert time.monotonic() < deadline, "a silent worker's trial was never put back"
             time.sleep(0.5)

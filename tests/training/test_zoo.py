@@ -1,3 +1,4 @@
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -36,15 +37,30 @@ SIZES = {
 }
 ROWS = [(name, size) for name, sizes in SIZES.items() for size in sizes]
 
-# Networks of ImageNet's size take seconds each; the quick run leaves them to the whole one.
-SMALL_FIRST = [
-    pytest.param(name, marks=pytest.mark.slow if found.imagenet else ())
-    for name, found in ARCHITECTURES.items()
-]
+# Of the same blocks as a smaller one that is tried at every change, only deeper or wider.
+LARGER = {
+    "small_cnn_wide": "small_cnn",
+    "resnet34": "resnet18",
+    "resnet50_small": "resnet50",
+    "efficientnet_lite1": "efficientnet_lite0",
+    "efficientnet_lite2": "efficientnet_lite0",
+    "mobilenet_v3_large": "mobilenet_v3_small",
+}
+
+
+def _marks(name: str) -> list[pytest.MarkDecorator]:
+    """Networks of ImageNet's size take seconds each; the quick run leaves them to the whole one."""
+    slow = [pytest.mark.slow] if ARCHITECTURES[name].imagenet else []
+    return [*slow, pytest.mark.exhaustive] if name in LARGER else slow
+
+
+SMALL_FIRST = [pytest.param(name, marks=_marks(name)) for name in ARCHITECTURES]
 
 
 def test_every_architecture_has_its_row() -> None:
     assert set(SIZES) == set(ARCHITECTURES)
+    assert set(LARGER) | set(LARGER.values()) <= set(ARCHITECTURES)
+    assert not set(LARGER) & set(LARGER.values())
 
 
 @pytest.mark.parametrize(("architecture", "size"), ROWS)
@@ -156,8 +172,10 @@ def test_normalisations_differ_as_named() -> None:
 @pytest.mark.parametrize("architecture", SMALL_FIRST)
 def test_frozen_stages_do_not_move_at_any_depth(architecture: str) -> None:
     pixels = torch.randint(0, 256, (4, 1, 32, 32)).float()
+    fresh = build_model(architecture, num_classes=2)
     for depth in range(ARCHITECTURES[architecture].num_stages + 1):
-        model = build_model(architecture, num_classes=2)
+        # Drawing new weights takes longer than the rest.
+        model = deepcopy(fresh)
         freeze_backbone(model, depth)
         optimizer = make_optimizer(model, "sgd", learning_rate=0.1, weight_decay=0.1)
         before = {key: value.clone() for key, value in model.state_dict().items()}

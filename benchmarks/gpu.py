@@ -388,8 +388,8 @@ def killed(kit: Kit) -> dict[str, Any]:
     from unittest.mock import patch
 
     from busi_search.search import driver
+    from busi_search.search.store.fold_records import stored_folds
     from busi_search.search.store.open import find_study
-    from busi_search.search.store.records import stored_folds
 
     trials, folds = 4, kit.size.study_folds
     interrupted: dict[int, dict[int, FoldResult]] = {}

@@ -185,7 +185,7 @@ def _answer_some(
         try:
             images = list(_decode(classifier, path))
             views = [
-                classifier.view(image, None if places is None else places.of(path, image))
+                classifier.view(image, None if places is None else places.of(path))
                 for _, image in images
             ]
             coloured = coloured_share(path)

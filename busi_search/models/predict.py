@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from busi_search.data.geometry import Box, Geometry, bring_to_size
+from busi_search.data.geometry import Box, Geometry, PixelBox, bring_to_size
 from busi_search.data.images import GreyImage
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.home import Home, create_tracking_store, open_home, quiet_mlflow
@@ -25,7 +25,7 @@ from busi_search.models.judging import (
     ask_module,
     find_sealed_files,
 )
-from busi_search.models.lesion_places import LesionPlaces, PixelBox, find_places
+from busi_search.models.lesion_places import LesionPlaces, find_places
 from busi_search.models.out_of_distribution import OutOfDistributionCheck
 from busi_search.models.registry import CHAMPION, MODEL_NAME, RegisteredVersion, find_version
 from busi_search.models.seal_watch import SealedImageWarning, SealWatch, sealed_sentence

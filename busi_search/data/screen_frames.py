@@ -1,5 +1,7 @@
 """What a scanner's screen shows around every scan: logos, scales, text in the same place."""
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -46,15 +48,25 @@ def find_frames(thumbs: Thumbs) -> list[Mask | None]:
 
 
 def _most_common(thumbs: Thumbs, share: float) -> tuple[npt.NDArray[np.int64], Mask]:
-    """The commonest grey (H, W) of every pixel, and where enough images have it, black apart."""
+    """The commonest grey (H, W) of every pixel, where enough images have it, and where that is.
+
+    Where too few have one grey it is 0; black is common nowhere.
+    """
     num_images, height, width = thumbs.shape
-    place = np.arange(height * width) * 256
-    counts = np.zeros(height * width * 256, dtype=np.int64)
-    for thumb in thumbs:
-        counts[place + thumb.ravel()] += 1
-    sums = np.cumsum(np.pad(counts.reshape(-1, 256), ((0, 0), (_SAME_GREY + 1, _SAME_GREY))), 1)
+    pixels = thumbs.reshape(num_images, -1)
+    enough = math.ceil(max(_MIN_IMAGES, share * num_images))
+    # Few pixels have so many like greys: only theirs are counted, level by level.
+    ordered = np.sort(pixels, axis=0)
+    spread = ordered[enough - 1 :] - ordered[: num_images - enough + 1]
+    agreed = np.flatnonzero(spread.min(axis=0) <= 2 * _SAME_GREY)
+    counts = np.zeros((len(agreed), 256), dtype=np.int32)
+    places = np.arange(len(agreed))
+    for thumb in pixels[:, agreed]:
+        counts[places, thumb] += 1
+    padded = np.pad(counts, ((0, 0), (_SAME_GREY + 1, _SAME_GREY)))
+    sums = np.cumsum(padded, 1, dtype=np.int32)
     near = sums[:, 2 * _SAME_GREY + 1 :] - sums[:, : -2 * _SAME_GREY - 1]
-    grey = near.argmax(1)
-    enough = max(_MIN_IMAGES, share * num_images)
-    common = (near.max(1) >= enough) & (grey > _BLACK)
+    grey = np.zeros(height * width, dtype=np.int64)
+    grey[agreed] = near.argmax(1)
+    common = grey > _BLACK
     return grey.reshape(height, width), common.reshape(height, width)

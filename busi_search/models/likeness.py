@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from busi_search.models.out_of_distribution import COLOURED_LIMIT, OutOfDistributionCheck
+from .out_of_distribution import COLOURED_LIMIT, OutOfDistributionCheck
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-from busi_search.data.images import resize_image
+from PIL import Image
 
 # Share of images like the training images that may lie beyond the limit.
 SHARE_BEYOND = 0.05
@@ -53,7 +52,7 @@ def image_statistics(pixels: _Pixels, kind: str = BRIGHTNESS_AND_TEXTURE) -> _Ar
     if kind == BRIGHTNESS:
         return _brightness(pixels.astype(np.float64) / 255)
     if pixels.shape[1] > SIDE_PIXELS:
-        pixels = np.stack([resize_image(image, SIDE_PIXELS) for image in pixels])
+        pixels = np.stack([_resized(image) for image in pixels])
     grey = pixels.astype(np.float64) / 255
     brightness, coarse = _brightness(grey), _halved(grey)
     # In logarithms: twice as fine and half as fine are equally far.
@@ -61,6 +60,11 @@ def image_statistics(pixels: _Pixels, kind: str = BRIGHTNESS_AND_TEXTURE) -> _Ar
     return np.column_stack([
         brightness, *_direction_and_evenness(grey), *_direction_and_evenness(coarse), _speckle(grey)
     ])  # fmt: skip
+
+
+def _resized(image: _Pixels) -> _Pixels:
+    size = (SIDE_PIXELS, SIDE_PIXELS)
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
 
 
 def _brightness(grey: _Array) -> _Array:

@@ -94,16 +94,7 @@ class Classifier:
     @property
     def operating_point(self) -> OperatingPoint:
         """From which probability on an image is called positive."""
-        recalibration = self.metadata.get("recalibration")
-        return OperatingPoint(
-            class_names=self.class_names,
-            positive_class=self.positive_class,
-            threshold=self.operating_threshold,
-            rule=self.operating_rule,
-            sensitivity=self.operating_sensitivity,
-            specificity=self.operating_specificity,
-            recalibrated_on=recalibration["data"]["name"] if recalibration else None,
-        )
+        return OperatingPoint.of_model(self.metadata)
 
     @property
     def about(self) -> AnsweringModel:

@@ -79,6 +79,13 @@ def test_boxes_that_cannot_be_meant_are_refused(
         assert "'1.png'" in str(caught.value)
 
 
+def test_a_pixel_over_the_edge_is_rounding(tmp_path: Path) -> None:
+    dataset = read(_table(tmp_path, "box", "-0.4 4 24.4 36.5", "12 4 37 20"))
+    assert list(dataset.lesions()) == [Box(0, 0.1, 0.5, 1), Box(0.25, 0.1, 1, 0.6)]
+    with pytest.raises(InputError, match="does not lie"):
+        read(_table(tmp_path, "box", "12 4 24 20", "12 4 37.5 20"))
+
+
 def test_columns_that_only_look_like_boxes_stay_properties(tmp_path: Path) -> None:
     archive = read(_table(tmp_path / "a", "box", "shelf 3", "shelf 4"))
     assert archive.boxes is None

@@ -88,6 +88,7 @@ def pixel_box(row: Row, columns: Mapping[str, str], where: str) -> PixelBox | No
 def place_in_file(path: Path, box: PixelBox, where: str) -> Box:
     """Return a box in pixels of an image file as shares of the image that is read from it.
 
+    What reaches over an edge by a pixel at most was rounded, and is cut off.
     A file whose orientation tag turns it is meant as it is shown. Of a DICOM file the whole screen
     counts, also where only its B-mode region is read.
 
@@ -109,8 +110,10 @@ def place_in_file(path: Path, box: PixelBox, where: str) -> Box:
         size, part = (header.shape[1], header.shape[0]), "image"
     else:
         size, part = upright_size(path), "image"
+    left, shown_width = _rounded(x, width, size[0])
+    top, shown_height = _rounded(y, height, size[1])
     try:
-        return Box.within((x, y, width, height), size)
+        return Box.within((left, top, shown_width, shown_height), size)
     except ValueError:
         pass
     numbers = " ".join(f"{value:g}" for value in box)
@@ -122,6 +125,13 @@ def place_in_file(path: Path, box: PixelBox, where: str) -> Box:
     corners = box[2] > box[0] and box[3] > box[1] and box[2] <= size[0] and box[3] <= size[1]
     hint = "; the numbers may be two corners (left top right bottom)" if corners else ""
     raise InputError(f"{where} has the box {numbers}, which {reason}{hint}; {_ADVICE}.")
+
+
+def _rounded(start: float, length: float, limit: int) -> tuple[float, float]:
+    """A side of a box, without what rounding moved over the edge: a pixel at most."""
+    end = start + length
+    start = 0.0 if -1 <= start < 0 else start
+    return start, (limit if limit < end <= limit + 1 else end) - start
 
 
 def _numbers(cell: str) -> PixelBox | None:

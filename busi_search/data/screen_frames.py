@@ -16,6 +16,7 @@ _BLACK = 3
 _MIN_FRAME = 0.02
 _MIN_FIT = 0.9
 _MIN_PICTURE = 0.05
+_PIXELS_PER_BLOCK = 512
 
 
 def find_frames(thumbs: Thumbs) -> list[Mask | None]:
@@ -36,7 +37,7 @@ def find_frames(thumbs: Thumbs) -> list[Mask | None]:
             grey, common = _most_common(thumbs[left], share)
             if common.mean() < _MIN_FRAME:
                 break
-            near = np.abs(thumbs[left].astype(np.int16) - grey) <= _SAME_GREY
+            near = _close_to(thumbs[left], grey)
             picture = ((thumbs[left] > _BLACK) & ~(near & common)).mean((1, 2))
             fits = (near[:, common].mean(1) >= _MIN_FIT) & (picture >= _MIN_PICTURE)
             if fits.sum() < _MIN_IMAGES:
@@ -56,9 +57,7 @@ def _most_common(thumbs: Thumbs, share: float) -> tuple[npt.NDArray[np.int64], M
     pixels = thumbs.reshape(num_images, -1)
     enough = math.ceil(max(_MIN_IMAGES, share * num_images))
     # Few pixels have so many like greys: only theirs are counted, level by level.
-    ordered = np.sort(pixels, axis=0)
-    spread = ordered[enough - 1 :] - ordered[: num_images - enough + 1]
-    agreed = np.flatnonzero(spread.min(axis=0) <= 2 * _SAME_GREY)
+    agreed = np.flatnonzero(_most_agree(pixels, enough))
     counts = np.zeros((len(agreed), 256), dtype=np.int32)
     places = np.arange(len(agreed))
     for thumb in pixels[:, agreed]:
@@ -70,3 +69,23 @@ def _most_common(thumbs: Thumbs, share: float) -> tuple[npt.NDArray[np.int64], M
     grey[agreed] = near.argmax(1)
     common = grey > _BLACK
     return grey.reshape(height, width), common.reshape(height, width)
+
+
+def _most_agree(pixels: Thumbs, enough: int) -> Mask:
+    """Where (P,) so many of N images (N, P) lie within one window of greys."""
+    found = np.zeros(pixels.shape[1], dtype=np.bool_)
+    for start in range(0, len(found), _PIXELS_PER_BLOCK):
+        block = slice(start, start + _PIXELS_PER_BLOCK)
+        ordered = np.sort(pixels[:, block], axis=0)
+        spread = ordered[enough - 1 :] - ordered[: len(ordered) - enough + 1]
+        found[block] = spread.min(axis=0) <= 2 * _SAME_GREY
+    return found
+
+
+def _close_to(thumbs: Thumbs, grey: npt.NDArray[np.int64]) -> Mask:
+    """Where (N, H, W) images have about the given grey (H, W)."""
+    # Image by image: differences of all would take many times their own memory.
+    found = np.empty(thumbs.shape, dtype=np.bool_)
+    for index, thumb in enumerate(thumbs):
+        found[index] = np.abs(thumb.astype(np.int16) - grey) <= _SAME_GREY
+    return found

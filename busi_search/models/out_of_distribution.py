@@ -22,6 +22,7 @@ COLOURED_LIMIT = 0.1
 # Statistics that models hold, by the name stored with them; the first were the only ones earlier.
 BRIGHTNESS, BRIGHTNESS_AND_TEXTURE = "brightness", "brightness and texture"
 _SMALLEST = 1e-3
+_IMAGES_PER_BLOCK = 512
 
 _Array = npt.NDArray[np.float64]
 _Pixels = npt.NDArray[np.uint8]
@@ -49,6 +50,13 @@ def image_statistics(pixels: _Pixels, kind: str = BRIGHTNESS_AND_TEXTURE) -> _Ar
     if pixels.ndim == 4:
         regions = [image_statistics(region, kind) for region in pixels.swapaxes(0, 1)]
         return np.concatenate(regions, axis=1)
+    # Block by block: as numbers of 8 bytes, all images of a large set would fill the memory.
+    starts = range(0, max(len(pixels), 1), _IMAGES_PER_BLOCK)
+    blocks = [_statistics(pixels[at : at + _IMAGES_PER_BLOCK], kind) for at in starts]
+    return np.concatenate(blocks)
+
+
+def _statistics(pixels: _Pixels, kind: str) -> _Array:
     if kind == BRIGHTNESS:
         return _brightness(pixels.astype(np.float64) / 255)
     if pixels.shape[1] > SIDE_PIXELS:

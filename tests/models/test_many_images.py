@@ -7,7 +7,26 @@ import torch
 
 from busi_search.models import out_of_distribution
 from busi_search.models.judging import BATCH_SIZE, ask_module
-from busi_search.models.out_of_distribution import image_statistics
+from busi_search.models.likeness import compare
+from busi_search.models.out_of_distribution import OutOfDistributionCheck, image_statistics
+
+
+def test_far_is_more_than_unlike() -> None:
+    check = OutOfDistributionCheck((0.5, *[0.0] * 4), (0.1,) * 5, tuple(map(tuple, np.eye(5))), 2.0,
+                                   kind="brightness")  # fmt: skip
+    levels = np.round(np.array([0.5, 0.75, 0.9]) * 255).astype(np.uint8)
+    pixels = np.broadcast_to(levels[:, None, None], (3, 28, 28)).copy()
+    np.testing.assert_allclose(check.distance(pixels), [0, 2.5, 4], atol=0.05)
+    like, different, far, coloured = (
+        *compare(check, pixels, [0.0] * 3), compare(check, pixels[:1], [0.5])[0]
+    )  # fmt: skip
+    assert [found.unlike for found in (like, different, far, coloured)] == [False, *[True] * 3]
+    assert [found.level for found in (like, different, far)] == ["like", "different", "far"]
+    assert coloured.level == "far"
+    assert "another hospital" in different.text
+    assert "may be no ultrasound" in far.text
+    assert "may be no ultrasound" not in different.text
+    assert compare(None, pixels[:1], [0.0])[0].level is None
 
 
 def test_statistics_do_not_depend_on_how_many_images_there_are() -> None:

@@ -4,11 +4,12 @@
     uv run python -m benchmarks.geometry --summarise found
 
 Every arm trains the same configuration on the same folds with the same seeds. Images are divided as
-a study would divide them (patients, near-duplicates), by the authors' folds where there are any. No
-image is sealed: only for data whose test is not needed any more. The first line prints the means
-over the folds of every arm and seed; the second each arm's mean and its paired difference from the
-first arm, with the standard error over the seeds. ``--blind`` also scores images whole in the place
-of the lesion, as if nobody knew where it is.
+a study would divide them (patients, near-duplicates), by the authors' folds where there are any;
+``--redraw-folds`` divides anew for every seed. No image is sealed: only for data whose test is not
+needed any more. The first line prints the means over the folds of every arm and seed; the second
+each arm's mean and its paired difference from the first arm, with the standard error over the
+seeds. ``--blind`` also scores images whole in the place of the lesion, as if nobody knew where it
+is.
 """
 
 import argparse
@@ -64,8 +65,8 @@ def divided(source: str, path: str, cache: Path, classes: list[str]) -> tuple:
     return part, grouping.united[sound]
 
 
-def folds_of(dataset, groups, seed: int) -> list[Fold]:
-    if dataset.folds is not None:
+def folds_of(dataset, groups, seed: int, redrawn: bool) -> list[Fold]:
+    if dataset.folds is not None and not redrawn:
         return named_folds(dataset.folds, dataset.labels, groups, paths=dataset.paths, num_folds=5)
     return make_folds(dataset.labels, groups, num_folds=5, seed=derive_seed(seed, -1, -1, "folds"))
 
@@ -78,6 +79,7 @@ def score(
     seed: int,
     cache: Path,
     blind: bool,
+    redrawn: bool,
 ) -> tuple[list[dict[str, float]], list[float]]:
     """The folds' figures, and their AUC where no lesion's place is known at prediction."""
     hyperparameters = Hyperparameters(**{**base, **arm})
@@ -94,7 +96,7 @@ def score(
         images=load_images(dataset, size, cache, geometry),
         labels=labels,
         groups=groups,
-        folds=folds_of(dataset, groups, seed),
+        folds=folds_of(dataset, groups, seed, redrawn),
         num_classes=len(names),
         positive=positive,
         masks=masks,
@@ -131,6 +133,9 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("mlruns/cache"))
     parser.add_argument("--set", nargs="*", default=[], dest="settings", help="key=value")
     parser.add_argument("--blind", action="store_true", help="score without the lesion's place too")
+    parser.add_argument(
+        "--redraw-folds", action="store_true", help="folds by patient, drawn anew for every seed"
+    )
     options = parser.parse_args()
     if options.summarise is not None:
         summarise(options.summarise.read_text().splitlines())
@@ -147,7 +152,14 @@ def main() -> None:
         for name in options.arms:
             started = time.perf_counter()
             figures, unaware = score(
-                dataset, groups, ARMS[name], base, seed, options.cache, options.blind
+                dataset,
+                groups,
+                ARMS[name],
+                base,
+                seed,
+                options.cache,
+                options.blind,
+                options.redraw_folds,
             )
             row: dict[str, object] = {
                 key: round(float(np.mean([fold[key] for fold in figures])), 5)

@@ -7,10 +7,14 @@ import pytest
 from PIL import Image
 
 from busi_search.data.describe import check_dataset
-from busi_search.data.geometry import Box
+from busi_search.data.geometry import Box, Geometry, bring_to_size
+from busi_search.data.image_cache import load_images
 from busi_search.data.images import upright_size
+from busi_search.data.lesions import check_lesions, find_lesions
+from busi_search.data.sources import load_dataset
 from busi_search.errors import InputError
 from busi_search.models.lesion_places import find_places
+from busi_search.spec import DatasetSection
 from tests.data import layouts
 from tests.data.layouts import read
 
@@ -130,3 +134,24 @@ def test_the_same_table_says_where_lesions_are_for_a_prediction(tmp_path: Path) 
     places = find_places(files, table)
     assert [places.of(file) for file in files] == [EXPECTED] * 2
     np.testing.assert_array_equal([places.boxes[file] for file in files], [(12, 4, 24, 20)] * 2)
+
+
+def test_several_sources_show_the_whole_and_the_lesion(tmp_path: Path) -> None:
+    for k, label in enumerate(("benign", "malignant")):
+        layouts.picture(tmp_path / f"north/{label}/1.png", 10 + k)
+        layouts.mask(tmp_path / f"north/{label}/1_mask.png")
+    table = _table(tmp_path / "south", "box", "12 4 24 20", "12 4 24 20")
+    sources = [{"site": "North", "path": str(tmp_path / "north")},
+               {"site": "South", "path": str(table)}]  # fmt: skip
+    dataset = load_dataset(
+        DatasetSection.model_validate({"source": "several", "sources": sources, "region": "both"})
+    )
+    by_mask = Box(10 / 48, 0.25, 20 / 48, 0.5)
+    lesions = find_lesions(dataset, tmp_path / "cache")
+    assert lesions == [by_mask, by_mask, EXPECTED, EXPECTED]
+    assert check_lesions(dataset, lesions) == []
+    geometry = Geometry(region="both")
+    seen = load_images(dataset, 28, tmp_path / "cache", geometry)
+    assert seen.shape == (4, 2, 28, 28)
+    last = list(dataset.images())[-1]
+    np.testing.assert_array_equal(seen[-1], bring_to_size(last, 28, geometry, EXPECTED))

@@ -92,7 +92,7 @@ def register_version(
     # Without names: MLflow's own server hands named tensors over as a dict, and then refuses it.
     shape = (num_regions, size_pixels, size_pixels)
     pixels = TensorSpec(np.dtype("float32"), (-1, *shape))
-    answer = [
+    answer: list[ColSpec | TensorSpec] = [
         ColSpec(kind, column, required=column not in ("unlike", "distance", "limit"))
         for column, kind in column_types(tuple(metadata["busi_search"]["class_names"])).items()
     ]

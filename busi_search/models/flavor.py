@@ -28,7 +28,7 @@ def save_model(
     """
     import mlflow.pyfunc
     import mlflow.pytorch
-    from mlflow.models import MLMODEL_FILE_NAME
+    from mlflow.models.model import MLMODEL_FILE_NAME
 
     mlflow.pytorch.save_model(pytorch_model, path, mlflow_model=mlflow_model, **options)
     own = Path(__file__).parent

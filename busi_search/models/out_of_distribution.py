@@ -51,7 +51,7 @@ def image_statistics(pixels: _Pixels, kind: str = BRIGHTNESS_AND_TEXTURE) -> _Ar
         regions = [image_statistics(region, kind) for region in pixels.swapaxes(0, 1)]
         return np.concatenate(regions, axis=1)
     # Block by block: as numbers of 8 bytes, all images of a large set would fill the memory.
-    starts = range(0, max(len(pixels), 1), _IMAGES_PER_BLOCK)
+    starts = range(0, len(pixels), _IMAGES_PER_BLOCK)
     blocks = [_statistics(pixels[at : at + _IMAGES_PER_BLOCK], kind) for at in starts]
     return np.concatenate(blocks)
 

@@ -16,7 +16,8 @@ def _common(thumbs: npt.NDArray[np.uint8], share: float) -> npt.NDArray[np.bool_
         (np.abs(thumbs.astype(int) - grey) <= 2).sum(axis=0) for grey in range(256)
     ])  # fmt: skip
     enough = counts.max(axis=0) >= max(3, share * len(thumbs))
-    return enough & (counts.argmax(axis=0) > 3)
+    common: npt.NDArray[np.bool_] = enough & (counts.argmax(axis=0) > 3)
+    return common
 
 
 @pytest.mark.parametrize(("num_images", "share"), [(3, 1.0), (5, 0.8), (10, 0.75), (9, 1 / 3)])

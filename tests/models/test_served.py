@@ -17,16 +17,21 @@ from busi_search.models.predict import load_champion
 from busi_search.models.served import CARRIED, ServedModel, column_types
 from busi_search.run import StudyResult
 
-CANDIDATE = "models:/busi-classifier@candidate"
+
+def _uri(result: StudyResult) -> str:
+    """The registered model's address, by its own name, as MLflow wants it."""
+    assert result.release is not None
+    assert result.release.version is not None
+    return f"models:/{result.release.version.name}/{result.release.version.version}"
 
 
 def test_pyfunc_says_what_predict_says(tiny_result: StudyResult) -> None:
     home = tiny_result.context.home
-    classifier = load_champion(home, CANDIDATE)
+    classifier = load_champion(home, _uri(tiny_result))
     images = np.array(tiny_result.context.images(28)[:6])
     images[5] = np.random.default_rng(0).integers(0, 256, (28, 28))
     mlflow.set_tracking_uri(home.tracking_uri)
-    model = mlflow.pyfunc.load_model(CANDIDATE)
+    model = mlflow.pyfunc.load_model(_uri(tiny_result))
     table = model.predict(images[:, None].astype(np.float32))
     assert list(table.columns) == list(column_types(classifier.class_names))
     answers = answer_views(classifier, images, [0.0] * len(images))
@@ -50,18 +55,20 @@ def test_pyfunc_says_what_predict_says(tiny_result: StudyResult) -> None:
 
 def test_the_signature_names_the_columns(tiny_result: StudyResult) -> None:
     mlflow.set_tracking_uri(tiny_result.context.home.tracking_uri)
-    signature = mlflow.models.get_model_info(CANDIDATE).signature
+    signature = mlflow.models.get_model_info(_uri(tiny_result)).signature
     assert signature is not None
     (pixels,) = signature.inputs.to_dict()
     assert pixels["tensor-spec"]["shape"] == (-1, 1, 28, 28)
     kinds = {column["name"]: column["type"] for column in signature.outputs.to_dict()}
-    assert kinds == column_types(load_champion(tiny_result.context.home, CANDIDATE).class_names)
+    assert kinds == column_types(
+        load_champion(tiny_result.context.home, _uri(tiny_result)).class_names
+    )
     optional = [c["name"] for c in signature.outputs.to_dict() if not c["required"]]
     assert optional == ["unlike", "distance", "limit"]
 
 
 def test_what_is_not_known_is_not_nan(tiny_result: StudyResult) -> None:
-    classifier = load_champion(tiny_result.context.home, CANDIDATE)
+    classifier = load_champion(tiny_result.context.home, _uri(tiny_result))
     metadata = {key: v for key, v in classifier.metadata.items() if key != "familiarity"}
     images = np.array(tiny_result.context.images(28)[:2])[:, None].astype(np.float32)
     table = ServedModel(classifier.module, metadata).predict(images)
@@ -87,7 +94,7 @@ def test_pyfunc_loads_where_busi_search_is_not_installed(tiny_result: StudyResul
     program = (
         "import sys; sys.modules['busi_search'] = None; import mlflow, numpy as np;"
         f"mlflow.set_tracking_uri({home.tracking_uri!r});"
-        f"model = mlflow.pyfunc.load_model({CANDIDATE!r});"
+        f"model = mlflow.pyfunc.load_model({_uri(tiny_result)!r});"
         "print(list(model.predict(np.full((2, 1, 28, 28), 90, 'float32'))['verdict'])[0])"
     )
     done = subprocess.run(

@@ -21,6 +21,21 @@ from busi_search.data.sources import load_dataset
 from busi_search.spec import DatasetSection
 
 FILES_PER_FOLDER = 1000
+STUDY = """
+[study]
+sampler = "random"
+pruner = "none"
+[dataset]
+source = "table"
+path = "{path}"
+image_size_pixels = 32
+num_folds = 2
+[hyperparameters]
+architecture = "small_cnn"
+epochs = 1
+[space]
+learning_rate = {{ low = 1e-3, high = 1e-2, log = true }}
+"""
 
 
 def write_table(folder: Path, num_images: int, size_pixels: int) -> Path:
@@ -66,10 +81,9 @@ def divide(table: Path, home: Path) -> None:
 def train(table: Path, home: Path) -> None:
     from busi_search.run import run_study
 
-    settings = ("architecture='small_cnn'", "epochs=1", "num_folds=2", "image_size_pixels=32",
-                "startup_trials=1", "recipes=[]", "space={}", "weights='none'")  # fmt: skip
-    result = run_study("busi", data=str(table), trials=1, home=home, overrides=settings,
-                       device="cpu", inline=True)  # fmt: skip
+    study = table.with_name("scale.toml")
+    study.write_text(STUDY.format(path=table))
+    result = run_study(str(study), trials=1, home=home, device="cpu", inline=True)
     print(f"  AUC {result.release.estimate.value:.3f}" if result.release else "  no model")
 
 

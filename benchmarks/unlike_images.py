@@ -26,6 +26,7 @@ from busi_search.data.colour import coloured_share_of
 from busi_search.data.geometry import bring_to_size
 from busi_search.data.images import decode_image
 from busi_search.data.sources import load_dataset
+from busi_search.models.likeness import FAR_RATIO
 from busi_search.models.out_of_distribution import COLOURED_LIMIT, fit_out_of_distribution_check
 from busi_search.spec import DatasetSection
 
@@ -298,6 +299,9 @@ def _measure(
             unlike = (check.distance(pixels) > check.limit) | (coloured > COLOURED_LIMIT)
             rows.setdefault(name, []).append(float(unlike.mean()))
             counts.setdefault(name, len(pixels))
+            far = (check.distance(pixels) > FAR_RATIO * check.limit) | (coloured > COLOURED_LIMIT)
+            rows.setdefault(f"{name}, far", []).append(float(far.mean()))
+            counts.setdefault(f"{name}, far", len(pixels))
     return {name: (float(np.mean(shares)), counts[name]) for name, shares in rows.items()}
 
 

@@ -14,6 +14,7 @@ from busi_search.data.dataset import ImageDataset, ImagesOnDemand
 from busi_search.data.duplicates import conflicting_groups, find_duplicate_pairs
 from busi_search.data.folds import large_group_warning
 from busi_search.data.groups import find_groups
+from busi_search.data.lesions import find_lesions
 from busi_search.data.shortcuts import check_files
 from busi_search.data.sources import guess_source, load_dataset
 from busi_search.errors import InputError
@@ -57,7 +58,8 @@ def check_dataset(path: str, *, cache: Path, groups: str = "auto") -> dict[str, 
         several known groups. ``num_known_groups``, ``num_twin_groups`` and ``num_united_groups``
         are the numbers of known groups, of groups of near-duplicates and of what both make
         together, single images included in the first and the last.
-        ``mirrored``: pairs of names of which one is the other mirrored, left to right.
+        ``lesions`` {name: count}: images of each class with a lesion mask that is not empty or a
+        box. ``mirrored``: pairs of names of which one is the other mirrored, left to right.
         ``warnings``: sentences about what is unusual.
 
     Raises:
@@ -68,10 +70,15 @@ def check_dataset(path: str, *, cache: Path, groups: str = "auto") -> dict[str, 
     clashing = conflicting_groups(grouping.twins, dataset.labels)
     members = _members(dataset, grouping.twins)
     warning = large_group_warning(grouping.united)
+    lesions = [box is not None for box in find_lesions(dataset, cache)]
     return {
         "num_images": len(dataset),
         "classes": {
             name: int(np.sum(dataset.labels == label))
+            for label, name in enumerate(dataset.class_names)
+        },
+        "lesions": {
+            name: int(np.sum((dataset.labels == label) & lesions))
             for label, name in enumerate(dataset.class_names)
         },
         "groups": [names for _, names in members],

@@ -63,9 +63,9 @@ def _frames(
     elif image.frame is not None:
         yield image
     else:
-        # A mask shows where the lesion is in one of the frames, and not in which.
+        # A mask or box shows where the lesion is in one of the frames, and not in which.
         for number in even_frames(header.num_frames, limit):
-            yield replace(image, frame=number, masks=())
+            yield replace(image, frame=number, masks=(), box=None)
 
 
 def _refuse_empty_classes(listing: Listing, images: Sequence[ListedImage]) -> None:

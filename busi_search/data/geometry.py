@@ -11,6 +11,9 @@ from PIL import Image
 from busi_search.data.images import GreyImage, resize_image
 from busi_search.spec import Hyperparameters
 
+# Left edge, upper edge, width and height of a box, in pixels of an image.
+PixelBox = tuple[float, float, float, float]
+
 
 @dataclass(frozen=True)
 class Box:
@@ -32,7 +35,20 @@ class Box:
         Raises:
             ValueError: it is empty or does not lie in the image.
         """
-        rows, columns = image.shape
+        return cls.within((x, y, width, height), (image.shape[1], image.shape[0]))
+
+    @classmethod
+    def within(cls, box: PixelBox, size: tuple[int, int]) -> "Box":
+        """Return the box whose upper left corner and size are given in pixels of an image.
+
+        Args:
+            box: x and y of that corner, then width and height.
+            size: width and height of the image.
+
+        Raises:
+            ValueError: it is empty or does not lie in the image.
+        """
+        (x, y, width, height), (columns, rows) = box, size
         inside = 0 <= x < columns and 0 <= y < rows and x + width <= columns and y + height <= rows
         if not (width > 0 and height > 0 and inside):
             raise ValueError(

@@ -31,6 +31,8 @@ MAX_FILE_BYTES = 256_000_000
 # Pillow knows formats that start other programs (EPS) or are containers; images need none of them.
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "GIF", "WEBP")
 ORIENTATION_TAG = 0x0112
+_ASIDE = (5, 6, 7, 8)
+_PNG_TAGS = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 _WHITE_IS_ZERO = 262
 _GREY_16 = ("I;16", "I;16L", "I;16B", "I;16N")
 
@@ -102,6 +104,30 @@ def white_level_of(path: Path, frame: int | None = None) -> float | None:
 
     _decode(path, str(path), measure)
     return found[0] if found else None
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """Return width and height, in pixels, of an image file as :func:`decode_image` turns it.
+
+    Args:
+        path: the file; not DICOM.
+
+    Raises:
+        InputError: the file is empty, not an image, or too large.
+    """
+    name = str(path)
+    try:
+        _check_file(path, name, MAX_FILE_BYTES)
+        with Image.open(path, formats=FORMATS) as image:
+            width, height = image.size
+            # Asking a PNG for its tags decodes all of it; few have any.
+            told = image.format != "PNG" or any(tag in path.read_bytes() for tag in _PNG_TAGS)
+            turned = width != height and told and image.getexif().get(ORIENTATION_TAG, 1) in _ASIDE
+            return (height, width) if turned else (width, height)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{name}: not a readable image ({reason_of(error)}).") from None
 
 
 def may_be_deep(path: Path) -> bool:

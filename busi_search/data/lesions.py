@@ -59,7 +59,7 @@ def check_lesions(dataset: ImageDataset, lesions: Sequence[Box | None]) -> list[
         raise InputError(
             f'region = "lesion" and "both" need lesion masks or boxes, and {dataset.name} has none '
             "(BUSI's masks stand beside the images as NAME_mask.png, a table names them in its "
-            'column mask); set region = "image".'
+            'column mask, or gives boxes in its column box); set region = "image".'
         )
     shares = {
         name: float(known[dataset.labels == label].mean())

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from busi_search.data.registration import detail_of, has_content, look
+from busi_search.data.registration import detail_of, has_content, see
 
 THUMB_PIXELS = 64
 # Parts of an image (scale x, scale y, shift x, shift y; an image spans -1 to 1) that may be all
@@ -110,8 +110,12 @@ def _descriptors(thumbs: Tensor, views: Sequence[tuple[float, ...]]) -> Tensor:
     Returns (2, V, B, 200): the part that is even under mirroring, and the odd one.
     """
     detail = detail_of(thumbs.float() / 255, has_content(thumbs), 4.0, 1.5)
-    parts = [look(detail, view.expand(len(detail), 2, 3))[0] for view in _as_affine(views)]
-    seen = functional.adaptive_avg_pool2d(torch.stack(parts)[:, :, 0], _DESCRIPTOR_PIXELS)
+    # Where there is something was seen to already: what has no content is zero.
+    parts = [
+        functional.adaptive_avg_pool2d(see(detail[:, :1], view[None]), _DESCRIPTOR_PIXELS)
+        for view in _as_affine(views)
+    ]
+    seen = torch.stack(parts)[:, :, 0]
     seen = seen - seen.mean((2, 3), keepdim=True)
     seen = seen / seen.flatten(2).norm(dim=2)[..., None, None].clamp(min=1e-3)
     half = _DESCRIPTOR_PIXELS // 2

@@ -15,6 +15,7 @@ import torch
 from busi_search.errors import BusiSearchError
 from busi_search.files import check_free_space, ensure_temporary_room
 from busi_search.home import Home, without_password
+from busi_search.models import flavor
 from busi_search.models.registry import (
     TASK,
     RegisteredVersion,
@@ -22,6 +23,7 @@ from busi_search.models.registry import (
     named,
     open_registry,
 )
+from busi_search.models.served import column_types
 from busi_search.search.mlflow.retry import brief_calls
 
 # What may pass by itself, how long to wait for it, and for one answer.
@@ -41,7 +43,6 @@ def register_version(
     experiment_id: str,
     run_id: str,
     size_pixels: int,
-    num_classes: int,
     num_regions: int,
     metadata: Mapping[str, Any],
     tags: Mapping[str, str],
@@ -62,7 +63,6 @@ def register_version(
         experiment_id: of the study's experiment.
         run_id: of the study run.
         size_pixels: side S of the input.
-        num_classes: C.
         num_regions: K, how many regions of an image it sees.
         metadata: what a user of the model must know; stored inside it.
         tags: tags of the version.
@@ -80,10 +80,10 @@ def register_version(
     ensure_temporary_room(home.temporary, num_bytes)
     check_free_space(Path(tempfile.gettempdir()), num_bytes)
     check_free_space(home.root, num_bytes)
-    import mlflow.pytorch
+    import mlflow
     from mlflow.exceptions import MlflowException
-    from mlflow.models import ModelSignature
-    from mlflow.types import Schema, TensorSpec
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import ColSpec, Schema, TensorSpec
 
     mlflow.set_tracking_uri(home.tracking_uri)
     mlflow.set_registry_uri(home.tracking_uri)
@@ -92,21 +92,28 @@ def register_version(
     # Without names: MLflow's own server hands named tensors over as a dict, and then refuses it.
     shape = (num_regions, size_pixels, size_pixels)
     pixels = TensorSpec(np.dtype("float32"), (-1, *shape))
-    probabilities = TensorSpec(np.dtype("float32"), (-1, num_classes))
+    answer: list[ColSpec | TensorSpec] = [
+        ColSpec(kind, column, required=column not in ("unlike", "distance", "limit"))
+        for column, kind in column_types(tuple(metadata["busi_search"]["class_names"])).items()
+    ]
     torch_version = package_version("torch").partition("+")[0]
     try:
         with warnings.catch_warnings():
             # torch.export speaks of tensors shared between devices; there is one device here.
             warnings.simplefilter("ignore", UserWarning)
-            info = mlflow.pytorch.log_model(
-                model.eval(),
+            info = Model.log(
+                artifact_path=None,
+                flavor=flavor,
+                pytorch_model=model.eval(),
                 name="model",
                 run_id=run_id,
-                signature=ModelSignature(Schema([pixels]), Schema([probabilities])),
+                signature=ModelSignature(Schema([pixels]), Schema(answer)),
                 input_example=np.zeros((2, *shape), dtype=np.float32),
                 pip_requirements=[
                     f"torch=={torch_version}",
                     f"numpy=={package_version('numpy')}",
+                    f"pandas=={package_version('pandas')}",
+                    f"pillow=={package_version('pillow')}",
                     f"mlflow=={package_version('mlflow')}",
                 ],
                 metadata=dict(metadata),

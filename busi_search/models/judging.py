@@ -185,7 +185,7 @@ def _answer_some(
         try:
             images = list(_decode(classifier, path))
             views = [
-                classifier.view(image, None if places is None else places.of(path, image))
+                classifier.view(image, None if places is None else places.of(path))
                 for _, image in images
             ]
             coloured = coloured_share(path)
@@ -223,7 +223,8 @@ def ask_module(module: torch.nn.Module, pixels: npt.NDArray[np.uint8]) -> npt.ND
         module: of a :class:`Classifier`.
         pixels: (N, S, S) uint8 grey images of the model's own size; (N, 2, S, S) of two regions.
     """
-    inputs = place_pixels(np.require(pixels, requirements=["C", "W"]), "cpu").to(torch.float32)
-    rows = [module(batch) for batch in torch.split(inputs, BATCH_SIZE)]
+    inputs = place_pixels(np.require(pixels, requirements="C"), "cpu")
+    # Memory-mapped images are read batch by batch.
+    rows = [module(batch.to(torch.float32)) for batch in torch.split(inputs, BATCH_SIZE)]
     result: npt.NDArray[np.float32] = torch.cat(rows).numpy()
     return result

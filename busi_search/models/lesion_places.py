@@ -6,27 +6,25 @@ from pathlib import Path
 
 import numpy as np
 
-from busi_search.data.geometry import Box, lesion_box
+from busi_search.data.dicom import cut_like_image
+from busi_search.data.geometry import Box, PixelBox, lesion_box
 from busi_search.data.images import GreyImage, decode_mask
+from busi_search.data.layouts.boxes import box_columns, pixel_box, place_in_file
 from busi_search.data.layouts.files import masks_beside
-from busi_search.data.layouts.sheets import read_sheet
+from busi_search.data.layouts.sheets import column, read_sheet
 from busi_search.errors import InputError
 from busi_search.files import user_path
 from busi_search.wording import count_of, verb
-
-COLUMNS = ("file", "x", "y", "width", "height")
-
-# Left edge, upper edge, width and height of a box, in pixels of the image file.
-PixelBox = tuple[float, float, float, float]
 
 
 def read_boxes(table: str | Path, files: Sequence[Path]) -> dict[Path, PixelBox]:
     """Read a table of boxes for some image files.
 
     Args:
-        table: a .csv or .xlsx file with the columns ``file``, ``x``, ``y``, ``width`` and
-            ``height``; files are named relative to the table's folder or to the present folder, or
-            by their bare names where these are unique.
+        table: a .csv or .xlsx file with the column ``file`` and either ``x``, ``y``, ``width`` and
+            ``height`` or ``box`` with all four, as a table of training images has it; files are
+            named relative to the table's folder or to the present folder, or by their bare names
+            where these are unique. A row without a box is passed over.
         files: the images; rows about other files are passed over.
 
     Returns:
@@ -38,18 +36,20 @@ def read_boxes(table: str | Path, files: Sequence[Path]) -> dict[Path, PixelBox]
     """
     path = user_path(table)
     rows = read_sheet(path)
-    for name in COLUMNS:
-        if name not in rows[0]:
-            raise InputError(
-                f"{path}: there is no column '{name}'; the columns are {', '.join(COLUMNS)} (in "
-                "pixels of the image file)."
-            )
+    columns, named_by = box_columns(str(path), rows, {}), column(rows, "file", "filename", "image")
+    if not columns or named_by is None:
+        present = ", ".join(f"'{name}'" for name in rows[0])
+        raise InputError(
+            f"{path}: there is no column {'file' if named_by is None else 'of boxes'}; a table of "
+            "boxes has the columns file,x,y,width,height or file,box (x y width height), in pixels "
+            f"of the image file. The columns are {present}."
+        )
     by_path, by_name = {file.resolve(): file for file in files}, dict[str, list[Path]]()
     for file in files:
         by_name.setdefault(file.name, []).append(file)
     found: dict[Path, PixelBox] = {}
     for number, row in enumerate(rows, start=2):
-        named = Path(row["file"])
+        named = Path(row[named_by])
         places = ((path.parent / named).resolve(), named.resolve())
         alike = [by_path[place] for place in places if place in by_path]
         if not alike and len(named.parts) == 1 and len(by_name.get(named.name, [])) == 1:
@@ -59,14 +59,9 @@ def read_boxes(table: str | Path, files: Sequence[Path]) -> dict[Path, PixelBox]
         file = alike[0]
         if file in found:
             raise InputError(f"{path}: line {number} is a second box of '{file}'; keep one.")
-        try:
-            x, y, width, height = (float(row[name]) for name in COLUMNS[1:])
-        except ValueError:
-            raise InputError(
-                f"{path}: line {number} ('{row['file']}') has a box that is not four numbers; give "
-                "x, y, width and height in pixels of the image file."
-            ) from None
-        found[file] = (x, y, width, height)
+        box = pixel_box(row, columns, f"{path}: line {number} ('{named}')")
+        if box is not None:
+            found[file] = box
     return found
 
 
@@ -94,15 +89,15 @@ class LesionPlaces:
     boxes: Mapping[Path, PixelBox]
     masks: Mapping[Path, Sequence[Path]]
 
-    def of(self, path: Path, image: GreyImage) -> Box:
-        """Return where the lesion of an image file with these (H, W) pixels is.
+    def of(self, path: Path) -> Box:
+        """Return where the lesion of an image file is.
 
         Raises:
             InputError: the box does not lie in the image, or a mask cannot be read or is empty.
         """
         if path in self.boxes:
-            return place_of(image, self.boxes[path], shown=str(path))
-        masks = [decode_mask(file) for file in self.masks[path]]
+            return place_in_file(path, self.boxes[path], str(path))
+        masks = [cut_like_image(decode_mask(file), path) for file in self.masks[path]]
         if len({mask.shape for mask in masks}) > 1:
             raise InputError(f"{path}: the masks of this image differ in size.")
         box = lesion_box(np.max(masks, axis=0))

@@ -7,7 +7,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from busi_search.models.out_of_distribution import COLOURED_LIMIT, OutOfDistributionCheck
+from .out_of_distribution import COLOURED_LIMIT, OutOfDistributionCheck
+
+LIKE, DIFFERENT, FAR = "like", "different", "far"
+# From so many limits on, images of another hospital are rare: see docs/explanation.
+FAR_RATIO = 1.5
+_MEANING = {
+    DIFFERENT: "as many images of another hospital or scanner are: do not rely on the answer.",
+    FAR: "by far, and may be no ultrasound image: do not trust the answer.",
+}
 
 
 @dataclass(frozen=True)
@@ -20,6 +28,8 @@ class Likeness:
         limit: distance above which it is unlike; None: not known.
         coloured: share of its pixels that have a colour of their own.
         text: this in words.
+        level: ``like``; ``different``, as many images of another hospital are; ``far``, as pictures
+            that are no ultrasound are; None: not known.
     """
 
     unlike: bool | None
@@ -27,6 +37,7 @@ class Likeness:
     limit: float | None
     coloured: float
     text: str
+    level: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return what JSON calls ``out_of_distribution``."""
@@ -58,20 +69,21 @@ def _in_words(
             f"This is a colour picture: {coloured:.0%} of its pixels are coloured. "
             "The model knows grey ultrasound images only: do not trust the answer."
         )
-        return Likeness(True, distance, limit, coloured, text)
+        return Likeness(True, distance, limit, coloured, text, FAR)
     if check is None or distance is None:
         text = "This model has no record of its training images, so the image was not compared."
         return Likeness(None, None, None, coloured, text)
     if distance > check.limit:
+        level = FAR if distance > FAR_RATIO * check.limit else DIFFERENT
         often = f"which {100 * check.share_beyond:g} of 100 images like them exceed"
         text = (
-            "This image is unlike the training images in brightness, contrast or texture: do not "
-            f"trust the answer. (Distance {distance:.1f}; the limit is {check.limit:.1f}, {often}.)"
+            "This image is unlike the training images in brightness, contrast or texture, "
+            f"{_MEANING[level]} (Distance {distance:.1f}; the limit is {check.limit:.1f}, {often}.)"
         )
-        return Likeness(True, distance, limit, coloured, text)
+        return Likeness(True, distance, limit, coloured, text, level)
     text = (
         "Brightness, contrast and texture are like those of the training images (distance "
         f"{distance:.1f}, limit {check.limit:.1f}). This does not show that the model knows such "
         "images."
     )
-    return Likeness(False, distance, limit, coloured, text)
+    return Likeness(False, distance, limit, coloured, text, LIKE)

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-from busi_search.data.images import resize_image
+from PIL import Image
 
 # Share of images like the training images that may lie beyond the limit.
 SHARE_BEYOND = 0.05
@@ -23,6 +22,7 @@ COLOURED_LIMIT = 0.1
 # Statistics that models hold, by the name stored with them; the first were the only ones earlier.
 BRIGHTNESS, BRIGHTNESS_AND_TEXTURE = "brightness", "brightness and texture"
 _SMALLEST = 1e-3
+_IMAGES_PER_BLOCK = 512
 
 _Array = npt.NDArray[np.float64]
 _Pixels = npt.NDArray[np.uint8]
@@ -50,10 +50,17 @@ def image_statistics(pixels: _Pixels, kind: str = BRIGHTNESS_AND_TEXTURE) -> _Ar
     if pixels.ndim == 4:
         regions = [image_statistics(region, kind) for region in pixels.swapaxes(0, 1)]
         return np.concatenate(regions, axis=1)
+    # Block by block: as numbers of 8 bytes, all images of a large set would fill the memory.
+    starts = range(0, len(pixels), _IMAGES_PER_BLOCK)
+    blocks = [_statistics(pixels[at : at + _IMAGES_PER_BLOCK], kind) for at in starts]
+    return np.concatenate(blocks)
+
+
+def _statistics(pixels: _Pixels, kind: str) -> _Array:
     if kind == BRIGHTNESS:
         return _brightness(pixels.astype(np.float64) / 255)
     if pixels.shape[1] > SIDE_PIXELS:
-        pixels = np.stack([resize_image(image, SIDE_PIXELS) for image in pixels])
+        pixels = np.stack([_resized(image) for image in pixels])
     grey = pixels.astype(np.float64) / 255
     brightness, coarse = _brightness(grey), _halved(grey)
     # In logarithms: twice as fine and half as fine are equally far.
@@ -61,6 +68,11 @@ def image_statistics(pixels: _Pixels, kind: str = BRIGHTNESS_AND_TEXTURE) -> _Ar
     return np.column_stack([
         brightness, *_direction_and_evenness(grey), *_direction_and_evenness(coarse), _speckle(grey)
     ])  # fmt: skip
+
+
+def _resized(image: _Pixels) -> _Pixels:
+    size = (SIDE_PIXELS, SIDE_PIXELS)
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
 
 
 def _brightness(grey: _Array) -> _Array:

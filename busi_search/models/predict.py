@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from busi_search.data.geometry import Box, Geometry, bring_to_size
+from busi_search.data.geometry import Box, Geometry, PixelBox, bring_to_size
 from busi_search.data.images import GreyImage
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.home import Home, create_tracking_store, open_home, quiet_mlflow
@@ -25,7 +25,7 @@ from busi_search.models.judging import (
     ask_module,
     find_sealed_files,
 )
-from busi_search.models.lesion_places import LesionPlaces, PixelBox, find_places
+from busi_search.models.lesion_places import LesionPlaces, find_places
 from busi_search.models.out_of_distribution import OutOfDistributionCheck
 from busi_search.models.registry import CHAMPION, MODEL_NAME, RegisteredVersion, find_version
 from busi_search.models.seal_watch import SealedImageWarning, SealWatch, sealed_sentence
@@ -94,16 +94,7 @@ class Classifier:
     @property
     def operating_point(self) -> OperatingPoint:
         """The probability from which an image is called positive."""
-        recalibration = self.metadata.get("recalibration")
-        return OperatingPoint(
-            class_names=self.class_names,
-            positive_class=self.positive_class,
-            threshold=self.operating_threshold,
-            rule=self.operating_rule,
-            sensitivity=self.operating_sensitivity,
-            specificity=self.operating_specificity,
-            recalibrated_on=recalibration["data"]["name"] if recalibration else None,
-        )
+        return OperatingPoint.of_model(self.metadata)
 
     @property
     def about(self) -> AnsweringModel:

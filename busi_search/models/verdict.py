@@ -1,5 +1,6 @@
 """What the operating point of a model says of an image."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -27,6 +28,20 @@ class OperatingPoint:
     sensitivity: float | None = None
     specificity: float | None = None
     recalibrated_on: str | None = None
+
+    @classmethod
+    def of_model(cls, metadata: Mapping[str, Any]) -> "OperatingPoint":
+        """Return what is stored in a model's metadata."""
+        recalibration = metadata.get("recalibration")
+        return cls(
+            class_names=tuple(metadata["class_names"]),
+            positive_class=str(metadata["positive_class"]),
+            threshold=float(metadata["operating_threshold"]),
+            rule=metadata.get("operating_rule"),
+            sensitivity=metadata.get("operating_sensitivity"),
+            specificity=metadata.get("operating_specificity"),
+            recalibrated_on=recalibration["data"]["name"] if recalibration else None,
+        )
 
     @property
     def limits(self) -> str:

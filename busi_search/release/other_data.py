@@ -208,7 +208,7 @@ def ask_model(
     found = classifier.find_sealed(other.small)
     sealed_by = classifier.settle_sealed(found, other.dataset.paths, keep_sealed=False, how=how)
     opened = f"{sealed_sentence(sealed_by)}: this opening was counted." if any(sealed_by) else None
-    pixels = np.array(load_other_images(other.dataset, classifier, home))
+    pixels = load_other_images(other.dataset, classifier, home)
     unlike = np.zeros(len(pixels), dtype=bool)
     if classifier.familiarity is not None:
         unlike = classifier.familiarity.distance(pixels) > classifier.familiarity.limit

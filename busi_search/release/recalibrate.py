@@ -203,7 +203,6 @@ def _register(
         run_id=run_id,
         size_pixels=classifier.size_pixels,
         num_regions=classifier.geometry.num_regions,
-        num_classes=len(classifier.class_names),
         metadata={
             "busi_search": {
                 **classifier.metadata,

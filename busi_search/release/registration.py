@@ -190,7 +190,6 @@ def register_winner(
         experiment_id=experiment_id,
         run_id=run_id,
         size_pixels=winner.hyperparameters.image_size_pixels,
-        num_classes=len(context.development.class_names),
         num_regions=context.geometry(winner.hyperparameters).num_regions,
         metadata={"busi_search": _metadata(winner)},
         tags=_tags(winner, difference),

@@ -20,9 +20,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from busi_search.data.geometry import PixelBox
 from busi_search.data.phantom import simulate_phantom
 from busi_search.errors import BusiSearchError, InputError
-from busi_search.models.lesion_places import PixelBox
 from busi_search.models.predict import Classifier
 from busi_search.serving.uploads import Upload, read_upload
 from busi_search.serving.verdict import describe_model, judge_image

@@ -12,12 +12,12 @@ from PIL import Image
 
 from busi_search.data.colour import coloured_share
 from busi_search.data.containers import notes_of_file
-from busi_search.data.geometry import WHOLE, Box
+from busi_search.data.geometry import WHOLE, Box, PixelBox
 from busi_search.data.images import GreyImage, decode_for_model
 from busi_search.errors import InputError
 from busi_search.models.evaluations import TEST_FIGURES
 from busi_search.models.judging import answer_views, ask_module
-from busi_search.models.lesion_places import PixelBox, place_of
+from busi_search.models.lesion_places import place_of
 from busi_search.models.predict import Classifier
 from busi_search.serving.occlusion import occlusion_map
 

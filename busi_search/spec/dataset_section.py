@@ -180,9 +180,11 @@ class DatasetSection(Strict):
     """
 
     columns: dict[str, str] = Field(default={})
-    """Which column of a `table` has which meaning: file, label, patient, mask, fold, split.
+    """Which column of a `table` has which meaning: file, label, patient, mask, box, fold, split.
 
-    Any other word on the left names a property such as site, device, age or birads.
+    A `box` is where the lesion is: x y width height, in pixels of the image file. Four columns can
+    hold it instead: box_x, box_y, box_width, box_height. Any other word on the left names a
+    property such as site, device, age or birads.
 
     Default: told from the names of the columns, and said.
     Example: columns = { file = "Image_filename", label = "Classification" }

@@ -100,6 +100,7 @@ PERMITTED = {
     "* > predict* > label": "the verdict's class; most_likely keeps the highest probability's",
     "* > familiarity > *": "texture is compared too, and five of a hundred lie beyond the limit",
     "* > num_unlike": "texture is compared too, and five of a hundred lie beyond the limit",
+    "* > signature > outputs*": "MLflow's server says the verdict and unlike beside probabilities",
     "* > preprocessing": "shares of white are told from grey levels",
 }
 

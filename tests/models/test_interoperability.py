@@ -75,9 +75,16 @@ def test_mlflow_serves_the_registered_model(tiny_result: StudyResult, tmp_path: 
         # Shares of white are told from grey levels, image by image.
         shares = [pixels[0], *(images[1:, None].astype(np.float64) / 255).tolist()]
         of_shares = ask(f"{address}/invocations", {"inputs": shares})
-    np.testing.assert_allclose(of_shares["predictions"], answer["predictions"], atol=1e-4)
-    found = np.array(answer["predictions"])
+    columns = [f"probability_{name}" for name in classifier.class_names]
+    found, again = (
+        np.array([[row[column] for column in columns] for row in said["predictions"]])
+        for said in (answer, of_shares)
+    )
+    np.testing.assert_allclose(again, found, atol=1e-4)
     np.testing.assert_allclose(found, classifier.predict_pixels(images), atol=1e-5)
+    assert {row["verdict"].split(":")[0] for row in answer["predictions"]} <= {
+        f"{said} {classifier.positive_class}" for said in ("Called", "Not called")
+    }
 
 
 @pytest.mark.slow

@@ -156,7 +156,7 @@ def test_boxes_by_the_command_line(result: StudyResult, outside: Path, tmp_path:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("file,x,y,width\na.png,1,2,3\n", "there is no column 'height'"),
+        ("file,x,y,width\na.png,1,2,3\n", "no column of boxes; .*file,x,y,width,height"),
         ("file,x,y,width,height\na.png,1,2,3,four\n", "not four numbers"),
         ("file,x,y,width,height\na.png,1,2,3,4\na.png,1,2,3,4\n", "a second box"),
     ],

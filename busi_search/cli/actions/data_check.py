@@ -54,6 +54,9 @@ def _show(found: Mapping[str, Any]) -> None:
     """Print what was found in one set."""
     for class_name, count in found["classes"].items():
         click.echo(f"{class_name}: {count}")
+    if located := sum(found["lesions"].values()):
+        by_class = ", ".join(f"{name} {count}" for name, count in found["lesions"].items())
+        click.echo(f"{located} images have a lesion mask or box: {by_class}")
     twins = sum(len(group) for group in found["groups"])
     click.echo(
         f"{found['num_images']} images; {len(found['groups'])} groups of near-duplicates with "

@@ -3,11 +3,13 @@
 import csv
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 
 from busi_search.data.dicom import DICOM_SUFFIXES, is_dicom
+from busi_search.data.geometry import Box
+from busi_search.data.layouts.boxes import box_columns, pixel_box, place_in_file
 from busi_search.data.layouts.files import (
     IMAGE_SUFFIXES,
     all_files,
@@ -59,6 +61,8 @@ def list_table(table: Path, columns: Mapping[str, str]) -> Listing:
     """
     rows, root = read_sheet(table), table.resolve().parent
     meaning = _columns(table, rows, columns)
+    known = {role: meaning[role] for role in ROLES if role in meaning}
+    boxes = box_columns(str(table), rows, {**columns, **known})
     files = [row[meaning["file"]] for row in rows]
     for number, (row, file) in enumerate(zip(rows, files, strict=True), start=2):
         for role in NEEDED:
@@ -72,12 +76,19 @@ def list_table(table: Path, columns: Mapping[str, str]) -> Listing:
             f"'{absent[0]}'; names are relative to {root}."
         )
     images = [
-        _listed(table, row, path, root, meaning)
+        replace(image, box=_box(table, row, path, boxes)) if boxes and not image.masks else image
         for row, of_row in zip(rows, paths, strict=True)
         for path in of_row
+        for image in (_listed(table, row, path, root, meaning, set(boxes.values())),)
     ]
     listing = Listing(table.stem, root, images)
-    notes = [*_guesses(table, meaning, columns), *left_out_notes(table.name, listing)]
+    notes = [*_guesses(table, {**known, **boxes}, columns), *left_out_notes(table.name, listing)]
+    if boxes:
+        num_boxes = sum(image.box is not None for image in images)
+        notes.append(
+            f"{table.name}: {num_boxes} of {count_of(len(images), 'image')} have a box of the "
+            "lesion (x y width height, in pixels of the file), and no mask."
+        )
     return replace(listing, notes=tuple(notes))
 
 
@@ -122,7 +133,7 @@ def _find(root: Path, file: str) -> list[Path]:
 
 
 def _listed(
-    table: Path, row: Row, path: Path, root: Path, meaning: Mapping[str, str]
+    table: Path, row: Row, path: Path, root: Path, meaning: Mapping[str, str], boxes: Set[str]
 ) -> ListedImage:
     def cell(role: str) -> str | None:
         return row[meaning[role]] or None if role in meaning else None
@@ -160,18 +171,25 @@ def _listed(
         properties={
             role: row[name]
             for role, name in meaning.items()
-            if role not in ROLES or (role == "frame" and frame is None)
+            if name not in boxes and (role not in ROLES or (role == "frame" and frame is None))
         },
         frame=None if frame is None else int(frame),
     )
+
+
+def _box(table: Path, row: Row, path: Path, boxes: Mapping[str, str]) -> Box | None:
+    """Where a row's box is in its image."""
+    where = f"{table}: the row of '{path.name}'"
+    box = pixel_box(row, boxes, where)
+    return None if box is None else place_in_file(path, box, where)
 
 
 def _guesses(table: Path, meaning: Mapping[str, str], stated: Mapping[str, str]) -> list[str]:
     """A sentence about the columns whose meaning was told from other names than their own."""
     guessed = [
         f"{role} from '{meaning[role]}'"
-        for role in ROLES
-        if role in meaning and role not in stated and meaning[role].lower() != role
+        for role in meaning
+        if role not in stated and meaning[role].lower() != role
     ]
     return [f"{table.name}: read {', '.join(guessed)}."] if guessed else []
 

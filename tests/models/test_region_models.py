@@ -132,7 +132,7 @@ def test_who_does_not_say_where_the_lesion_is_gets_one_sentence(
         classifier.predict(outside)
     with pytest.raises(InputError, match="draw a box around it"):
         judge_image(classifier, outside.read_bytes(), explain=False)
-    with pytest.raises(InputError, match="does not lie in the image, which has 96 × 80 pixels"):
+    with pytest.raises(InputError, match="does not lie in the image of 96 × 80 pixels"):
         classifier.predict(outside, boxes={outside: (90, 0, 10, 10)})
     Image.fromarray(np.zeros((80, 96), np.uint8)).save(tmp_path / "new_mask.png")
     with pytest.raises(InputError, match="its mask is empty"):

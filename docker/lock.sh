@@ -13,7 +13,7 @@ whole=$(mktemp)
 trap 'rm -f "$whole"' EXIT
 
 # PyTorch and what it needs on a GPU is one file, all else another: the variants share that.
-compile ../pyproject.toml --extra postgresql --extra gpu > "$whole"
+compile ../pyproject.toml --extra postgresql --extra gpu --extra dicom > "$whole"
 gpu='/^(torch|torchvision|triton|nvidia-[a-z0-9-]*|cuda-[a-z0-9-]*)==/ { torch = 1 } /^[a-z]/ && !/^(torch|torchvision|triton|nvidia-[a-z0-9-]*|cuda-[a-z0-9-]*)==/ { torch = 0 }'
 (echo "$note" && awk "$gpu !torch" "$whole") > requirements.txt
 (echo "$note" && awk "$gpu torch" "$whole") > requirements-cuda.txt

@@ -101,7 +101,12 @@ def run_search(
             if put_back_lost(study, storage, lock, trials=trials):
                 trials = own_trials(study)
             tracker.log_trials(trials)
-            progress = meter.measure(trials, workers=alive, unsent=_num_unsent(tracker, trials))
+            progress = meter.measure(
+                trials,
+                workers=alive,
+                unsent=_num_unsent(tracker, trials),
+                search_seconds=_seconds_left(started, timeout_seconds),
+            )
             yield progress
             if progress.finished < target:
                 last_work = time.monotonic()
@@ -111,7 +116,9 @@ def run_search(
         _wind_up(executor, study, storage, lock)
         trials = own_trials(study)
         tracker.log_trials(trials, last=True)
-        progress = meter.measure(trials, workers=0, unsent=_num_unsent(tracker, trials))
+        progress = meter.measure(
+            trials, workers=0, unsent=_num_unsent(tracker, trials), search_seconds=0.0
+        )
         yield progress
         reason = failing(study)
         if reason is not None:
@@ -121,6 +128,12 @@ def run_search(
             )
         if in_time and progress.finished < target:
             raise _lost_workers(context.home, study, executor, progress.finished, target)
+
+
+def _seconds_left(started: float, timeout_seconds: float | None) -> float | None:
+    if timeout_seconds is None:
+        return None
+    return max(0.0, timeout_seconds - (time.monotonic() - started))
 
 
 def _poll(executor: Executor, alive: int, show_alive: Callable[[], None]) -> int:

@@ -151,7 +151,12 @@ class ProgressMeter:
         return self._settled.with_these(unsettled[len(newly) :], num_folds, direction)
 
     def measure(
-        self, trials: list[FrozenTrial], *, workers: int, unsent: int = 0
+        self,
+        trials: list[FrozenTrial],
+        *,
+        workers: int,
+        unsent: int = 0,
+        search_seconds: float | None = None,
     ) -> SearchProgress:
         """Return where the search stands, and the time left by its pace and what is to come.
 
@@ -159,6 +164,8 @@ class ProgressMeter:
             trials: all of the study, by number.
             workers: number of workers at work.
             unsent: finished trials that a tracking store which does not answer is without.
+            search_seconds: time after which the search stops even if trials are missing; None: it
+                does not.
         """
         counts = self._count(trials)
         of_state, num_folds = counts.trials, len(self._context.partition.folds)
@@ -175,7 +182,9 @@ class ProgressMeter:
             folds_trained=trained,
             folds_saved=num_folds * of_state[TrialState.PRUNED] - counts.folds[TrialState.PRUNED],
             best=counts.best,
-            remaining_seconds=self._steady(now, self._remaining(now, counts, workers)),
+            remaining_seconds=self._steady(
+                now, self._remaining(now, counts, workers, search_seconds)
+            ),
             workers=workers,
             trials=trials,
             unsent=unsent,
@@ -183,7 +192,9 @@ class ProgressMeter:
             phase_share=share,
         )
 
-    def _remaining(self, now: float, counts: TrialCounts, workers: int) -> float | None:
+    def _remaining(
+        self, now: float, counts: TrialCounts, workers: int, search_seconds: float | None
+    ) -> float | None:
         """Return the time left by the pace so far and by what is to come, or None."""
         num_folds = len(self._context.partition.folds)
         if self._first_seen is None and counts.costs.spent() > self._spent_before:
@@ -203,6 +214,8 @@ class ProgressMeter:
             # The last trials do not keep all workers busy.
             pace *= self._most_running / running
         search = counts.seconds_left(self._target, num_folds, pace, self._kinds)
+        if search_seconds is not None:
+            search = min(search, search_seconds)
         return search + counts.winner_seconds(num_folds)
 
     def _steady(self, now: float, remaining: float | None) -> float | None:

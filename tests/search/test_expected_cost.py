@@ -87,6 +87,24 @@ def test_the_time_left_goes_by_what_trials_cost(monkeypatch: pytest.MonkeyPatch)
     assert meter.measure(trials, workers=1).remaining_seconds == pytest.approx(3 * mean + after)
 
 
+@pytest.mark.parametrize("search_seconds", [0.0, 6.0])
+def test_a_search_with_a_time_limit_is_not_said_to_last_longer(
+    search_seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    meter = ProgressMeter(CONTEXT, 1000, [])
+    meter.measure([a_trial(0, CHEAP, TrialState.RUNNING, folds=1)], workers=1)
+    done = [a_trial(number, CHEAP, TrialState.COMPLETE) for number in range(4)]
+    clock.now = 19.0
+    without_limit = meter.measure(done, workers=1).remaining_seconds
+    assert without_limit is not None
+    assert without_limit > 1000
+    limited = meter.measure(done, workers=1, search_seconds=search_seconds)
+    after = progress.REPORT_SECONDS + 5
+    assert limited.remaining_seconds == pytest.approx(search_seconds + after)
+
+
 def test_the_latest_trials_tell_what_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     study = optuna.create_study(direction="maximize")
     StudyRecord(study).set_target(62)

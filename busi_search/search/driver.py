@@ -112,7 +112,7 @@ def run_search(
                 last_work = time.monotonic()
             elif time.monotonic() - last_work > LEAVING_SECONDS:
                 break
-            in_time = timeout_seconds is None or time.monotonic() - started <= timeout_seconds
+            in_time = _seconds_left(started, timeout_seconds) != 0
         _wind_up(executor, study, storage, lock)
         trials = own_trials(study)
         tracker.log_trials(trials, last=True)

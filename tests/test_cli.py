@@ -1,6 +1,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -242,9 +243,12 @@ def test_the_ui_serves_the_leaderboard(tiny_result: object, tmp_path: Path) -> N
         assert taken.returncode == 2
         assert "--port" in taken.stderr
     finally:
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
         process.communicate(timeout=300)
     assert process.returncode == 130
+    # MLflow's server has ended too, with the processes that it had started.
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", int(port))) != 0
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -110,11 +111,17 @@ def serve_ui(home: Home, *, port: int, study: str | None, open_browser: bool) ->
         _open(url, open_browser)
         server.wait()
     finally:
-        server.terminate()
-        try:
+        _end(server)
+
+
+def _end(server: "subprocess.Popen[bytes]") -> None:
+    """End the server and the processes that it started, which would go on without it."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, number)
+        with suppress(subprocess.TimeoutExpired):
             server.wait(timeout=4)
-        except subprocess.TimeoutExpired:
-            server.kill()
+            return
 
 
 def _wait_until_up(server: "subprocess.Popen[bytes]", base: str) -> None:

@@ -2,14 +2,34 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from busi_search.training.classifier import ImageClassifier, average_views
+from busi_search.training.metrics import softmax
+
+# Keeps a logarithm finite.
+_SMALLEST = 1e-20
+
+
+def average_models(probabilities: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """Return (N, C) probabilities, the geometric mean of those of M models.
+
+    Args:
+        probabilities: (M, N, C) of each model, not yet calibrated; see :class:`FoldEnsemble`.
+    """
+    logs = np.log(np.maximum(probabilities.astype(np.float64), _SMALLEST))
+    return softmax(logs.mean(axis=0))
 
 
 class FoldEnsemble(nn.Module):
     """The models of all folds, averaged and calibrated: grey pixels in, probabilities out.
+
+    The logarithms of their probabilities are averaged (a geometric mean). A mean of the
+    probabilities themselves is less certain than its members wherever they disagree, although it
+    is more often right: its calibration slope is farther above 1.
 
     Fold models that share their stages, as frozen ones do, run them once.
     """
@@ -33,9 +53,8 @@ class FoldEnsemble(nn.Module):
         """
         brightest = pixels.amax(dim=(1, 2, 3), keepdim=True)
         pixels = pixels * (1 + 254 * (brightest <= 1).to(pixels.dtype))
-        rows = [torch.softmax(logits, dim=1) for logits in self._logits(pixels)]
-        average = torch.stack(rows).mean(dim=0)
-        return torch.softmax(average.clamp_min(1e-20).log() / self.temperature, dim=1)
+        rows = [torch.log_softmax(logits, dim=1) for logits in self._logits(pixels)]
+        return torch.softmax(torch.stack(rows).mean(dim=0) / self.temperature, dim=1)
 
     def _logits(self, pixels: Tensor) -> list[Tensor]:
         if not self.shares_stages:

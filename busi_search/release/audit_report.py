@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import norm, t
 
+from busi_search.models.ensemble import average_models
 from busi_search.release.intervals import finite
 from busi_search.release.selection import NORMAL_97_5, Estimate, bias_corrected_estimates
 
@@ -252,4 +253,4 @@ def outer_estimates(
             seed=seed,
         )[metric]
 
-    return estimate(models, number), estimate(models.mean(axis=0), 1)
+    return estimate(models, number), estimate(average_models(models), 1)

@@ -228,7 +228,7 @@ def _metadata(winner: Winner) -> dict[str, Any]:
         "preprocessing": f"decode, grey by ITU-R BT.601 luminance, {geometry.describe()}, float32 "
         f"in [0, 255], shape (N, {geometry.num_regions}, S, S); images without a value above 1 are "
         "taken for shares of white and multiplied by 255; this, normalisation, softmax, the "
-        "average over folds and the temperature are inside the model",
+        "geometric mean over folds and the temperature are inside the model",
         "temperature": winner.calibration.temperature,
         "operating_threshold": point.threshold,
         "operating_rule": context.spec.operating_point.in_words(positive_class),

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.special import expit
+from scipy.special import expit, logit
 
 from busi_search.release.audit_report import AuditReport, Repeat, outer_estimates
 from busi_search.release.delong import delong_interval
@@ -101,7 +101,7 @@ def test_the_outer_figure_is_the_mean_over_models_and_its_interval_knows_of_grou
     mean, ensemble = outer_estimates(models, labels, own, **settings)
     each = [binary_auc(row, labels == 1) for row in scores]
     assert mean.value == pytest.approx(np.mean(each))
-    assert ensemble.value == pytest.approx(binary_auc(scores.mean(axis=0), labels == 1))
+    assert ensemble.value == pytest.approx(binary_auc(logit(scores).mean(axis=0), labels == 1))
     # The jackknife agrees with DeLong's interval, which is another formula.
     low, high = delong_interval(models.mean(axis=0), labels, own, positive=1)
     assert ensemble.high - ensemble.low == pytest.approx(high - low, rel=0.15)

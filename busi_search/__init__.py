@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from busi_search.models.predict import load_champion
+    from busi_search.models.loading import load_champion
     from busi_search.release.recalibrate import recalibrate_model
     from busi_search.report.refreshing import evaluate_elsewhere
     from busi_search.report.study_view import load_study
@@ -20,7 +20,7 @@ __all__ = [
 
 _HOMES = {
     "evaluate_elsewhere": "busi_search.report.refreshing",
-    "load_champion": "busi_search.models.predict",
+    "load_champion": "busi_search.models.loading",
     "load_study": "busi_search.report.study_view",
     "recalibrate_model": "busi_search.release.recalibrate",
     "run_study": "busi_search.run",

@@ -2,7 +2,7 @@
 
 from busi_search.errors import InputError
 from busi_search.home import Home
-from busi_search.models.predict import version_of_uri
+from busi_search.models.loading import version_of_uri
 from busi_search.models.registry import RegisteredVersion, find_version
 from busi_search.search.store.open import find_study
 from busi_search.search.store.study_record import StudyRecord

@@ -17,7 +17,8 @@ from busi_search.models.evaluations import (
     stored_predictions,
 )
 from busi_search.models.judging import ask_module
-from busi_search.models.predict import Classifier, load_champion
+from busi_search.models.loading import load_champion
+from busi_search.models.predict import Classifier
 from busi_search.models.registry import RegisteredVersion, find_version
 from busi_search.release.comparison import AgainstChampion, paired_difference, rivals
 from busi_search.release.curves import drawn_curves

@@ -12,7 +12,8 @@ from busi_search.errors import BusiSearchError, InputError
 from busi_search.files import without_nan
 from busi_search.home import Home, open_home
 from busi_search.models.external_evaluations import log_external_evaluation
-from busi_search.models.predict import Classifier, load_champion
+from busi_search.models.loading import load_champion
+from busi_search.models.predict import Classifier
 from busi_search.models.registry import RegisteredVersion
 from busi_search.release.chosen_version import chosen_version
 from busi_search.release.curves import Curves, drawn_curves

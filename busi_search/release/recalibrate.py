@@ -15,8 +15,9 @@ from busi_search.home import Home, open_home
 from busi_search.models.export import register_version
 from busi_search.models.external_evaluations import create_run_under_study, finish_run
 from busi_search.models.judging import ask_module
+from busi_search.models.loading import load_champion
 from busi_search.models.naming import task_in_words
-from busi_search.models.predict import Classifier, load_champion
+from busi_search.models.predict import Classifier
 from busi_search.models.recalibrated import RecalibratedModel
 from busi_search.models.registry import RegisteredVersion, add_tags, find_version, make_candidate
 from busi_search.release.chosen_version import chosen_version

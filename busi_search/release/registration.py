@@ -12,9 +12,9 @@ from busi_search.errors import BusiSearchError
 from busi_search.models.ensemble import FoldEnsemble
 from busi_search.models.export import register_version
 from busi_search.models.judging import ask_module
+from busi_search.models.loading import load_champion
 from busi_search.models.naming import registered_name, task_in_words
 from busi_search.models.out_of_distribution import fit_out_of_distribution_check
-from busi_search.models.predict import load_champion
 from busi_search.models.registry import (
     RegisteredVersion,
     add_tags,

@@ -16,8 +16,8 @@ from busi_search.errors import InputError
 from busi_search.files import user_path, utf8, write_file
 from busi_search.home import Home, open_home
 from busi_search.models.external_evaluations import external_evaluations
+from busi_search.models.loading import load_champion
 from busi_search.models.onnx import export_onnx
-from busi_search.models.predict import load_champion
 from busi_search.models.registry import list_versions
 from busi_search.release.selection import Estimate
 from busi_search.report.checklists.facts import study_facts

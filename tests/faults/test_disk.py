@@ -18,7 +18,7 @@ from busi_search.data.image_cache import load_images
 from busi_search.errors import BusiSearchError
 from busi_search.files import write_atomically
 from busi_search.home import Home, damage_of, open_home
-from busi_search.models.predict import load_champion
+from busi_search.models.loading import load_champion
 from busi_search.report.study_result import StudyResult
 from busi_search.search.driver import run_search
 from busi_search.search.executors import InlineExecutor

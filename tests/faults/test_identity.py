@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 
 from busi_search.errors import BusiSearchError, GateRefused, InputError
 from busi_search.home import Home, create_tracking_store, open_home
-from busi_search.models.predict import load_champion
+from busi_search.models.loading import load_champion
 from busi_search.models.registry import list_versions
 from busi_search.release import kept_figures
 from busi_search.release.evaluation import evaluate_sealed_test

@@ -21,7 +21,7 @@ from busi_search.files import ensure_temporary_room, utf8
 from busi_search.home import open_home, reach_loopback_directly
 from busi_search.models.answers import Prediction, csv_line, csv_row
 from busi_search.models.asked_files import find_images
-from busi_search.models.predict import _parse_uri
+from busi_search.models.loading import _parse_uri
 from busi_search.models.registry import named
 from busi_search.study_files import load_spec
 

@@ -17,7 +17,7 @@ import pytest
 
 import busi_search as bs
 from busi_search.errors import InputError
-from busi_search.models.predict import load_champion
+from busi_search.models.loading import load_champion
 from busi_search.report.study_result import StudyResult
 from tests.ports import free_port
 

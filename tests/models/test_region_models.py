@@ -13,8 +13,9 @@ from busi_search.data.phantom import simulate_phantom
 from busi_search.errors import InputError
 from busi_search.home import Home
 from busi_search.models.lesion_places import read_boxes
+from busi_search.models.loading import load_champion
 from busi_search.models.onnx import export_onnx
-from busi_search.models.predict import Classifier, load_champion
+from busi_search.models.predict import Classifier
 from busi_search.release.evaluation import evaluate_sealed_test
 from busi_search.release.replay import replay_trial
 from busi_search.report.study_result import StudyResult

@@ -16,7 +16,7 @@ from busi_search.home import Home, open_home
 from busi_search.interrupts import interrupt
 from busi_search.models import evaluations, registry
 from busi_search.models.asked_files import find_images
-from busi_search.models.predict import load_champion
+from busi_search.models.loading import load_champion
 from busi_search.release import gate
 from busi_search.release.rebuild import rebuild_ensemble
 from busi_search.release.winner import find_winner

@@ -13,7 +13,7 @@ import pytest
 from busi_search.models import flavor
 from busi_search.models.answers import csv_row
 from busi_search.models.judging import answer_views
-from busi_search.models.predict import load_champion
+from busi_search.models.loading import load_champion
 from busi_search.models.served import CARRIED, ServedModel, column_types
 from busi_search.run import StudyResult
 

@@ -17,7 +17,7 @@ from busi_search.errors import InputError
 from busi_search.home import Home, open_home
 from busi_search.models.external_evaluations import external_evaluations
 from busi_search.models.judging import ask_module
-from busi_search.models.predict import load_champion
+from busi_search.models.loading import load_champion
 from busi_search.models.registry import find_version
 from busi_search.release.evaluation import evaluate_sealed_test
 from busi_search.release.external import ASKED, FIGURES, evaluate_elsewhere

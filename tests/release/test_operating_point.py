@@ -7,7 +7,7 @@ import pytest
 from scipy.special import log_expit
 
 from busi_search.errors import InputError
-from busi_search.models.predict import load_champion
+from busi_search.models.loading import load_champion
 from busi_search.release.calibration import choose_operating_point, cross_fitted_calls
 from busi_search.report.reopened import reopen_winner
 from busi_search.report.study_result import StudyResult

@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from busi_search.data.folds import make_folds
 from busi_search.errors import InputError
 from busi_search.home import Home
+from busi_search.models.loading import load_champion
 from busi_search.models.onnx import export_onnx
-from busi_search.models.predict import load_champion
 from busi_search.release.learning_curve import measure_learning_curve
 from busi_search.release.replay import replay_trial
 from busi_search.report.reopened import reopen_winner, study_page

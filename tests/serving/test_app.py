@@ -20,11 +20,12 @@ from PIL import Image
 
 from busi_search.data.phantom import simulate_phantom
 from busi_search.errors import InputError
+from busi_search.models.loading import load_champion
 from busi_search.models.out_of_distribution import (
     OutOfDistributionCheck,
     fit_out_of_distribution_check,
 )
-from busi_search.models.predict import Classifier, load_champion
+from busi_search.models.predict import Classifier
 from busi_search.report.study_result import StudyResult
 from busi_search.serving.app import make_app
 from busi_search.serving.occlusion import occlusion_map

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
-from busi_search.models.predict import load_champion
+from busi_search.models.loading import load_champion
 from busi_search.report.study_result import StudyResult
 from tests.serving.test_app import CANDIDATE, png, serving
 

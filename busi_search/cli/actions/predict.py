@@ -17,7 +17,8 @@ from busi_search.errors import BusiSearchError, InputError
 from busi_search.files import utf8, without_nan, write_file
 from busi_search.models.answers import NotJudged, Prediction, csv_line, csv_row
 from busi_search.models.asked_files import find_images
-from busi_search.models.predict import Classifier, load_champion
+from busi_search.models.loading import load_champion
+from busi_search.models.predict import Classifier
 from busi_search.models.seal_watch import sealed_sentence
 
 # Answers are kept in memory up to this size, and in a temporary file beyond it.

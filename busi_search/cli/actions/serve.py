@@ -4,7 +4,7 @@ import click
 
 from busi_search.cli.actions.shared import home_of
 from busi_search.cli.base import on_stop
-from busi_search.models.predict import load_champion
+from busi_search.models.loading import load_champion
 from busi_search.serving.app import serve_page
 
 

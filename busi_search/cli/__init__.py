@@ -1,7 +1,8 @@
 """The command line: each command is one library call.
 
-``searching``, ``images``, ``releasing``, ``weights`` and ``maintaining`` hold how the commands are
-written: their options and their help. What a command does is in ``actions``, imported when it runs.
+``searching``, ``checking``, ``images``, ``releasing``, ``weights`` and ``maintaining`` hold how the
+commands are written: their options and their help. What a command does is in ``actions``, imported
+when it runs.
 """
 
 import click
@@ -12,6 +13,7 @@ from busi_search.cli.groups import LazyGroup, Row
 __all__ = ["command", "main"]
 
 _SEARCHING = "busi_search.cli.searching"
+_CHECKING = "busi_search.cli.checking"
 _IMAGES = "busi_search.cli.images"
 _RELEASING = "busi_search.cli.releasing"
 _MAINTAINING = "busi_search.cli.maintaining"
@@ -25,9 +27,9 @@ _SECTIONS = {
         Row("status", _SEARCHING, "Show a study's trials, its best one and the time left."),
         Row("report", _SEARCHING, "Write a study as one HTML page that works offline."),
         Row("export", _SEARCHING, "Write trials as a table, or the model as ONNX."),
-        Row("replay", _SEARCHING, "Train a trial again and check its results."),
-        Row("leak-gap", _SEARCHING, "Measure how much split near-duplicates inflate scores."),
-        Row("audit", _SEARCHING, "Repeat the search on parts and check its corrected score."),
+        Row("replay", _CHECKING, "Train a trial again and check its results."),
+        Row("leak-gap", _CHECKING, "Measure how much split near-duplicates inflate scores."),
+        Row("audit", _CHECKING, "Repeat the search on parts and check its corrected score."),
     ),
     "Images": (Row("data", _IMAGES, "Check, describe, fetch and simulate images."),),
     "Models": (

@@ -8,6 +8,12 @@ from click.shell_completion import CompletionItem
 from busi_search.cli.global_options import global_options_of
 from busi_search.cli.groups import load
 
+DEVICE_OPTION = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    help="auto, cpu, cuda (all GPUs of the machine) or cuda:K.",
+)
 JSON_OPTION = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object to stdout."
 )

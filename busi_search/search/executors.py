@@ -66,16 +66,19 @@ class InlineExecutor:
         self._workers = []
 
 
-def prepare_processes() -> bool:
+def prepare_processes(device: str = "cpu") -> bool:
     """Begin to import what workers need in a process that they are then forked from.
 
     It takes seconds, which the caller may use for something else.
 
+    Args:
+        device: of the workers.
+
     Returns:
-        Whether workers can be forked: not on macOS, whose libraries do not bear it, nor on Windows,
-        nor where the process cannot be started or reached; there each begins anew.
+        Whether workers can be forked: not for GPUs, not on macOS, whose libraries do not bear it,
+        nor on Windows, nor where the process cannot be started or reached; there each begins anew.
     """
-    if sys.platform != "linux":
+    if sys.platform != "linux" or device.startswith("cuda"):
         return False
     from multiprocessing import forkserver
 

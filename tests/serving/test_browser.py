@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from busi_search.report.study_result import StudyResult
 from busi_search.search.mlflow.leaderboard import leaderboard_view
@@ -67,11 +67,9 @@ def test_from_the_leaderboard_to_the_registered_model(
     page.set_default_timeout(PATIENCE_MS)
     elsewhere: list[str] = []
     page.on("request", lambda r: elsewhere.append(r.url) if _leaves(r.url) else None)
-    page.goto(leaderboard)
-    # Best first; all trials, and nothing but trials. The table moves rows by their
+    # All trials, and nothing but trials, best first. The table moves rows by their
     # index, whatever their order in the document is.
-    trials = page.get_by_role("link", name="trial-")
-    expect(trials).to_have_count(4, timeout=PATIENCE_MS)
+    _open_table(page, leaderboard, num_trials=4)
     first = page.locator("[row-index='0']").get_by_role("link", name="trial-")
     expect(first).to_have_text(best, timeout=PATIENCE_MS)
     page.get_by_role("columnheader", name="dropout").first.wait_for(state="attached")
@@ -99,6 +97,23 @@ def test_from_the_leaderboard_to_the_registered_model(
     version = tiny_result.release.version.version
     assert f"/models/busi-classifier-phantom/versions/{version}" in page.url
     assert not elsewhere
+
+
+def _open_table(page: Page, address: str, *, num_trials: int) -> None:
+    """Open the leaderboard. Cells that MLflow's table cannot draw in time stay empty: look again.
+
+    On a busy machine it was seen to show two of four names for two minutes.
+    """
+    trials = page.get_by_role("link", name="trial-")
+    page.goto(address)
+    for _ in range(4):
+        try:
+            expect(trials).to_have_count(num_trials, timeout=PATIENCE_MS / 3)
+        except AssertionError:
+            page.reload()
+        else:
+            return
+    expect(trials).to_have_count(num_trials, timeout=PATIENCE_MS)
 
 
 def _leaves(url: str) -> bool:

@@ -168,7 +168,11 @@ def _groups(net: Any, paths: Sequence[str]) -> list[int]:
     """Return the group of each unit by the network's matcher, never below that of one before."""
     from timm.models import group_parameters
 
-    of_weight = group_parameters(net, net.group_matcher(coarse=True), reverse=True)
+    try:
+        matcher = net.group_matcher(coarse=True)
+    except AssertionError:  # some name only their single layers, such as rdnet
+        matcher = net.group_matcher(coarse=False)
+    of_weight = group_parameters(net, matcher, reverse=True)
     groups: list[int] = []
     for path in paths:
         own = [group for name, group in of_weight.items() if name.startswith(f"{path}.")]

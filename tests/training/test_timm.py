@@ -33,6 +33,7 @@ SLOW = (
     "test_byobnet",
     "test_nfnet",
     "edgenext_xx_small",
+    "rdnet_tiny",  # names only its single layers, no groups of them
 )
 FAMILIES = [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 SIZE = 64

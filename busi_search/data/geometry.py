@@ -1,7 +1,7 @@
 """Which part of an image a network sees, and how that part becomes a square."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -71,17 +71,29 @@ class Geometry:
         region: ``image``, ``lesion`` or ``both``, one after the other.
         margin: what is taken around the lesion, on every side, in shares of its width and height.
         crop: what of an image is no screen furniture; None: all of it.
+        place: how it is known where the lesion is: ``given`` by people, or ``found`` by a network.
     """
 
     aspect: str = "squash"
     region: str = "image"
     margin: float = 0.5
     crop: Box | None = None
+    place: str = "given"
 
     @property
     def needs_lesion(self) -> bool:
-        """Whether it must be known where the lesion is."""
-        return self.region != "image"
+        """Whether somebody must say where the lesion is."""
+        return self.region != "image" and self.place == "given"
+
+    @property
+    def finds_lesion(self) -> bool:
+        """Whether a network cuts the lesion out of the whole image."""
+        return self.region != "image" and self.place == "found"
+
+    @property
+    def whole(self) -> "Geometry":
+        """The same without a region: the images in which a network finds the lesion."""
+        return replace(self, region="image")
 
     @property
     def num_regions(self) -> int:
@@ -94,6 +106,8 @@ class Geometry:
         parts = [self.aspect] if self.aspect != "squash" else []
         if self.needs_lesion:
             parts += [self.region, f"{self.margin:g}"]
+        if self.finds_lesion:
+            parts += [self.region, f"{self.margin:g}", "found"]
         if self.crop is not None:
             parts.append("_".join(f"{value:.6f}" for value in asdict(self.crop).values()))
         return "-".join(parts)
@@ -104,15 +118,22 @@ class Geometry:
         if self.crop is not None:
             edges = ", ".join(f"{name} {share:.1%}" for name, share in asdict(self.crop).items())
             parts.append(f"cut to the part between {edges} of its width and height")
-        around = f"the lesion's box with {self.margin:g} times its width and height on every side"
+        box = (
+            "the box in which a network finds the lesion,"
+            if self.finds_lesion
+            else "the lesion's box"
+        )
+        around = f"{box} with {self.margin:g} times its width and height on every side"
         taken = {"lesion": f"take {around}", "both": f"take the whole and, beside it, {around}"}
-        parts += [taken[self.region]] if self.needs_lesion else []
+        parts += [taken[self.region]] if self.region != "image" else []
         parts.append({
             "squash": "resize to a square",
             "letterbox": "resize the longer side to the square's, the rest black",
             "crop": "resize the shorter side to the square's, the middle kept",
         }[self.aspect])  # fmt: skip
-        return ", ".join(parts) + " with an antialiased bilinear filter"
+        filtered = ", ".join(parts) + " with an antialiased bilinear filter"
+        found_inside = self.place == "found" and self.region == "image"
+        return f"{filtered}; the model finds the lesion in it" if found_inside else filtered
 
     def to_json(self) -> dict[str, Any]:
         """Return what :meth:`from_json` reads; it is stored in a model's metadata."""
@@ -129,24 +150,29 @@ class Geometry:
             region=str(stored["region"]),
             margin=float(stored["margin"]),
             crop=None if crop is None else Box(**crop),
+            place=str(stored.get("place", "given")),
         )
 
 
 WHOLE = Geometry()
 
 
-def geometry_of(hyperparameters: Hyperparameters, screen: Box | None = None) -> Geometry:
+def geometry_of(
+    hyperparameters: Hyperparameters, screen: Box | None = None, place: str = "given"
+) -> Geometry:
     """Return how a configuration sees images.
 
     Args:
         hyperparameters: the configuration.
         screen: what of the dataset's images is no screen furniture, for ``crop = "auto"``.
+        place: ``given`` or ``found``, see :class:`Geometry`.
     """
     return Geometry(
         aspect=hyperparameters.aspect,
         region=hyperparameters.region,
         margin=hyperparameters.region_margin,
         crop=screen if hyperparameters.crop == "auto" else None,
+        place=place if hyperparameters.region != "image" else "given",
     )
 
 

@@ -86,7 +86,7 @@ def _shape(dataset: ImageDataset, size_pixels: int, geometry: Geometry) -> tuple
 def _name(dataset: ImageDataset, size_pixels: int, geometry: Geometry) -> str:
     """All that the pixels depend on; whole images are called as they always were."""
     parts = [dataset.fingerprint, str(size_pixels)]
-    if geometry != WHOLE:
+    if geometry.tag:
         parts.append(geometry.tag)
     if geometry.needs_lesion:
         parts.append(str(dataset.lesions_digest))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from busi_search.training.classifier import ImageClassifier, average_views
+from busi_search.training.lesion_finder import LesionCrop
 from busi_search.training.metrics import softmax
 
 # Keeps a logarithm finite.
@@ -22,6 +23,12 @@ def average_models(probabilities: npt.NDArray[np.floating]) -> npt.NDArray[np.fl
     """
     logs = np.log(np.maximum(probabilities.astype(np.float64), _SMALLEST))
     return softmax(logs.mean(axis=0))
+
+
+def as_grey_levels(pixels: Tensor) -> Tensor:
+    """Return (N, K, S, S) pixels as grey levels in [0, 255]; shares of white are multiplied."""
+    brightest = pixels.amax(dim=(1, 2, 3), keepdim=True)
+    return pixels * (1 + 254 * (brightest <= 1).to(pixels.dtype))
 
 
 class FoldEnsemble(nn.Module):
@@ -51,8 +58,7 @@ class FoldEnsemble(nn.Module):
         levels it would be black, and any answer about it would mean nothing. Other images are left
         as they are, to the last bit.
         """
-        brightest = pixels.amax(dim=(1, 2, 3), keepdim=True)
-        pixels = pixels * (1 + 254 * (brightest <= 1).to(pixels.dtype))
+        pixels = as_grey_levels(pixels)
         rows = [torch.log_softmax(logits, dim=1) for logits in self._logits(pixels)]
         return torch.softmax(torch.stack(rows).mean(dim=0) / self.temperature, dim=1)
 
@@ -68,3 +74,21 @@ class FoldEnsemble(nn.Module):
             average_views(torch.stack([head(features) for features in views]))
             for head in (first.head, *self.heads)
         ]
+
+
+class SelfLocatingEnsemble(nn.Module):
+    """Fold models with the networks that find the lesion: whole images in, probabilities out."""
+
+    def __init__(self, crop: LesionCrop, ensemble: FoldEnsemble) -> None:
+        super().__init__()
+        self.crop, self.ensemble = crop, ensemble
+
+    @property
+    def fold_models(self) -> tuple[ImageClassifier, ...]:
+        """The networks that see the regions."""
+        return self.ensemble.fold_models
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Map (N, 1, 2 S, 2 S) float32 grey levels in [0, 255] to (N, C) probabilities."""
+        probabilities: Tensor = self.ensemble(self.crop(as_grey_levels(pixels)))
+        return probabilities

@@ -4,10 +4,11 @@ import numpy as np
 
 from busi_search.data.progress import counted
 from busi_search.errors import BusiSearchError
-from busi_search.models.ensemble import FoldEnsemble
+from busi_search.models.ensemble import FoldEnsemble, SelfLocatingEnsemble
 from busi_search.release.winner import Winner
 from busi_search.search.cross_validation import cross_validate, development_set
 from busi_search.search.fold_result import fold_results
+from busi_search.search.found_lesions import crop_of
 from busi_search.search.prepare import device_of_worker
 from busi_search.training.cpu_setup import train_on_one_core
 from busi_search.training.determinism import train_deterministically
@@ -18,7 +19,7 @@ from busi_search.training.metrics import softmax
 REBUILD_TOLERANCE = 0.05
 
 
-def rebuild_ensemble(winner: Winner) -> tuple[FoldEnsemble, float]:
+def rebuild_ensemble(winner: Winner) -> tuple[FoldEnsemble | SelfLocatingEnsemble, float]:
     """Train the fold models again and compare their predictions with the stored ones.
 
     Returns:
@@ -50,7 +51,13 @@ def rebuild_ensemble(winner: Winner) -> tuple[FoldEnsemble, float]:
     if difference > REBUILD_TOLERANCE:
         raise BusiSearchError(_refusal(winner.number, difference, device, deterministic))
     models = [result.model.cpu().eval() for result in results if result.model is not None]
-    return FoldEnsemble(models, winner.calibration.temperature).eval(), difference
+    ensemble = FoldEnsemble(models, winner.calibration.temperature).eval()
+    geometry = context.geometry(winner.hyperparameters)
+    if not geometry.finds_lesion:
+        return ensemble, difference
+    size_pixels = winner.hyperparameters.image_size_pixels
+    crop = crop_of(context.finders(geometry), size_pixels=size_pixels, geometry=geometry)
+    return SelfLocatingEnsemble(crop, ensemble).eval(), difference
 
 
 def _refusal(number: int, difference: float, device: str, deterministic: bool) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from busi_search.errors import BusiSearchError
-from busi_search.models.ensemble import FoldEnsemble
+from busi_search.models.ensemble import FoldEnsemble, SelfLocatingEnsemble
 from busi_search.models.export import register_version
 from busi_search.models.judging import ask_module
 from busi_search.models.loading import load_champion
@@ -164,7 +164,7 @@ def checked_version(winner: Winner) -> Registered | None:
 
 def register_winner(
     winner: Winner,
-    ensemble: FoldEnsemble,
+    ensemble: FoldEnsemble | SelfLocatingEnsemble,
     difference: float,
     *,
     experiment_id: str,
@@ -183,14 +183,15 @@ def register_winner(
         BusiSearchError: the registry refuses, or the exported model answers otherwise.
     """
     context = winner.context
+    size_pixels, geometry = context.model_input(winner.hyperparameters)
     classes, simulated = context.development.class_names, context.development.simulated
     version = register_version(
         context.home,
         ensemble,
         experiment_id=experiment_id,
         run_id=run_id,
-        size_pixels=winner.hyperparameters.image_size_pixels,
-        num_regions=context.geometry(winner.hyperparameters).num_regions,
+        size_pixels=size_pixels,
+        num_regions=geometry.num_regions,
         metadata={"busi_search": _metadata(winner)},
         tags=_tags(winner, difference),
         description=describe_version(winner),
@@ -214,11 +215,11 @@ def _chosen_name(context: StudyContext) -> str | None:
 
 def _metadata(winner: Winner) -> dict[str, Any]:
     """What a user of the model must know; stored inside it."""
-    context, size_pixels = winner.context, winner.hyperparameters.image_size_pixels
+    context = winner.context
     development, point = context.development, winner.calibration.operating_point
     sensitivity, specificity = winner.cross_fitted_point
     positive_class = development.class_names[development.positive]
-    geometry = context.geometry(winner.hyperparameters)
+    size_pixels, geometry = context.model_input(winner.hyperparameters)
     check = fit_out_of_distribution_check(context.images(size_pixels, geometry), context.groups)
     return {
         "class_names": list(development.class_names),
@@ -265,11 +266,13 @@ def _tags(winner: Winner, difference: float) -> dict[str, str]:
     }
 
 
-def _check_export(winner: Winner, ensemble: FoldEnsemble, version: RegisteredVersion) -> str:
+def _check_export(
+    winner: Winner, ensemble: FoldEnsemble | SelfLocatingEnsemble, version: RegisteredVersion
+) -> str:
     """Load what was registered, compare its answers with the models' own, and return its hash."""
     context = winner.context
     loaded = load_champion(context.home, f"models:/{version.name}/{version.version}")
-    pixels = np.array(context.images_for(winner.hyperparameters)[:5])
+    pixels = np.array(context.images(*context.model_input(winner.hyperparameters))[:5])
     inputs = place_pixels(pixels, "cpu").to(torch.float32)
     with torch.inference_mode():
         expected = ensemble(inputs).numpy()

@@ -17,6 +17,7 @@ from busi_search.data.sources import load_dataset
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.home import Home
 from busi_search.search.context import StudyContext, membership_of, wants_masks
+from busi_search.search.found_lesions import check_masks
 from busi_search.search.store.errors import storage_errors
 from busi_search.search.store.open import find_study
 from busi_search.search.store.study_identity import Identity
@@ -75,8 +76,12 @@ def make_context(
     known.add_images(dataset)
     developed = known.developed_elsewhere(membership_of(name, partition))
     development = dataset.subset(partition.development)
-    seen = [geometry_of(found) for found in spec.configurations("region")]
+    place = spec.dataset.lesions
+    seen = [geometry_of(found, place=place) for found in spec.configurations("region")]
     needs_lesion = any(geometry.needs_lesion for geometry in seen)
+    finds_lesion = any(geometry.finds_lesion for geometry in seen)
+    if finds_lesion:
+        check_masks(development, partition.folds)
     if needs_lesion:
         remarks += check_lesions(development, find_lesions(development, home.cache))
     screen = None
@@ -96,7 +101,7 @@ def make_context(
         developed_by=tuple(sorted({study for studies in developed.values() for study in studies})),
         remarks=tuple(remarks),
         screen=screen,
-        lesions_digest=development.lesions_digest if needs_lesion else None,
+        lesions_digest=development.lesions_digest if needs_lesion or finds_lesion else None,
         class_counts={
             class_name: int(np.sum(dataset.labels == label))
             for label, class_name in enumerate(dataset.class_names)

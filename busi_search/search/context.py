@@ -15,7 +15,9 @@ from busi_search.data.known_images import Membership
 from busi_search.data.partition import Partition
 from busi_search.errors import InputError
 from busi_search.home import Home
+from busi_search.search.found_lesions import fold_finders, load_found_regions
 from busi_search.spec import FROM_DATASET, Hyperparameters, Range, StudySpec
+from busi_search.training.lesion_finder import SOURCE_RATIO, LesionFinder
 
 Images = npt.NDArray[np.uint8]
 
@@ -86,12 +88,39 @@ class StudyContext:
 
     def geometry(self, hyperparameters: Hyperparameters) -> Geometry:
         """Return what a configuration sees of an image."""
-        return geometry_of(hyperparameters, self.screen)
+        return geometry_of(hyperparameters, self.screen, self.spec.dataset.lesions)
+
+    def model_input(self, hyperparameters: Hyperparameters) -> tuple[int, Geometry]:
+        """Return the side and the geometry of the images that a registered model takes.
+
+        They are those of a configuration, unless the model finds the lesion by itself.
+        """
+        size, geometry = hyperparameters.image_size_pixels, self.geometry(hyperparameters)
+        return (SOURCE_RATIO * size, geometry.whole) if geometry.finds_lesion else (size, geometry)
+
+    def finders(self, geometry: Geometry) -> list[LesionFinder]:
+        """Return the network of every fold that finds lesions."""
+        return fold_finders(
+            self.development,
+            self.partition.folds,
+            seed=self.spec.study.seed,
+            geometry=geometry,
+            cache=self.home.cache,
+        )
 
     def images(self, size_pixels: int, geometry: Geometry = WHOLE) -> npt.NDArray[np.uint8]:
         """Return the (N, S, S) or (N, 2, S, S) uint8 development images at one size."""
         if (size_pixels, geometry) in self.sent:
             return self.sent[size_pixels, geometry][0]
+        if geometry.finds_lesion:
+            return load_found_regions(
+                self.development,
+                self.partition.folds,
+                seed=self.spec.study.seed,
+                size_pixels=size_pixels,
+                geometry=geometry,
+                cache=self.home.cache,
+            )
         return load_images(self.development, size_pixels, self.home.cache, geometry)
 
     def masks(self, size_pixels: int, geometry: Geometry = WHOLE) -> npt.NDArray[np.uint8] | None:
@@ -148,7 +177,7 @@ def image_forms(spec: StudySpec, screen: Box | None) -> list[tuple[int, Geometry
                 "images of each can be sent to the machines."
             )
     forms = {
-        (found.image_size_pixels, geometry_of(found, screen)): None
+        (found.image_size_pixels, geometry_of(found, screen, spec.dataset.lesions)): None
         for found in spec.configurations(*FROM_DATASET)
     }
     return sorted(forms, key=lambda form: (form[0], form[1].tag))

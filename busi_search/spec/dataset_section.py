@@ -106,6 +106,18 @@ class DatasetSection(Strict):
     Example: region_margin = 0.25
     """
 
+    lesions: Literal["given", "found"] = "given"
+    """Who says where the lesion is, with `region = "lesion"` or `"both"`.
+
+    `given`: a mask or a box that people drew, in training and for every prediction. `found`: in
+    every fold a network learns the masks of the training images and finds the lesions of the
+    others; the registered model contains these networks and needs the image alone. Training then
+    needs masks, and the networks take some minutes before the first trial, once for a study.
+
+    Default: boxes drawn by people are better than found ones (see Geometry).
+    Example: lesions = "found"
+    """
+
     crop: ScreenCrop = "none"
     """Whether what the screen shows around every scan is cut away.
 

@@ -42,6 +42,7 @@ def announce(
     workers: int | None,
     trials: int,
     learns_first: bool = False,
+    finds_first: bool = False,
     ray: str | None = None,
     warning: str | None = None,
 ) -> None:
@@ -52,6 +53,7 @@ def announce(
         workers: trials at once; None: as many as fit.
         trials: total number of trials to finish.
         learns_first: weights must be learned from phantoms before the first trial.
+        finds_first: networks must learn where lesions are before the first trial.
         ray: address of the cluster whose workers search.
         warning: what the objective is worth, or None.
     """
@@ -105,6 +107,10 @@ def announce(
         err.print(warning, markup=False)
     if learns_first:
         err.print("First: pretraining on simulated images (once per home; takes a few minutes).")
+    if finds_first:
+        err.print(
+            "First: networks learn where lesions are (once per division; takes some minutes)."
+        )
 
 
 # A bar shorter than this says nothing, a longer one no more.

@@ -215,9 +215,12 @@ class Classifier:
         self, files: Sequence[Path], boxes: str | Path | Mapping[str | Path, PixelBox] | None
     ) -> LesionPlaces | None:
         if boxes is not None and not self.geometry.needs_lesion:
-            raise InputError(
-                f"{self.uri} looks at whole images and takes no boxes; leave them out."
+            does = (
+                "finds lesions itself"
+                if self.geometry.place == "found"
+                else "looks at whole images"
             )
+            raise InputError(f"{self.uri} {does} and takes no boxes; leave them out.")
         return find_places(files, boxes) if self.geometry.needs_lesion else None
 
     def _check_pixels(self, pixels: npt.NDArray[np.uint8]) -> None:

@@ -169,10 +169,11 @@ def make_gallery(winner: Winner, maps: Maps) -> Gallery:
     development, chosen = winner.context.development, images_to_look_at(winner)
     name = development.class_names[development.positive]
     geometry = winner.context.geometry(winner.hyperparameters)
+    seen = winner.context.images_for(winner.hyperparameters) if geometry.finds_lesion else None
 
     def pictures(indices: Indices, *, mixed: bool = False) -> list[Picture]:
         texts = [_answer(winner, index, mixed=mixed) for index in indices.tolist()]
-        return _pictures(development, indices, texts, maps, geometry)
+        return _pictures(development, indices, texts, maps, geometry, seen)
 
     ill = int(np.sum(development.labels == development.positive))
     well = len(development) - ill
@@ -205,14 +206,20 @@ def _pictures(
     texts: Sequence[str],
     maps: Maps,
     geometry: Geometry = WHOLE,
+    seen: npt.NDArray[np.uint8] | None = None,
 ) -> list[Picture]:
+    """Images as a model sees them: as it saw them, or cut out anew."""
     pictures = []
     part = dataset.subset(indices)
     lesions = list(part.lesions()) if geometry.needs_lesion else [None] * len(part)
     rows = zip(indices.tolist(), texts, part.images(), lesions, strict=True)
     for index, text, image, lesion in rows:
-        seen = bring_to_size(image, THUMBNAIL_PIXELS, geometry, lesion)
-        thumbnail = Image.fromarray(seen if seen.ndim == 2 else np.hstack(list(seen)))
+        if seen is None:
+            shown = bring_to_size(image, THUMBNAIL_PIXELS, geometry, lesion)
+        else:
+            parts = seen[index] if geometry.num_regions > 1 else seen[index][None]
+            shown = np.stack([bring_to_size(view, THUMBNAIL_PIXELS) for view in parts])
+        thumbnail = Image.fromarray(shown if shown.ndim == 2 else np.hstack(list(shown)))
         heat = jpeg_address(_paint(thumbnail, maps[index])) if index in maps else None
         pictures.append(
             Picture(

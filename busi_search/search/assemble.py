@@ -108,7 +108,7 @@ def make_context(
         },
     )
     # Decoding here names a damaged image before any trial starts.
-    context.images_for(spec.resolve({}))
+    context.images(*context.model_input(spec.resolve({})))
     if wants_masks(spec) and context.development.masks_digest is None:
         raise InputError(
             f"mask_weight needs lesion masks, and {dataset.name} has none (BUSI's stand beside the "

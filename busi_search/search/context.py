@@ -15,7 +15,7 @@ from busi_search.data.known_images import Membership
 from busi_search.data.partition import Partition
 from busi_search.errors import InputError
 from busi_search.home import Home
-from busi_search.search.found_lesions import fold_finders, load_found_regions
+from busi_search.search.found_lesions import fold_finders, has_finders, load_found_regions
 from busi_search.spec import FROM_DATASET, Hyperparameters, Range, StudySpec
 from busi_search.training.lesion_finder import SOURCE_RATIO, LesionFinder
 
@@ -98,6 +98,22 @@ class StudyContext:
         size, geometry = hyperparameters.image_size_pixels, self.geometry(hyperparameters)
         return (SOURCE_RATIO * size, geometry.whole) if geometry.finds_lesion else (size, geometry)
 
+    @property
+    def learns_lesions(self) -> bool:
+        """Whether networks must learn first where lesions are: this home has not all of them."""
+        looks = {self.geometry(found) for found in self.spec.configurations(*FROM_DATASET)}
+        return any(
+            not has_finders(
+                self.development,
+                self.partition.folds,
+                seed=self.spec.study.seed,
+                geometry=geometry,
+                cache=self.home.cache,
+            )
+            for geometry in looks
+            if geometry.finds_lesion
+        )
+
     def finders(self, geometry: Geometry) -> list[LesionFinder]:
         """Return the network of every fold that finds lesions."""
         return fold_finders(
@@ -106,6 +122,7 @@ class StudyContext:
             seed=self.spec.study.seed,
             geometry=geometry,
             cache=self.home.cache,
+            device=self.device,
         )
 
     def images(self, size_pixels: int, geometry: Geometry = WHOLE) -> npt.NDArray[np.uint8]:
@@ -120,6 +137,7 @@ class StudyContext:
                 size_pixels=size_pixels,
                 geometry=geometry,
                 cache=self.home.cache,
+                device=self.device,
             )
         return load_images(self.development, size_pixels, self.home.cache, geometry)
 

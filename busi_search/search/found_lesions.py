@@ -6,6 +6,7 @@ images, may have seen masks of validation images; they never see a label.
 """
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from busi_search.data.progress import counted_part
 from busi_search.errors import InputError
 from busi_search.files import check_free_space
 from busi_search.seeding import derive_seed
+from busi_search.training.cpu_setup import train_on_one_core
 from busi_search.training.lesion_finder import (
     FINDER_SIZE_PIXELS,
     SOURCE_RATIO,
@@ -59,6 +61,19 @@ def check_masks(development: ImageDataset, folds: Sequence[Fold]) -> None:
         )
 
 
+def has_finders(
+    development: ImageDataset,
+    folds: Sequence[Fold],
+    *,
+    seed: int,
+    geometry: Geometry,
+    cache: Path,
+) -> bool:
+    """Whether the cache has the finder of every fold, see :func:`fold_finders`."""
+    key = _digest(development, folds, seed, geometry)
+    return all(_file(cache, key, index).exists() for index in range(len(folds)))
+
+
 def crop_of(finders: Sequence[LesionFinder], *, size_pixels: int, geometry: Geometry) -> LesionCrop:
     """Return the module that cuts regions of S pixels a side out of images of 2 S."""
     return LesionCrop(
@@ -78,6 +93,7 @@ def load_found_regions(
     size_pixels: int,
     geometry: Geometry,
     cache: Path,
+    device: str = "cpu",
 ) -> npt.NDArray[np.uint8]:
     """Return every development image's regions, cut out by the fold that validates it.
 
@@ -88,6 +104,7 @@ def load_found_regions(
         size_pixels: side S.
         geometry: what is cut out.
         cache: folder of the cache; finders and regions are made once and kept there.
+        device: PyTorch's name of the device on which finders learn.
 
     Returns:
         (N, S, S) uint8, or (N, 2, S, S) of the whole and the lesion.
@@ -104,7 +121,7 @@ def load_found_regions(
         shape=(len(development), *regions, size_pixels, size_pixels),
         dtype="|u1",
         parts=partial(
-            _regions, development, folds, seed, size_pixels, geometry, cache, source, key
+            _regions, development, folds, seed, size_pixels, geometry, cache, device, source
         ),
     )
 
@@ -116,22 +133,39 @@ def fold_finders(
     seed: int,
     geometry: Geometry,
     cache: Path,
+    device: str = "cpu",
 ) -> list[LesionFinder]:
-    """Return the finder of every fold, learned from the masks of its training images once."""
+    """Return the finder of every fold, learned once from the masks of its training images.
+
+    Args:
+        development: N images.
+        folds: divisions of ``range(N)``.
+        seed: of the study.
+        geometry: how an image becomes a square.
+        cache: folder in which finders are kept.
+        device: PyTorch's name of the device on which they learn.
+
+    Returns:
+        The finders, on the CPU in evaluation mode.
+
+    Raises:
+        InputError: an image or a mask cannot be read.
+        BusiSearchError: the disk has no room.
+    """
     key = _digest(development, folds, seed, geometry)
-    found = []
-    for index, fold in enumerate(folds):
-        target = cache / "finders" / f"{key}-{index}.safetensors"
-        with counted_part(LEARNING, index, len(folds)):
-            found.append(
-                build_once(
-                    target,
-                    partial(_read, target),
-                    partial(_learn, development, fold, index, seed, geometry, cache),
-                    make_room=lambda folder: check_free_space(folder, 32 * 2**20),
-                )
+    found: dict[int, LesionFinder] = {}
+    # Processes that ask at the same time begin with different folds, and share the work.
+    for turn in range(len(folds)):
+        index = (os.getpid() + turn) % len(folds)
+        target = _file(cache, key, index)
+        with counted_part(LEARNING, turn, len(folds)):
+            found[index] = build_once(
+                target,
+                partial(_read, target),
+                partial(_learn, development, folds[index], index, seed, geometry, cache, device),
+                make_room=lambda folder: check_free_space(folder, 32 * 2**20),
             )
-    return found
+    return [found[index] for index in range(len(folds))]
 
 
 def _regions(
@@ -141,11 +175,13 @@ def _regions(
     size_pixels: int,
     geometry: Geometry,
     cache: Path,
+    device: str,
     source: npt.NDArray[np.uint8],
-    key: str,
 ) -> Iterator[npt.NDArray[np.uint8]]:
     """Yield the regions image after image."""
-    finders = fold_finders(development, folds, seed=seed, geometry=geometry, cache=cache)
+    finders = fold_finders(
+        development, folds, seed=seed, geometry=geometry, cache=cache, device=device
+    )
     made: dict[int, npt.NDArray[np.uint8]] = {}
     for finder, fold in zip(finders, folds, strict=True):
         crop = crop_of([finder], size_pixels=size_pixels, geometry=geometry)
@@ -166,9 +202,11 @@ def _learn(
     seed: int,
     geometry: Geometry,
     cache: Path,
+    device: str,
     path: Path,
 ) -> None:
     """Train a fold's finder, and write its weights."""
+    train_on_one_core()
     rows = np.intersect1d(fold.train, _with_mask(development))
     plain = _plain(geometry)
     masks = load_masks(development, FINDER_SIZE_PIXELS, cache, plain)
@@ -178,6 +216,7 @@ def _learn(
         masks[rows],
         seed=derive_seed(seed, -1, index, "lesion finder"),
         num_steps=NUM_STEPS,
+        device=device,
     )
     save_file({key: value.contiguous() for key, value in finder.state_dict().items()}, path)
 
@@ -205,6 +244,10 @@ def _with_mask(development: ImageDataset) -> npt.NDArray[np.int64]:
         [i for i, mask in enumerate(development.masks()) if mask is not None and mask.any()],
         dtype=np.int64,
     )
+
+
+def _file(cache: Path, key: str, index: int) -> Path:
+    return cache / "finders" / f"{key}-{index}.safetensors"
 
 
 def _plain(geometry: Geometry) -> Geometry:

@@ -146,6 +146,11 @@ class StudySpec(Strict):
                 raise ValueError(f"{where}: {sentence}")
         if (clash := first_clash(self)) is not None:
             raise ValueError(clash)
+        if self.dataset.lesions == "found":
+            if all(seen.region == "image" for seen in self.configurations("region")):
+                raise ValueError('lesions = "found" needs region = "lesion" or "both"')
+            if any(seen.mask_weight > 0 for seen in self.configurations("mask_weight")):
+                raise ValueError('mask_weight and lesions = "found" cannot be combined; leave one')
         return self
 
     def configurations(self, *names: str) -> list[Hyperparameters]:

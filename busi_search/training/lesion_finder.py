@@ -160,7 +160,9 @@ def extent_of(share: Tensor) -> tuple[Tensor, Tensor]:
     return middle, _EXTENT * spread.clamp(min=1e-8).sqrt()
 
 
-def train_finder(images: Images, masks: Images, *, seed: int, num_steps: int) -> LesionFinder:
+def train_finder(
+    images: Images, masks: Images, *, seed: int, num_steps: int, device: str = "cpu"
+) -> LesionFinder:
     """Learn where lesions are.
 
     Args:
@@ -168,12 +170,13 @@ def train_finder(images: Images, masks: Images, *, seed: int, num_steps: int) ->
         masks: (N, 160, 160) uint8, 255 where all of a pixel is lesion.
         seed: of the order, the new weights and the augmentation.
         num_steps: gradient steps of 16 images.
+        device: PyTorch's name of the device.
 
     Returns:
-        The finder in evaluation mode.
+        The finder on the CPU, in evaluation mode.
     """
     torch.manual_seed(seed)
-    finder, batch = LesionFinder(), 16
+    finder, batch = LesionFinder().to(device), 16
     own = [*finder.laterals.parameters(), *finder.out.parameters()]
     rates = [3e-4, 2e-3]
     optimizer = torch.optim.AdamW(
@@ -193,12 +196,12 @@ def train_finder(images: Images, masks: Images, *, seed: int, num_steps: int) ->
         pixels = torch.from_numpy(np.array(images[rows])).float().unsqueeze(1)
         target = torch.from_numpy(np.array(masks[rows])).float().unsqueeze(1) / 255
         pixels, target = _augmented(pixels, target)
-        loss = _loss(finder(pixels), F.avg_pool2d(target, _STRIDE))
+        loss = _loss(finder(pixels.to(device)), F.avg_pool2d(target, _STRIDE).to(device))
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         optimizer.step()
         schedule.step()
-    return finder.eval()
+    return finder.cpu().eval()
 
 
 def _loss(logits: Tensor, target: Tensor) -> Tensor:

@@ -59,6 +59,7 @@ def run(
             workers=chosen,
             trials=trials,
             learns_first=learns_from_phantoms(context),
+            finds_first=context.learns_lesions,
             ray=ray,
             warning=warn_of_objective(context),
         )

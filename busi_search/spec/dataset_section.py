@@ -115,7 +115,8 @@ class DatasetSection(Strict):
     needs masks, and the networks take some minutes before the first trial, once for a study.
 
     Default: boxes drawn by people are better than found ones (see Geometry).
-    Example: lesions = "found"
+    Example: region = "both"
+    lesions = "found"
     """
 
     crop: ScreenCrop = "none"

@@ -41,7 +41,8 @@ class LesionFinder(nn.Module):
         self.net.head = nn.Identity()
         with torch.no_grad():
             side = FINDER_SIZE_PIXELS
-            maps = self.eval()._maps(torch.zeros(1, 1, side, side))
+            self.eval()
+            maps = self._maps(torch.zeros(1, 1, side, side))
         self.laterals = nn.ModuleList(nn.Conv2d(x.shape[1], _WIDTH, 1) for x in maps)
         self.out = nn.Sequential(
             nn.Conv2d(_WIDTH, _WIDTH, 3, padding=1),

@@ -116,8 +116,12 @@ def load_found_regions(
     source = load_images(development, SOURCE_RATIO * size_pixels, cache, _plain(geometry))
     regions = (geometry.num_regions,) if geometry.num_regions > 1 else ()
     key = _digest(development, folds, seed, geometry)
+    target = cache / "images" / f"{key}-{size_pixels}-{geometry.tag}.npy"
+    if not target.exists():
+        # Before one process alone makes the regions: several share the learning.
+        fold_finders(development, folds, seed=seed, geometry=geometry, cache=cache, device=device)
     return load_array(
-        cache / "images" / f"{key}-{size_pixels}-{geometry.tag}.npy",
+        target,
         shape=(len(development), *regions, size_pixels, size_pixels),
         dtype="|u1",
         parts=partial(

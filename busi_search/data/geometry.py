@@ -136,8 +136,14 @@ class Geometry:
         return f"{filtered}; the model finds the lesion in it" if found_inside else filtered
 
     def to_json(self) -> dict[str, Any]:
-        """Return what :meth:`from_json` reads; it is stored in a model's metadata."""
-        return asdict(self)
+        """Return what :meth:`from_json` reads; it is stored in a model's metadata.
+
+        ``place`` stands there where it is not the default, as in models of earlier versions.
+        """
+        stored = asdict(self)
+        if self.place == "given":
+            del stored["place"]
+        return stored
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any] | None) -> "Geometry":

@@ -12,11 +12,13 @@ class PredictionFields(Strict):
     """Weight of an additional task: to predict, cell by cell, how much of the image is lesion.
 
     The dataset must have lesion masks (BUSI, phantoms), and the architecture must be convolutional;
-    an image without a mask file counts as one without a lesion. Predictions need no masks.
+    an image without a mask file counts as one without a lesion. Predictions need no masks. Masks
+    teach the stages before the last one: where `freeze_depth` freezes all of these, they change
+    nothing.
 
     Unit: none.
-    Default: off; masks made no measurable difference on simulated images, and real ones have not
-    been measured.
+    Default: off; with masks a small network scored 0.006 of AUC lower on BUSI and 0.001 to 0.004
+    higher on BUS-BRA, and simulated images showed no difference.
     Example: mask_weight = [0.0, 0.3, 1.0]
     """
 

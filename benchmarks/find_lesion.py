@@ -1,6 +1,7 @@
 """Is the lesion's place worth knowing if a network has to find it?
 
     uv run python -m benchmarks.find_lesion busi Dataset_BUSI_with_GT --classes benign malignant
+    uv run python -m benchmarks.find_lesion busbra BUSBRA --elsewhere busi Dataset_BUSI_with_GT
 
 A network with EfficientNet-Lite 0's ImageNet weights learns the lesion masks of the training images
 of every fold and finds the lesion in the others. Then a logistic head on frozen features sees the
@@ -8,7 +9,8 @@ whole image and the box (``region = "both"``). Printed for every division into f
 boxes are, and the AUC without boxes, with people's boxes, with people's boxes in training and found
 ones in validation, and with found boxes in both. For the last, the boxes of the training images
 are those found when their own fold was held out: those networks learned masks (no labels) of
-validation images too.
+validation images too. ``--elsewhere`` asks the five models, averaged, about another hospital's
+benign and malignant images.
 """
 
 import argparse
@@ -23,13 +25,18 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.geometry import divided, folds_of, without_place
+from benchmarks.geometry import divided, folds_of
+from busi_search.data.dataset import ImageDataset
+from busi_search.data.folds import Fold
 from busi_search.data.geometry import Box, Geometry, bring_to_size, lesion_box
 from busi_search.data.image_cache import load_images, load_masks
 from busi_search.search.cross_validation import DevelopmentSet, cross_validate
-from busi_search.search.fold_result import fold_results
+from busi_search.search.fold_result import FoldResult, fold_results
 from busi_search.spec import Hyperparameters
-from busi_search.training.from_hyperparameters import make_model
+from busi_search.training import metrics
+from busi_search.training.fit import predict_log_probabilities
+from busi_search.training.from_hyperparameters import make_inputs, make_model
+from busi_search.training.inputs import place_pixels
 
 SIZE, MARGIN = 160, 0.5
 FROZEN = Hyperparameters(
@@ -154,6 +161,31 @@ def overlap(a: Box, b: Box) -> float:
     return both / (sum(sizes) - both)
 
 
+def views(dataset: ImageDataset, boxes: list[Box | None], aspect: str) -> Pixels:
+    """The whole images beside their lesions, (N, 2, S, S)."""
+    geometry = Geometry(aspect, "both", MARGIN)
+    pairs = zip(dataset.images(), boxes, strict=True)
+    return np.stack([bring_to_size(image, SIZE, geometry, box) for image, box in pairs])
+
+
+def answers(result: FoldResult, images: Pixels, rows: npt.NDArray[np.int64]) -> Pixels:
+    """Log-probabilities of a fold's model for rows of images, (N, C)."""
+    assert result.model is not None
+    region = "both" if images.ndim == 4 else "image"
+    seen = FROZEN.model_copy(update={"region": region})
+    inputs = make_inputs(result.model, place_pixels(images, "cpu"), seen, None, "cpu")
+    return predict_log_probabilities(result.model, inputs, rows)
+
+
+def average_auc(other: ImageDataset, results: list[FoldResult], images: list[Pixels]) -> float:
+    """AUC of the averaged fold models, each with its own form of another dataset's images."""
+    rows = np.arange(len(other))
+    logs = [answers(r, seen, rows) for r, seen in zip(results, images, strict=True)]
+    ill = other.labels == other.positive
+    # Both classes lists are "benign, malignant".
+    return metrics.auc(np.mean(logs, axis=0), ill.astype(np.int64), positive=1)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source")
@@ -162,64 +194,90 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--cache", type=Path, default=Path("mlruns/cache"))
+    parser.add_argument("--elsewhere", nargs=2, metavar=("SOURCE", "PATH"))
     options = parser.parse_args()
     torch.set_num_threads(1)
     dataset, groups = divided(options.source, options.path, options.cache, options.classes)
+    other = None
+    if options.elsewhere is not None:
+        other, _ = divided(*options.elsewhere, options.cache, ["benign", "malignant"])
     whole = load_images(dataset, SIZE, options.cache)
     masks = load_masks(dataset, SIZE, options.cache)
     true = list(dataset.lesions())
     names = np.unique(dataset.labels)
     labels = np.searchsorted(names, dataset.labels)
     known = [index for index, box in enumerate(true) if box is not None]
-    geometry = Geometry(region="both", margin=MARGIN)
 
-    def views(boxes: list[Box | None]) -> Pixels:
-        pairs = zip(dataset.images(), boxes, strict=True)
-        return np.stack([bring_to_size(image, SIZE, geometry, box) for image, box in pairs])
+    def results_of(folds: list[Fold], images: Pixels, region: str) -> list[FoldResult]:
+        data = DevelopmentSet(
+            images=images,
+            labels=labels,
+            groups=groups,
+            folds=folds,
+            num_classes=len(names),
+            positive=int(np.searchsorted(names, dataset.positive)),
+        )
+        wanted = FROZEN.model_copy(update={"region": region})
+        steps = cross_validate(data, wanted, study_seed=0, trial_number=0)
+        return list(fold_results(steps))
 
-    with_true = views(true)
     for seed in options.seeds:
         begun = time.perf_counter()
         folds = folds_of(dataset, groups, seed, redrawn=False)
         found: list[Box | None] = [None] * len(dataset)
+        there: list[list[Box | None]] = []
         for fold in folds:
             learned = np.intersect1d(fold.train, known)
             finder = train(whole[learned], masks[learned], options.epochs, seed)
-            for index, box in zip(fold.validation, find(finder, whole[fold.validation]), strict=True):
+            boxes = find(finder, whole[fold.validation])
+            for index, box in zip(fold.validation, boxes, strict=True):
                 found[int(index)] = box
+            if other is not None:
+                there.append(find(finder, load_images(other, SIZE, options.cache)))
         overlaps = np.asarray([overlap(true[i], found[i]) for i in known])
-        row = {
+        row: dict[str, object] = {
             "seed": seed,
-            "overlap": overlaps.mean(),
-            "over half": (overlaps > 0.5).mean(),
-            "missed": (overlaps == 0).mean(),
+            "overlap": round(float(overlaps.mean()), 3),
+            "over half": round(float((overlaps > 0.5).mean()), 3),
+            "missed": round(float((overlaps == 0).mean()), 3),
         }
-        with_found = views(found)
 
-        def scores(images: Pixels, unaware: Pixels | None, region: str) -> list[float]:
-            data = DevelopmentSet(
-                images=images,
-                labels=labels,
-                groups=groups,
-                folds=folds,
-                num_classes=len(names),
-                positive=int(np.searchsorted(names, dataset.positive)),
-            )
-            wanted = FROZEN.model_copy(update={"region": region})
-            results = fold_results(cross_validate(data, wanted, study_seed=seed, trial_number=0))
-            if unaware is None:
-                return [result.metrics["auc"] for result in results]
-            return [without_place(result, data, unaware, wanted) for result in results]
+        def auc_of(results: list[FoldResult], images: Pixels | None = None) -> float:
+            """Mean AUC of the folds; ``images``: what the networks are asked about instead."""
+            if images is None:
+                return float(np.mean([result.metrics["auc"] for result in results]))
+            values = []
+            for result in results:
+                rows = folds[result.fold].validation
+                logs, truth = answers(result, images, rows), labels[rows]
+                values.append(
+                    metrics.auc(logs, truth, positive=int(np.argmax(names == dataset.positive)))
+                )
+            return float(np.mean(values))
 
-        arms = {
-            "whole": scores(np.asarray(whole), None, "image"),
-            "people's boxes": scores(with_true, None, "both"),
-            "found in validation": scores(with_true, with_found, "both"),
-            "found in both": scores(with_found, None, "both"),
-        }
-        row |= {name: float(np.mean(values)) for name, values in arms.items()}
-        row["minutes"] = (time.perf_counter() - begun) / 60
-        print(json.dumps({key: round(float(value), 4) for key, value in row.items()}), flush=True)
+        for aspect in ("squash", "crop"):
+            with_true, with_found = views(dataset, true, aspect), views(dataset, found, aspect)
+            whole_model = results_of(folds, with_true[:, 0], "image")
+            model = results_of(folds, with_true, "both")
+            found_model = results_of(folds, with_found, "both")
+            arms = {
+                "whole": auc_of(whole_model),
+                "people's": auc_of(model),
+                "found in validation": auc_of(model, with_found),
+                "found in both": auc_of(found_model),
+            }
+            if other is not None:
+                people = [views(other, list(other.lesions()), aspect)] * len(folds)
+                finders = [views(other, boxes, aspect) for boxes in there]
+                arms |= {
+                    "elsewhere: whole": average_auc(other, whole_model, [p[:, 0] for p in people]),
+                    "elsewhere: people's": average_auc(other, model, people),
+                    "elsewhere: found in validation": average_auc(other, model, finders),
+                    "elsewhere: found in both": average_auc(other, found_model, finders),
+                }
+            row[aspect] = {name: round(value, 4) for name, value in arms.items()}
+        row["minutes"] = round((time.perf_counter() - begun) / 60, 1)
+        print(json.dumps(row), flush=True)
 
 
 if __name__ == "__main__":

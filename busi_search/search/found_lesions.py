@@ -194,7 +194,7 @@ def _regions(
             some = rows[first : first + _BATCH]
             pixels = torch.from_numpy(np.array(source[some])).float().unsqueeze(1)
             with torch.inference_mode():
-                cut = crop(pixels).to(torch.uint8).numpy()
+                cut = crop(pixels).round().to(torch.uint8).numpy()
             made.update(zip(some, cut if geometry.num_regions > 1 else cut[:, 0], strict=True))
     yield from (made[index] for index in range(len(development)))
 

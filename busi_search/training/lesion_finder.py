@@ -96,11 +96,11 @@ class LesionCrop(nn.Module):
         self.keeps_aspect = keeps_aspect
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Map (N, 1, 2 S, 2 S) grey levels to the (N, K, S, S) regions, in whole grey levels."""
+        """Map (N, 1, 2 S, 2 S) grey levels in [0, 255] to the (N, K, S, S) regions."""
         lesion = self._cut(pixels, self.windows(pixels))
         if self.region == "lesion":
             return lesion
-        whole = F.avg_pool2d(pixels, SOURCE_RATIO).round()
+        whole = F.avg_pool2d(pixels, SOURCE_RATIO)
         return torch.cat([whole, lesion], dim=1)
 
     def windows(self, pixels: Tensor) -> Tensor:
@@ -131,8 +131,7 @@ class LesionCrop(nn.Module):
             ],
             dim=3,
         )
-        cut = F.grid_sample(pixels, 2 * grid - 1, padding_mode="border", align_corners=False)
-        return cut.round()
+        return F.grid_sample(pixels, 2 * grid - 1, padding_mode="border", align_corners=False)
 
 
 def extent_of(share: Tensor) -> tuple[Tensor, Tensor]:

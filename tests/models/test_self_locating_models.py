@@ -106,7 +106,7 @@ def test_every_image_is_cut_by_the_fold_that_validates_it(result: StudyResult) -
     for finder in finders:
         crop = crop_of([finder], size_pixels=32, geometry=geometry)
         with torch.inference_mode():
-            cuts.append(crop(torch.from_numpy(whole).float().unsqueeze(1)).numpy())
+            cuts.append(crop(torch.from_numpy(whole).float().unsqueeze(1)).round().numpy())
     assert not np.array_equal(cuts[0], cuts[1])
     for own, other, fold in zip(cuts, cuts[::-1], context.partition.folds, strict=True):
         np.testing.assert_array_equal(seen[fold.validation], own[fold.validation])

@@ -97,8 +97,8 @@ def test_a_finder_learns_where_lesions_are(rng: np.random.Generator) -> None:
     with torch.inference_mode():
         pixels = torch.from_numpy(images[32:]).float().unsqueeze(1)
         middle, extent = extent_of(torch.sigmoid(finder(pixels))[:, 0])
-        untrained, _ = extent_of(torch.sigmoid(again(pixels))[:, 0])
-    wanted = torch.from_numpy(places[32:]).float()
+        untrained, vague = extent_of(torch.sigmoid(again(pixels))[:, 0])
+    wanted, size = torch.from_numpy(places[32:]).float(), torch.tensor([0.3, 0.25])
     assert float((middle - wanted).abs().mean()) < 0.05
     assert float((untrained - wanted).abs().mean()) > 0.08
-    assert float((extent - torch.tensor([0.3, 0.25])).abs().mean()) < 0.15
+    assert float((extent - size).abs().mean()) < 0.7 * float((vague - size).abs().mean())

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from busi_search.data.geometry import WHOLE
 from busi_search.errors import BusiSearchError
 from busi_search.release import rebuild
 
@@ -19,6 +20,7 @@ def _winner(device: str, *, deterministic: bool) -> Any:
         spec=SimpleNamespace(study=study),
         home=SimpleNamespace(cache=None),
         partition=SimpleNamespace(folds=[None] * 3),
+        geometry=lambda _: WHOLE,
     )
     return SimpleNamespace(
         context=context, folds=folds, number=4, hyperparameters=None,

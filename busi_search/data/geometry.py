@@ -138,7 +138,7 @@ class Geometry:
     def to_json(self) -> dict[str, Any]:
         """Return what :meth:`from_json` reads; it is stored in a model's metadata.
 
-        ``place`` stands there where it is not the default, as in models of earlier versions.
+        ``place`` is left out where it is ``given``: models of earlier versions do not name it.
         """
         stored = asdict(self)
         if self.place == "given":

@@ -56,7 +56,8 @@ def rebuild_ensemble(winner: Winner) -> tuple[FoldEnsemble | SelfLocatingEnsembl
     if not geometry.finds_lesion:
         return ensemble, difference
     size_pixels = winner.hyperparameters.image_size_pixels
-    crop = crop_of(context.finders(geometry), size_pixels=size_pixels, geometry=geometry)
+    finders = context.found_lesions.finders(geometry)
+    crop = crop_of(finders, size_pixels=size_pixels, geometry=geometry)
     return SelfLocatingEnsemble(crop, ensemble).eval(), difference
 
 

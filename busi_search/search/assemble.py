@@ -17,7 +17,6 @@ from busi_search.data.sources import load_dataset
 from busi_search.errors import BusiSearchError, InputError
 from busi_search.home import Home
 from busi_search.search.context import StudyContext, membership_of, wants_masks
-from busi_search.search.found_lesions import check_masks
 from busi_search.search.store.errors import storage_errors
 from busi_search.search.store.open import find_study
 from busi_search.search.store.study_identity import Identity
@@ -80,8 +79,6 @@ def make_context(
     seen = [geometry_of(found, place=place) for found in spec.configurations("region")]
     needs_lesion = any(geometry.needs_lesion for geometry in seen)
     finds_lesion = any(geometry.finds_lesion for geometry in seen)
-    if finds_lesion:
-        check_masks(development, partition.folds)
     if needs_lesion:
         remarks += check_lesions(development, find_lesions(development, home.cache))
     screen = None
@@ -107,6 +104,8 @@ def make_context(
             for label, class_name in enumerate(dataset.class_names)
         },
     )
+    if finds_lesion:
+        context.found_lesions.check_masks(seen[0])
     # Decoding here names a damaged image before any trial starts.
     context.images(*context.model_input(spec.resolve({})))
     if wants_masks(spec) and context.development.masks_digest is None:

@@ -15,9 +15,9 @@ from busi_search.data.known_images import Membership
 from busi_search.data.partition import Partition
 from busi_search.errors import InputError
 from busi_search.home import Home
-from busi_search.search.found_lesions import fold_finders, has_finders, load_found_regions
+from busi_search.search.found_lesions import FoundLesions
 from busi_search.spec import FROM_DATASET, Hyperparameters, Range, StudySpec
-from busi_search.training.lesion_finder import SOURCE_RATIO, LesionFinder
+from busi_search.training.lesion_finder import SOURCE_RATIO
 
 Images = npt.NDArray[np.uint8]
 
@@ -102,25 +102,16 @@ class StudyContext:
     def learns_lesions(self) -> bool:
         """Whether networks must learn first where lesions are: this home has not all of them."""
         looks = {self.geometry(found) for found in self.spec.configurations(*FROM_DATASET)}
-        return any(
-            not has_finders(
-                self.development,
-                self.partition.folds,
-                seed=self.spec.study.seed,
-                geometry=geometry,
-                cache=self.home.cache,
-            )
-            for geometry in looks
-            if geometry.finds_lesion
-        )
+        found = self.found_lesions
+        return any(geometry.finds_lesion and not found.learned(geometry) for geometry in looks)
 
-    def finders(self, geometry: Geometry) -> list[LesionFinder]:
-        """Return the network of every fold that finds lesions."""
-        return fold_finders(
+    @property
+    def found_lesions(self) -> FoundLesions:
+        """What the network of every fold finds, for trials that ask for it."""
+        return FoundLesions(
             self.development,
             self.partition.folds,
             seed=self.spec.study.seed,
-            geometry=geometry,
             cache=self.home.cache,
             device=self.device,
         )
@@ -130,15 +121,7 @@ class StudyContext:
         if (size_pixels, geometry) in self.sent:
             return self.sent[size_pixels, geometry][0]
         if geometry.finds_lesion:
-            return load_found_regions(
-                self.development,
-                self.partition.folds,
-                seed=self.spec.study.seed,
-                size_pixels=size_pixels,
-                geometry=geometry,
-                cache=self.home.cache,
-                device=self.device,
-            )
+            return self.found_lesions.regions(size_pixels, geometry)
         return load_images(self.development, size_pixels, self.home.cache, geometry)
 
     def masks(self, size_pixels: int, geometry: Geometry = WHOLE) -> npt.NDArray[np.uint8] | None:

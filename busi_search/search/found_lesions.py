@@ -8,6 +8,7 @@ images, may have seen masks of validation images; they never see a label.
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -45,33 +46,157 @@ _FORMAT = 1
 _BATCH = 16
 
 
-def check_masks(development: ImageDataset, folds: Sequence[Fold]) -> None:
-    """Make sure that there are masks to learn from.
+@dataclass(frozen=True)
+class FoundLesions:
+    """What the networks of a study's folds find, learned once and kept in the cache.
 
-    Raises:
-        InputError: a fold has too few.
+    Attributes:
+        development: N images.
+        folds: divisions of ``range(N)``; every image is validated in one.
+        seed: of the study.
+        cache: folder of the cache.
+        device: PyTorch's name of the device on which they learn.
     """
-    with_mask = _with_mask(development)
-    fewest = min(int(np.isin(fold.train, with_mask).sum()) for fold in folds)
-    if fewest < FEWEST_MASKS:
-        raise InputError(
-            f'lesions = "found" learns from lesion masks, and the training part of a fold of '
-            f"{development.name} has {fewest} of them; it needs {FEWEST_MASKS}. Set "
-            'lesions = "given" and mark the lesions, or region = "image".'
+
+    development: ImageDataset
+    folds: Sequence[Fold]
+    seed: int
+    cache: Path
+    device: str = "cpu"
+
+    def check_masks(self, geometry: Geometry) -> None:
+        """Make sure that there are masks to learn from.
+
+        Raises:
+            InputError: a fold has too few, or a mask cannot be read.
+        """
+        with_mask = self._with_mask(geometry)
+        fewest = min(int(with_mask[fold.train].sum()) for fold in self.folds)
+        if fewest < FEWEST_MASKS:
+            raise InputError(
+                f'lesions = "found" learns from lesion masks, and the training part of a fold of '
+                f"{self.development.name} has {fewest} of them; it needs {FEWEST_MASKS}. Set "
+                'lesions = "given" and mark the lesions, or region = "image".'
+            )
+
+    def learned(self, geometry: Geometry) -> bool:
+        """Whether the cache has the finder of every fold."""
+        return all(file.exists() for file in self._files(geometry))
+
+    def finders(self, geometry: Geometry) -> list[LesionFinder]:
+        """Return the finder of every fold, learned from the masks of its training images.
+
+        Args:
+            geometry: how an image becomes a square.
+
+        Returns:
+            The finders, on the CPU in evaluation mode.
+
+        Raises:
+            InputError: an image or a mask cannot be read.
+            BusiSearchError: the disk has no room.
+        """
+        files, found = self._files(geometry), dict[int, LesionFinder]()
+        # Processes that ask at the same time begin with different folds, and share the work.
+        for turn in range(len(files)):
+            index = (os.getpid() + turn) % len(files)
+            with counted_part(LEARNING, turn, len(files)):
+                found[index] = build_once(
+                    files[index],
+                    partial(_read, files[index]),
+                    partial(self._learn, index, geometry),
+                    make_room=lambda folder: check_free_space(folder, 32 * 2**20),
+                )
+        return [found[index] for index in range(len(files))]
+
+    def regions(self, size_pixels: int, geometry: Geometry) -> npt.NDArray[np.uint8]:
+        """Return every image's regions, cut out by the fold that validates it.
+
+        Args:
+            size_pixels: side S.
+            geometry: what is cut out.
+
+        Returns:
+            (N, S, S) uint8, or (N, 2, S, S) of the whole and the lesion.
+
+        Raises:
+            InputError: an image or a mask cannot be read.
+            BusiSearchError: the disk has no room.
+        """
+        source = load_images(
+            self.development, SOURCE_RATIO * size_pixels, self.cache, _plain(geometry)
+        )
+        regions = (geometry.num_regions,) if geometry.num_regions > 1 else ()
+        name = f"{self._digest(geometry)}-{size_pixels}-{geometry.tag}.npy"
+        target = self.cache / "images" / name
+        if not target.exists():
+            # Before one process alone makes the regions: several share the learning.
+            self.finders(geometry)
+        return load_array(
+            target,
+            shape=(len(self.development), *regions, size_pixels, size_pixels),
+            dtype="|u1",
+            parts=partial(self._cut, size_pixels, geometry, source),
         )
 
+    def _cut(
+        self, size_pixels: int, geometry: Geometry, source: npt.NDArray[np.uint8]
+    ) -> Iterator[npt.NDArray[np.uint8]]:
+        """Yield the regions image after image."""
+        made: dict[int, npt.NDArray[np.uint8]] = {}
+        for finder, fold in zip(self.finders(geometry), self.folds, strict=True):
+            crop = crop_of([finder], size_pixels=size_pixels, geometry=geometry)
+            rows = fold.validation.tolist()
+            for first in range(0, len(rows), _BATCH):
+                some = rows[first : first + _BATCH]
+                pixels = torch.from_numpy(np.array(source[some])).float().unsqueeze(1)
+                with torch.inference_mode():
+                    cut = crop(pixels).round().to(torch.uint8).numpy()
+                made.update(zip(some, cut if geometry.num_regions > 1 else cut[:, 0], strict=True))
+        yield from (made[index] for index in range(len(self.development)))
 
-def has_finders(
-    development: ImageDataset,
-    folds: Sequence[Fold],
-    *,
-    seed: int,
-    geometry: Geometry,
-    cache: Path,
-) -> bool:
-    """Whether the cache has the finder of every fold, see :func:`fold_finders`."""
-    key = _digest(development, folds, seed, geometry)
-    return all(_file(cache, key, index).exists() for index in range(len(folds)))
+    def _learn(self, index: int, geometry: Geometry, path: Path) -> None:
+        """Train a fold's finder, and write its weights."""
+        train_on_one_core()
+        train = np.sort(self.folds[index].train)
+        rows = train[self._with_mask(geometry)[train]]
+        images = load_images(self.development, FINDER_SIZE_PIXELS, self.cache, _plain(geometry))
+        finder = train_finder(
+            images[rows],
+            self._masks(geometry)[rows],
+            seed=derive_seed(self.seed, -1, index, "lesion finder"),
+            num_steps=NUM_STEPS,
+            device=self.device,
+        )
+        save_file({key: value.contiguous() for key, value in finder.state_dict().items()}, path)
+
+    def _masks(self, geometry: Geometry) -> npt.NDArray[np.uint8]:
+        """(N, S, S) masks as a finder learns them; read once, then kept in the cache."""
+        masks = load_masks(self.development, FINDER_SIZE_PIXELS, self.cache, _plain(geometry))
+        return np.zeros((len(self.development), 1, 1), np.uint8) if masks is None else masks
+
+    def _with_mask(self, geometry: Geometry) -> npt.NDArray[np.bool_]:
+        """(N,) whether an image has a lesion in its mask.
+
+        Images without one are left out, even where that says that they have none: which images
+        these are can tell their class.
+        """
+        return np.asarray(self._masks(geometry).any(axis=(1, 2)), dtype=np.bool_)
+
+    def _files(self, geometry: Geometry) -> list[Path]:
+        """Where every fold's finder is kept."""
+        folder, key = self.cache / "finders", self._digest(geometry)
+        return [folder / f"{key}-{index}.safetensors" for index in range(len(self.folds))]
+
+    def _digest(self, geometry: Geometry) -> str:
+        """Hash all that the finders depend on."""
+        plain = _plain(geometry).tag
+        found = hashlib.sha256(f"{_FORMAT} {NUM_STEPS} {self.seed} {plain} ".encode())
+        found.update(f"{self.development.fingerprint} {self.development.masks_digest}".encode())
+        for fold in self.folds:
+            found.update(np.ascontiguousarray(fold.train, dtype=np.int64).tobytes())
+            found.update(np.ascontiguousarray(fold.validation, dtype=np.int64).tobytes())
+        return found.hexdigest()[:32]
 
 
 def crop_of(finders: Sequence[LesionFinder], *, size_pixels: int, geometry: Geometry) -> LesionCrop:
@@ -85,146 +210,6 @@ def crop_of(finders: Sequence[LesionFinder], *, size_pixels: int, geometry: Geom
     ).eval()
 
 
-def load_found_regions(
-    development: ImageDataset,
-    folds: Sequence[Fold],
-    *,
-    seed: int,
-    size_pixels: int,
-    geometry: Geometry,
-    cache: Path,
-    device: str = "cpu",
-) -> npt.NDArray[np.uint8]:
-    """Return every development image's regions, cut out by the fold that validates it.
-
-    Args:
-        development: N images.
-        folds: divisions of ``range(N)``; every image is validated in one.
-        seed: of the study.
-        size_pixels: side S.
-        geometry: what is cut out.
-        cache: folder of the cache; finders and regions are made once and kept there.
-        device: PyTorch's name of the device on which finders learn.
-
-    Returns:
-        (N, S, S) uint8, or (N, 2, S, S) of the whole and the lesion.
-
-    Raises:
-        InputError: an image or a mask cannot be read, or there are too few masks.
-        BusiSearchError: the disk has no room.
-    """
-    source = load_images(development, SOURCE_RATIO * size_pixels, cache, _plain(geometry))
-    regions = (geometry.num_regions,) if geometry.num_regions > 1 else ()
-    key = _digest(development, folds, seed, geometry)
-    target = cache / "images" / f"{key}-{size_pixels}-{geometry.tag}.npy"
-    if not target.exists():
-        # Before one process alone makes the regions: several share the learning.
-        fold_finders(development, folds, seed=seed, geometry=geometry, cache=cache, device=device)
-    return load_array(
-        target,
-        shape=(len(development), *regions, size_pixels, size_pixels),
-        dtype="|u1",
-        parts=partial(
-            _regions, development, folds, seed, size_pixels, geometry, cache, device, source
-        ),
-    )
-
-
-def fold_finders(
-    development: ImageDataset,
-    folds: Sequence[Fold],
-    *,
-    seed: int,
-    geometry: Geometry,
-    cache: Path,
-    device: str = "cpu",
-) -> list[LesionFinder]:
-    """Return the finder of every fold, learned once from the masks of its training images.
-
-    Args:
-        development: N images.
-        folds: divisions of ``range(N)``.
-        seed: of the study.
-        geometry: how an image becomes a square.
-        cache: folder in which finders are kept.
-        device: PyTorch's name of the device on which they learn.
-
-    Returns:
-        The finders, on the CPU in evaluation mode.
-
-    Raises:
-        InputError: an image or a mask cannot be read.
-        BusiSearchError: the disk has no room.
-    """
-    key = _digest(development, folds, seed, geometry)
-    found: dict[int, LesionFinder] = {}
-    # Processes that ask at the same time begin with different folds, and share the work.
-    for turn in range(len(folds)):
-        index = (os.getpid() + turn) % len(folds)
-        target = _file(cache, key, index)
-        with counted_part(LEARNING, turn, len(folds)):
-            found[index] = build_once(
-                target,
-                partial(_read, target),
-                partial(_learn, development, folds[index], index, seed, geometry, cache, device),
-                make_room=lambda folder: check_free_space(folder, 32 * 2**20),
-            )
-    return [found[index] for index in range(len(folds))]
-
-
-def _regions(
-    development: ImageDataset,
-    folds: Sequence[Fold],
-    seed: int,
-    size_pixels: int,
-    geometry: Geometry,
-    cache: Path,
-    device: str,
-    source: npt.NDArray[np.uint8],
-) -> Iterator[npt.NDArray[np.uint8]]:
-    """Yield the regions image after image."""
-    finders = fold_finders(
-        development, folds, seed=seed, geometry=geometry, cache=cache, device=device
-    )
-    made: dict[int, npt.NDArray[np.uint8]] = {}
-    for finder, fold in zip(finders, folds, strict=True):
-        crop = crop_of([finder], size_pixels=size_pixels, geometry=geometry)
-        rows = fold.validation.tolist()
-        for first in range(0, len(rows), _BATCH):
-            some = rows[first : first + _BATCH]
-            pixels = torch.from_numpy(np.array(source[some])).float().unsqueeze(1)
-            with torch.inference_mode():
-                cut = crop(pixels).round().to(torch.uint8).numpy()
-            made.update(zip(some, cut if geometry.num_regions > 1 else cut[:, 0], strict=True))
-    yield from (made[index] for index in range(len(development)))
-
-
-def _learn(
-    development: ImageDataset,
-    fold: Fold,
-    index: int,
-    seed: int,
-    geometry: Geometry,
-    cache: Path,
-    device: str,
-    path: Path,
-) -> None:
-    """Train a fold's finder, and write its weights."""
-    train_on_one_core()
-    rows = np.intersect1d(fold.train, _with_mask(development))
-    plain = _plain(geometry)
-    masks = load_masks(development, FINDER_SIZE_PIXELS, cache, plain)
-    assert masks is not None, "checked when the study was prepared"
-    finder = train_finder(
-        load_images(development, FINDER_SIZE_PIXELS, cache, plain)[rows],
-        masks[rows],
-        seed=derive_seed(seed, -1, index, "lesion finder"),
-        num_steps=NUM_STEPS,
-        device=device,
-    )
-    save_file({key: value.contiguous() for key, value in finder.state_dict().items()}, path)
-
-
 def _read(path: Path) -> LesionFinder | None:
     """Return a finder as it was learned, or None where its file is missing or damaged."""
     try:
@@ -236,34 +221,6 @@ def _read(path: Path) -> LesionFinder | None:
     return finder.eval()
 
 
-def _with_mask(development: ImageDataset) -> npt.NDArray[np.int64]:
-    """Indices of the images with a lesion in their mask.
-
-    Images without one are left out, even where that says that they have none: which images these
-    are can tell their class.
-    """
-    if development.masks_digest is None:
-        return np.zeros(0, dtype=np.int64)
-    return np.asarray(
-        [i for i, mask in enumerate(development.masks()) if mask is not None and mask.any()],
-        dtype=np.int64,
-    )
-
-
-def _file(cache: Path, key: str, index: int) -> Path:
-    return cache / "finders" / f"{key}-{index}.safetensors"
-
-
 def _plain(geometry: Geometry) -> Geometry:
     """Whole images of the same shape."""
     return Geometry(aspect=geometry.aspect, crop=geometry.crop)
-
-
-def _digest(development: ImageDataset, folds: Sequence[Fold], seed: int, geometry: Geometry) -> str:
-    """Hash all that the finders depend on."""
-    found = hashlib.sha256(f"{_FORMAT} {NUM_STEPS} {seed} {_plain(geometry).tag} ".encode())
-    found.update(f"{development.fingerprint} {development.masks_digest}".encode())
-    for fold in folds:
-        found.update(np.ascontiguousarray(fold.train, dtype=np.int64).tobytes())
-        found.update(np.ascontiguousarray(fold.validation, dtype=np.int64).tobytes())
-    return found.hexdigest()[:32]

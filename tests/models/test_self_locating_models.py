@@ -1,5 +1,6 @@
 """A study whose networks find the lesion, from its search to its answers."""
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from busi_search.release.replay import replay_trial
 from busi_search.report.study_result import StudyResult
 from busi_search.run import run_study
 from busi_search.search import found_lesions
-from busi_search.search.found_lesions import crop_of
+from busi_search.search.found_lesions import FoundLesions, crop_of
 from busi_search.serving.verdict import describe_model, judge_image
 from busi_search.study_files import load_spec
 from tests.command import call_here, one_sentence
@@ -101,7 +102,7 @@ def test_every_image_is_cut_by_the_fold_that_validates_it(result: StudyResult) -
     seen = np.array(context.images_for(hyperparameters))
     assert seen.shape == (len(context.development), 2, 32, 32)
     whole = np.array(context.images(*context.model_input(hyperparameters)))
-    finders = context.finders(geometry)
+    finders = context.found_lesions.finders(geometry)
     cuts = []
     for finder in finders:
         crop = crop_of([finder], size_pixels=32, geometry=geometry)
@@ -111,6 +112,16 @@ def test_every_image_is_cut_by_the_fold_that_validates_it(result: StudyResult) -
     for own, other, fold in zip(cuts, cuts[::-1], context.partition.folds, strict=True):
         np.testing.assert_array_equal(seen[fold.validation], own[fold.validation])
         assert not np.array_equal(seen[fold.validation], other[fold.validation])
+
+
+def test_machines_without_the_files_get_the_regions_as_found(
+    result: StudyResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hyperparameters = result.context.spec.resolve({"region_margin": 0.25})
+    here = np.array(result.context.images_for(hyperparameters))
+    sent = pickle.loads(pickle.dumps(result.context.to_send()))
+    monkeypatch.setattr(FoundLesions, "regions", None)
+    np.testing.assert_array_equal(sent.images_for(hyperparameters), here)
 
 
 def test_a_fold_learns_from_no_mask_of_its_validation_images(
@@ -129,9 +140,7 @@ def test_a_fold_learns_from_no_mask_of_its_validation_images(
     geometry = context.geometry(context.spec.resolve({"region_margin": 0.25}))
     folds = context.partition.folds
     for number, fold in enumerate(folds):
-        found_lesions.fold_finders(
-            context.development, [fold], seed=number, geometry=geometry, cache=tmp_path
-        )
+        FoundLesions(context.development, [fold], number, tmp_path).finders(geometry)
     small = np.array(context.images(160, geometry.whole))
     for images, fold in zip(learned, folds, strict=True):
         hidden = {image.tobytes() for image in small[fold.validation]}

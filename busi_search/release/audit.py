@@ -119,12 +119,6 @@ def plan_audit(
     with storage_errors(home):
         study = find_study(home, name)
         context = reopen_study(study, home=home, device=device, data=data)
-        if context.spec.dataset.lesions == "found":
-            raise InputError(
-                f"Study '{name}' finds lesions by networks (lesions = \"found\"), which an audit "
-                "would have to learn anew in every repeat: that is not built. Audit the same study "
-                'with region = "image".'
-            )
         trials = num_trials or num_finished(own_trials(study))
     if trials == 0:
         raise InputError(f"Study '{name}' has no finished trial; run it first, or give --trials.")

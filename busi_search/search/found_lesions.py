@@ -52,7 +52,7 @@ class FoundLesions:
 
     Attributes:
         development: N images.
-        folds: divisions of ``range(N)``; every image is validated in one.
+        folds: divisions of ``range(N)``; no image is validated in two.
         seed: of the study.
         cache: folder of the cache.
         device: PyTorch's name of the device on which they learn.
@@ -112,6 +112,9 @@ class FoundLesions:
     def regions(self, size_pixels: int, geometry: Geometry) -> npt.NDArray[np.uint8]:
         """Return every image's regions, cut out by the fold that validates it.
 
+        Images that none validates, as an audit keeps them, are cut out as the registered model
+        does: by all folds, whose maps are averaged.
+
         Args:
             size_pixels: side S.
             geometry: what is cut out.
@@ -143,16 +146,23 @@ class FoundLesions:
         self, size_pixels: int, geometry: Geometry, source: npt.NDArray[np.uint8]
     ) -> Iterator[npt.NDArray[np.uint8]]:
         """Yield the regions image after image."""
+        finders = self.finders(geometry)
+        asked = [
+            ([finder], fold.validation) for finder, fold in zip(finders, self.folds, strict=True)
+        ]
+        in_none = np.ones(len(self.development), dtype=bool)
+        in_none[np.concatenate([fold.validation for fold in self.folds])] = False
+        asked.append((finders, np.flatnonzero(in_none)))
         made: dict[int, npt.NDArray[np.uint8]] = {}
-        for finder, fold in zip(self.finders(geometry), self.folds, strict=True):
-            crop = crop_of([finder], size_pixels=size_pixels, geometry=geometry)
-            rows = fold.validation.tolist()
+        for chosen, rows in asked:
+            crop = crop_of(chosen, size_pixels=size_pixels, geometry=geometry)
             for first in range(0, len(rows), _BATCH):
                 some = rows[first : first + _BATCH]
                 pixels = torch.from_numpy(np.array(source[some])).float().unsqueeze(1)
                 with torch.inference_mode():
                     cut = crop(pixels).round().to(torch.uint8).numpy()
-                made.update(zip(some, cut if geometry.num_regions > 1 else cut[:, 0], strict=True))
+                regions = cut if geometry.num_regions > 1 else cut[:, 0]
+                made.update(zip(some.tolist(), regions, strict=True))
         yield from (made[index] for index in range(len(self.development)))
 
     def _learn(self, index: int, geometry: Geometry, path: Path) -> None:

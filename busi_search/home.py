@@ -4,10 +4,8 @@ import logging
 import os
 import sqlite3
 import tempfile
-import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -24,9 +22,6 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 CACHE_FOLDERS = ("images", "groups", "files", "features", "weights", "known_images", "tmp")
 # What SQLAlchemy reads in the path of a database as something else.
 _NOT_IN_PATHS = "?%"
-# MLflow's own functions write these for programs that are started later.
-_INHERITED = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_EXPERIMENT_ID")
-_DIRECTED = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -159,33 +154,6 @@ def reach_loopback_directly() -> None:
         missing = [] if "*" in listed else [name for name in LOOPBACK if name not in listed]
         if missing:
             os.environ[variable] = ",".join([*listed, *missing])
-
-
-@contextmanager
-def mlflow_directed_at(home: Home) -> Iterator[None]:
-    """Let those functions of MLflow that take no address work on a home; then all is as before.
-
-    MLflow hands its address down to every program that this one starts. ``busi-search --home
-    OTHER`` among them would take that for its user's, and show the runs of this home instead.
-    One thread at a time.
-    """
-    import mlflow
-
-    with _DIRECTED:
-        before = {name: os.environ.get(name) for name in _INHERITED}
-        mlflow.set_tracking_uri(home.tracking_uri)
-        mlflow.set_registry_uri(home.tracking_uri)
-        try:
-            yield
-        finally:
-            # None: none was set, which MLflow's functions take though their types do not say so.
-            mlflow.set_tracking_uri(before["MLFLOW_TRACKING_URI"])  # type: ignore[arg-type]
-            mlflow.set_registry_uri(before["MLFLOW_REGISTRY_URI"])  # type: ignore[arg-type]
-            for name, value in before.items():
-                if value is None:
-                    os.environ.pop(name, None)
-                else:
-                    os.environ[name] = value
 
 
 def create_tracking_store(home: Home) -> None:

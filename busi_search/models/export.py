@@ -14,7 +14,7 @@ import torch
 
 from busi_search.errors import BusiSearchError
 from busi_search.files import check_free_space, ensure_temporary_room
-from busi_search.home import Home, mlflow_directed_at, without_password
+from busi_search.home import Home, without_password
 from busi_search.models import flavor
 from busi_search.models.registry import (
     TASK,
@@ -85,6 +85,10 @@ def register_version(
     from mlflow.models import Model, ModelSignature
     from mlflow.types import ColSpec, Schema, TensorSpec
 
+    mlflow.set_tracking_uri(home.tracking_uri)
+    mlflow.set_registry_uri(home.tracking_uri)
+    # A logged model goes to the active experiment, whatever run it is given.
+    mlflow.set_experiment(experiment_id=experiment_id)
     # Without names: MLflow's own server hands named tensors over as a dict, and then refuses it.
     shape = (num_regions, size_pixels, size_pixels)
     pixels = TensorSpec(np.dtype("float32"), (-1, *shape))
@@ -94,9 +98,7 @@ def register_version(
     ]
     torch_version = package_version("torch").partition("+")[0]
     try:
-        with mlflow_directed_at(home), warnings.catch_warnings():
-            # A logged model goes to the active experiment, whatever run it is given.
-            mlflow.set_experiment(experiment_id=experiment_id)
+        with warnings.catch_warnings():
             # torch.export speaks of tensors shared between devices; there is one device here.
             warnings.simplefilter("ignore", UserWarning)
             info = Model.log(
@@ -120,16 +122,16 @@ def register_version(
                 # What was registered is loaded and compared afterwards; not here too.
                 validate_serving_input=False,
             )
-            _create_model(client, name, task)
-            number = _create_version(
-                home,
-                name,
-                source=info.model_uri,
-                run_id=run_id,
-                tags=dict(tags),
-                description=description,
-                model_id=info.model_id,
-            )
+        _create_model(client, name, task)
+        number = _create_version(
+            home,
+            name,
+            source=info.model_uri,
+            run_id=run_id,
+            tags=dict(tags),
+            description=description,
+            model_id=info.model_id,
+        )
         _name_version(client, info.model_id, name, number)
     except MlflowException as error:
         raise BusiSearchError(

@@ -5,13 +5,7 @@ import os
 from pathlib import Path
 
 from busi_search.errors import BusiSearchError, InputError
-from busi_search.home import (
-    Home,
-    create_tracking_store,
-    mlflow_directed_at,
-    open_home,
-    quiet_mlflow,
-)
+from busi_search.home import Home, create_tracking_store, open_home, quiet_mlflow
 from busi_search.models.predict import Classifier
 from busi_search.models.registry import CHAMPION, MODEL_NAME, RegisteredVersion, find_version
 from busi_search.models.seal_watch import SealWatch
@@ -48,9 +42,10 @@ def load_champion(
     from mlflow.exceptions import MlflowException
     from mlflow.models import Model
 
+    mlflow.set_tracking_uri(home.tracking_uri)
+    mlflow.set_registry_uri(home.tracking_uri)
     try:
-        with mlflow_directed_at(home):
-            folder = download_artifacts(uri)
+        folder = download_artifacts(uri)
         description = Model.load(folder)
         metadata = dict((description.metadata or {}).get("busi_search") or {})
         if not metadata or not (Path(folder) / "data" / "model.pt2").is_file():

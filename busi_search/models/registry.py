@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from busi_search.errors import InputError
-from busi_search.home import Home, create_tracking_store, mlflow_directed_at, quiet_mlflow
+from busi_search.home import Home, create_tracking_store, quiet_mlflow
 
 # The registered model of BUSI's three classes; in earlier versions that of all studies.
 MODEL_NAME = "busi-classifier"
@@ -67,12 +67,14 @@ def named(name: str) -> str:
 def has_files(home: Home, version: RegisteredVersion) -> bool:
     """Return whether the files of a version are where the registry says they are."""
     open_registry(home)
+    import mlflow
     from mlflow.artifacts import list_artifacts
     from mlflow.exceptions import MlflowException
 
+    mlflow.set_tracking_uri(home.tracking_uri)
+    mlflow.set_registry_uri(home.tracking_uri)
     try:
-        with mlflow_directed_at(home):
-            return bool(list_artifacts(artifact_uri=f"models:/{version.name}/{version.version}"))
+        return bool(list_artifacts(artifact_uri=f"models:/{version.name}/{version.version}"))
     except (MlflowException, OSError):
         return False
 

@@ -1,5 +1,4 @@
 import json
-import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +12,7 @@ from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from busi_search.errors import BusiSearchError, GateRefused, InputError, Interrupted
-from busi_search.home import Home, mlflow_directed_at, open_home
+from busi_search.home import Home, open_home
 from busi_search.interrupts import interrupt
 from busi_search.models import evaluations, registry
 from busi_search.models.asked_files import find_images
@@ -104,6 +103,7 @@ def test_phantom_models_need_force_and_a_reason(own_home: Home) -> None:
 def _add_two_that_may_pass(own_home: Home) -> None:
     """Versions 2 and 3, evaluated and compared with version 2."""
     client = MlflowClient(own_home.tracking_uri, registry_uri=own_home.tracking_uri)
+    mlflow.set_tracking_uri(own_home.tracking_uri)  # where MLflow looks for the source
     first = registry.find_version(own_home, "1")
     source = client.get_model_version(registry.PHANTOM_MODEL, "1").source
     figures = {evaluations.TEST_FIGURES: json.dumps(GOOD)}
@@ -111,33 +111,8 @@ def _add_two_that_may_pass(own_home: Home) -> None:
             "probability_worse": 0.5, "standard_error": 0.005}  # fmt: skip
     real = {**first.tags, **figures, "busi.simulated": "false"}
     real["busi.against_champion"] = json.dumps(same)
-    with mlflow_directed_at(own_home):  # where MLflow looks for the source
-        for _ in range(2):
-            client.create_model_version(
-                registry.PHANTOM_MODEL, source, run_id=first.run_id, tags=real
-            )
-
-
-def test_programs_started_later_are_not_told_of_a_home(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """MLflow hands its address down; ``busi-search --home OTHER`` would take it for its user's."""
-    before = mlflow.get_tracking_uri()
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_EXPERIMENT_ID"):
-        monkeypatch.delenv(name, raising=False)
-    mlflow.set_tracking_uri("sqlite:///of-the-user.db")
-    try:
-        result = run_study("quickstart", trials=1, home=tmp_path, overrides=TINY, inline=True)
-        assert result.release is not None
-        version = result.release.version
-        assert registry.has_files(result.context.home, version)
-        load_champion(tmp_path, f"models:/{version.name}/{version.version}")
-        assert mlflow.get_tracking_uri() == "sqlite:///of-the-user.db"
-        assert os.environ["MLFLOW_TRACKING_URI"] == "sqlite:///of-the-user.db"
-        assert "MLFLOW_REGISTRY_URI" not in os.environ
-        assert "MLFLOW_EXPERIMENT_ID" not in os.environ
-    finally:
-        mlflow.set_tracking_uri(before)
+    for _ in range(2):
+        client.create_model_version(registry.PHANTOM_MODEL, source, run_id=first.run_id, tags=real)
 
 
 def test_the_way_back(own_home: Home) -> None:
@@ -181,6 +156,7 @@ def test_an_interrupted_promotion_moves_both_aliases(
 def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(own_home: Home) -> None:
     """Both were compared with the champion of before; the second's comparison is out of date."""
     client = MlflowClient(own_home.tracking_uri, registry_uri=own_home.tracking_uri)
+    mlflow.set_tracking_uri(own_home.tracking_uri)
     first = registry.find_version(own_home, "1")
     source = client.get_model_version(registry.PHANTOM_MODEL, "1").source
     figures = {evaluations.TEST_FIGURES: json.dumps(GOOD)}
@@ -189,13 +165,10 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(own_home: Home
             "probability_worse": 0.2, "standard_error": 0.01}  # fmt: skip
     tags = {**first.tags, **figures, "busi.simulated": "false"}
     tags["busi.against_champion"] = json.dumps(same)
-    with mlflow_directed_at(own_home):
-        made = [
-            client.create_model_version(
-                registry.PHANTOM_MODEL, source, run_id=first.run_id, tags=tags
-            )
-            for _ in range(2)
-        ]
+    made = [
+        client.create_model_version(registry.PHANTOM_MODEL, source, run_id=first.run_id, tags=tags)
+        for _ in range(2)
+    ]
 
     def attempt(version: str) -> str:
         try:

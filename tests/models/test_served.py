@@ -10,7 +10,6 @@ import mlflow
 import numpy as np
 import pytest
 
-from busi_search.home import mlflow_directed_at
 from busi_search.models import flavor
 from busi_search.models.answers import csv_row
 from busi_search.models.judging import answer_views
@@ -31,8 +30,8 @@ def test_pyfunc_says_what_predict_says(tiny_result: StudyResult) -> None:
     classifier = load_champion(home, _uri(tiny_result))
     images = np.array(tiny_result.context.images(28)[:6])
     images[5] = np.random.default_rng(0).integers(0, 256, (28, 28))
-    with mlflow_directed_at(home):
-        model = mlflow.pyfunc.load_model(_uri(tiny_result))
+    mlflow.set_tracking_uri(home.tracking_uri)
+    model = mlflow.pyfunc.load_model(_uri(tiny_result))
     table = model.predict(images[:, None].astype(np.float32))
     assert list(table.columns) == list(column_types(classifier.class_names))
     answers = answer_views(classifier, images, [0.0] * len(images))
@@ -55,8 +54,8 @@ def test_pyfunc_says_what_predict_says(tiny_result: StudyResult) -> None:
 
 
 def test_the_signature_names_the_columns(tiny_result: StudyResult) -> None:
-    with mlflow_directed_at(tiny_result.context.home):
-        signature = mlflow.models.get_model_info(_uri(tiny_result)).signature
+    mlflow.set_tracking_uri(tiny_result.context.home.tracking_uri)
+    signature = mlflow.models.get_model_info(_uri(tiny_result)).signature
     assert signature is not None
     (pixels,) = signature.inputs.to_dict()
     assert pixels["tensor-spec"]["shape"] == (-1, 1, 28, 28)

@@ -2,6 +2,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pytest
 from mlflow import MlflowClient
@@ -14,7 +15,7 @@ from busi_search.data.partition import make_partition
 from busi_search.data.sealed import open_sealed_test
 from busi_search.data.sources import load_dataset
 from busi_search.errors import BusiSearchError, GateRefused, InputError
-from busi_search.home import Home, mlflow_directed_at, open_home
+from busi_search.home import Home, open_home
 from busi_search.models import evaluations, registry
 from busi_search.release import evaluation, replay
 from busi_search.release.calibration import (
@@ -176,13 +177,13 @@ def test_the_gate(busi_home: Home) -> None:
     assert {"weights_sha256", "fingerprint", "code_version", "promoted_by", "promoted_at",
             "test_auc"} <= set(record)  # fmt: skip
     client = MlflowClient(busi_home.tracking_uri, registry_uri=busi_home.tracking_uri)
+    mlflow.set_tracking_uri(busi_home.tracking_uri)  # where MLflow looks for the source
     first = registry.find_version(busi_home, "1")
     source = client.get_model_version(first.name, "1").source
     never = ("busi.test", "busi.promot")
     kept = {k: v for k, v in first.tags.items() if not k.startswith(never)}
-    with mlflow_directed_at(busi_home):  # where MLflow looks for the source
-        for _ in range(2):
-            client.create_model_version(first.name, source, run_id=first.run_id, tags=kept)
+    for _ in range(2):
+        client.create_model_version(first.name, source, run_id=first.run_id, tags=kept)
     # The same model again: no difference on the same images, so the gate agrees. What the champion
     # answered is kept: the test is opened once.
     ledger = SealLedger(busi_home, "busi")

@@ -49,6 +49,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=place)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Take back what MLflow handed down: its ``set_tracking_uri`` writes into the environment.
+
+    A command that a test starts with ``--home`` would read another test's store instead.
+    """
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+
 def pytest_xdist_auto_num_workers() -> int | None:
     """Run one process more than there are cores: a third of the time, tests wait for others."""
     if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:

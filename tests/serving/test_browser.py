@@ -67,9 +67,7 @@ def test_from_the_leaderboard_to_the_registered_model(
     page.set_default_timeout(PATIENCE_MS)
     elsewhere: list[str] = []
     page.on("request", lambda r: elsewhere.append(r.url) if _leaves(r.url) else None)
-    # All trials, and nothing but trials, best first: what MLflow's table is given. What it
-    # draws of that is not looked at: its cells stay empty for good where drawing one takes
-    # more than a second, as happens on a busy machine.
+    # All trials, and nothing but trials, best first: what MLflow's table is given.
     with page.expect_response(lambda r: r.url.endswith("/runs/search")) as answer:
         page.goto(leaderboard)
     rows = [row["info"] for row in answer.value.json()["runs"]]
